@@ -1,0 +1,123 @@
+"""The one copy of the code between measured signals and networks.
+
+Training, evaluation and the robot's node all call :func:`encode_observation`,
+:class:`ObservationHistory` and :func:`decode_action`. Only element-wise arithmetic in float64
+with one rounding to float32, so a robot's single row has the same bits as the simulator's batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2real.errors import SpecError
+from sim2real.spec import ActionTerm, ObservationTerm, SignalSpec
+
+Signals = Mapping[str, NDArray[np.float64]]
+Float32 = NDArray[np.float32]
+
+
+def encode_observation(term: ObservationTerm, signals: Signals) -> Float32:
+    """Scale one frame of one signal.
+
+    Args:
+        term: What to read and how to scale it.
+        signals: Measured signals by name, each [N, components].
+
+    Returns:
+        ``clip((x - offset) * scale, -clip, clip)``, shape [N, components].
+
+    Raises:
+        SpecError: The signal is missing or has another number of components.
+    """
+    try:
+        value = signals[term.name]
+    except KeyError:
+        raise SpecError(
+            f"observation term '{term.name}' is not among the signals {sorted(signals)}; "
+            "check the names in the policy's spec against what the robot provides"
+        ) from None
+    if value.ndim != 2 or value.shape[1] != term.size:
+        raise SpecError(
+            f"observation term '{term.name}' needs shape [N, {term.size}] ({', '.join(term.components)}), "
+            f"got {list(value.shape)}"
+        )
+    return np.clip((value - term.offset) * term.scale, -term.clip, term.clip).astype(np.float32)
+
+
+class ObservationHistory:
+    """Encoded terms of the last steps for N robots, stacked into one vector a robot.
+
+    Args:
+        terms: Terms in the order in which they are concatenated.
+        count: Number of robots N.
+    """
+
+    def __init__(self, terms: tuple[ObservationTerm, ...], count: int = 1) -> None:
+        self.terms = terms
+        self._frames = [np.zeros((count, term.history, term.size), dtype=np.float32) for term in terms]
+
+    def reset(self, signals: Signals, rows: NDArray[np.int64] | None = None) -> None:
+        """Fill the whole history of ``rows`` (all by default) with one frame.
+
+        Args:
+            signals: Signals of those rows only, each [len(rows), components].
+            rows: Indices of the robots that start anew.
+        """
+        for term, frames in zip(self.terms, self._frames, strict=True):
+            value = encode_observation(term, signals)[:, None, :]
+            if rows is None:
+                frames[:] = value
+            else:
+                frames[rows] = value
+
+    def push(self, signals: Signals) -> None:
+        """Append one frame for every robot, dropping the oldest."""
+        for term, frames in zip(self.terms, self._frames, strict=True):
+            if term.history > 1:
+                frames[:, :-1] = frames[:, 1:]
+            frames[:, -1] = encode_observation(term, signals)
+
+    def observation(self) -> Float32:
+        """The stacked observation, a new array of shape [N, sum(history * components)]."""
+        if not self._frames:
+            raise SpecError("this policy's spec has no observation terms; nothing can be encoded")
+        return np.concatenate([frames.reshape(len(frames), -1) for frames in self._frames], axis=1)
+
+
+def decode_action(terms: tuple[ActionTerm, ...], action: Float32) -> NDArray[np.float64]:
+    """Network output [N, A] to a command [N, A] in the terms' units.
+
+    The output is clipped to -1 .. 1 first. Non-finite output stays NaN: the safety filter holds on it.
+    """
+    low = np.array([term.low for term in terms])
+    high = np.array([term.high for term in terms])
+    result: NDArray[np.float64] = low + 0.5 * (np.clip(action.astype(np.float64), -1.0, 1.0) + 1.0) * (high - low)
+    return result
+
+
+def encode_action(terms: tuple[ActionTerm, ...], command: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Command [N, A] back to -1 .. 1: what was really sent, as the policy's ``last_action`` signal."""
+    low = np.array([term.low for term in terms])
+    high = np.array([term.high for term in terms])
+    return np.clip(2.0 * (command - low) / (high - low) - 1.0, -1.0, 1.0)
+
+
+def check_signals(needed: Mapping[str, SignalSpec], provided: Mapping[str, SignalSpec]) -> None:
+    """Compare what a policy reads with what a robot provides, by name, components, unit and frame.
+
+    Raises:
+        SpecError: Names the first term that differs, and how.
+    """
+    for name, want in needed.items():
+        have = provided.get(name)
+        if have is None:
+            raise SpecError(f"the policy reads '{name}', which this robot does not provide; it provides {sorted(provided)}")
+        for field in ("components", "unit", "frame"):
+            if getattr(want, field) != getattr(have, field):
+                raise SpecError(
+                    f"the policy reads '{name}' with {field} {getattr(want, field)!r}, this robot provides "
+                    f"{getattr(have, field)!r}; use a bundle exported for this robot"
+                )

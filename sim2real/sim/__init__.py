@@ -1,0 +1,1 @@
+"""The training simulator: one Bullet client, vectorised robots, randomized physics."""

@@ -1,0 +1,117 @@
+"""Dynamics randomization: named terms, each an operation on one physics parameter.
+
+Tobin et al. 2017 and Peng et al. 2018 draw the physics anew for every episode; terms of kind
+``step`` (delay jitter) are drawn anew at every control step around the episode's value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from sim2real.errors import ConfigError
+from sim2real.sim.physics import PhysicsParams
+from sim2real.spec import Model
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+
+class RandomizationTerm(Model):
+    """How one parameter is drawn.
+
+    Attributes:
+        parameter: Physics parameter; the term's own name where it is left out.
+        operation: ``set`` replaces the nominal value, ``scale`` multiplies it, ``offset`` is added to it.
+        distribution: ``uniform`` or ``log_uniform`` over ``range`` = (low, high), or ``gaussian`` with
+            ``range`` = (mean, standard deviation).
+        kind: ``episode`` (drawn at reset) or ``step`` (drawn at every control step).
+        reason: Where the range comes from.
+    """
+
+    parameter: str | None = None
+    operation: Literal["set", "scale", "offset"]
+    distribution: Literal["uniform", "log_uniform", "gaussian"]
+    range: tuple[float, float]
+    kind: Literal["episode", "step"] = "episode"
+    reason: str
+
+    @model_validator(mode="after")
+    def _drawable(self) -> RandomizationTerm:
+        low, high = self.range
+        if self.distribution == "gaussian":
+            if high < 0:
+                raise ValueError("a gaussian's range is (mean, standard deviation); the deviation is negative")
+        elif high < low:
+            raise ValueError(f"range {self.range} is not (low, high)")
+        if self.distribution == "log_uniform" and low <= 0:
+            raise ValueError(f"log_uniform needs a positive range, got {self.range}")
+        return self
+
+    def draw(self, rng: np.random.Generator, count: int) -> Array:
+        """``count`` independent draws, [count]."""
+        low, high = self.range
+        if self.distribution == "uniform":
+            return rng.uniform(low, high, count)
+        if self.distribution == "log_uniform":
+            return np.exp(rng.uniform(np.log(low), np.log(high), count))
+        return rng.normal(low, high, count)
+
+
+def _apply(operation: str, value: Array, draw: Array) -> Array:
+    if operation == "set":
+        return draw
+    return value * draw if operation == "scale" else value + draw
+
+
+class Randomization:
+    """Draws physics parameters from named terms.
+
+    Args:
+        terms: Terms by name; empty for the nominal simulator.
+        params: The table they act on.
+        rng: Source of every draw.
+
+    Raises:
+        ConfigError: A term names an unknown parameter, or its range leaves the parameter's bounds.
+    """
+
+    def __init__(self, terms: Mapping[str, RandomizationTerm], params: PhysicsParams, rng: np.random.Generator) -> None:
+        self.terms = dict(terms)
+        self.params = params
+        self._rng = rng
+        for name, term in self.terms.items():
+            parameter = params.table[params.names[params.column(term.parameter or name)]]
+            if term.operation == "set" and term.distribution != "gaussian":
+                low, high = term.range
+                if low < parameter.low or high > parameter.high:
+                    raise ConfigError(
+                        f"randomization '{name}' draws {low} .. {high} {parameter.unit}, outside the parameter's bounds "
+                        f"{parameter.low} .. {parameter.high}; narrow the range or widen the bounds in robot.yaml"
+                    )
+        self._episode = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "episode"]
+        self._step = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "step"]
+        self._base = params.values.copy()
+
+    def sample(self, count: int) -> Array:
+        """``count`` draws of all parameters, [count, P]: nominal values with the episode terms applied."""
+        values = np.tile(self.params.nominal, (count, 1))
+        for column, term in self._episode:
+            values[:, column] = _apply(term.operation, values[:, column], term.draw(self._rng, count))
+        return np.clip(values, self.params.low, self.params.high)
+
+    def reset(self, rows: Rows, values: Array | None = None) -> None:
+        """Give new parameters to ``rows``: drawn, or the given ``values`` [len(rows), P]."""
+        self.params.assign(rows, self.sample(len(rows)) if values is None else values)
+        self._base[rows] = self.params.values[rows]
+
+    def step(self) -> None:
+        """Redraw the terms of kind ``step`` around the episode's values, for every robot."""
+        count = len(self.params.values)
+        for column, term in self._step:
+            value = _apply(term.operation, self._base[:, column], term.draw(self._rng, count))
+            self.params.values[:, column] = np.clip(value, self.params.low[column], self.params.high[column])

@@ -1,0 +1,161 @@
+"""One Bullet client with many robots in it. The only module that calls PyBullet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pybullet
+from numpy.typing import NDArray
+
+from sim2real.errors import SimulationError
+
+Array = NDArray[np.float64]
+Rows = NDArray[np.int64]
+_ORIGIN = (0.0, 0.0, 0.0)
+
+
+class World:
+    """A physics client with ``count`` free-floating robots of the same kind.
+
+    Robots do not collide with each other: they share the origin as if each were alone.
+    Calls run in one order in one thread, so the same calls give the same bits.
+
+    Args:
+        count: Number of robots N.
+        sim_dt: Physics step, s.
+        gravity: World-frame gravity, m/s².
+
+    Raises:
+        SimulationError: PyBullet gave no client.
+    """
+
+    def __init__(self, count: int, sim_dt: float, gravity: Sequence[float] = (0.0, 0.0, -9.81)) -> None:
+        if count < 1 or sim_dt <= 0:
+            raise SimulationError(f"a world needs at least one robot and a positive sim_dt, got {count} and {sim_dt}")
+        self._client: int = pybullet.connect(pybullet.DIRECT)
+        if self._client < 0:
+            raise SimulationError("PyBullet gave no client; too many are open in this process, close() the others")
+        self.count = count
+        self.sim_dt = sim_dt
+        self.bodies: list[int] = []
+        pybullet.setTimeStep(sim_dt, physicsClientId=self._client)
+        pybullet.setGravity(*gravity, physicsClientId=self._client)
+        pybullet.setPhysicsEngineParameter(
+            deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=self._client
+        )
+
+    def load_robots(self, urdf: Path) -> None:
+        """Load every robot from one URDF, without damping (drag is a named parameter) and without mutual contact.
+
+        Raises:
+            SimulationError: The file is missing or Bullet refuses it.
+        """
+        if not urdf.is_file():
+            raise SimulationError(f"no URDF at {urdf}")
+        flags = pybullet.URDF_USE_INERTIA_FROM_FILE
+        for _ in range(self.count):
+            try:
+                body = pybullet.loadURDF(str(urdf), flags=flags, physicsClientId=self._client)
+            except pybullet.error as error:
+                raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
+            pybullet.setCollisionFilterGroupMask(body, -1, 0, 0, physicsClientId=self._client)
+            pybullet.changeDynamics(
+                body, -1, linearDamping=0.0, angularDamping=0.0, physicsClientId=self._client
+            )
+            self.bodies.append(body)
+
+    def add_visual_box(self, half_extents: Sequence[float], position: Sequence[float], rgba: Sequence[float]) -> int:
+        """A coloured box without mass or collision, for pictures."""
+        shape = pybullet.createVisualShape(
+            pybullet.GEOM_BOX, halfExtents=list(half_extents), rgbaColor=list(rgba), physicsClientId=self._client
+        )
+        return int(pybullet.createMultiBody(0, -1, shape, list(position), physicsClientId=self._client))
+
+    def read_base(self) -> tuple[Array, Array, Array, Array]:
+        """State of every robot's base.
+
+        Returns:
+            position [N, 3] m, quaternion [N, 4] xyzw, linear velocity [N, 3] m/s and
+            angular velocity [N, 3] rad/s, all in the world frame.
+        """
+        client = self._client
+        pose_of, velocity_of = pybullet.getBasePositionAndOrientation, pybullet.getBaseVelocity
+        flat = chain.from_iterable
+        count = self.count
+        pose = np.fromiter(flat(flat([pose_of(b, client) for b in self.bodies])), float, 7 * count).reshape(count, 7)
+        twist = np.fromiter(flat(flat([velocity_of(b, client) for b in self.bodies])), float, 6 * count)
+        twist = twist.reshape(count, 6)
+        return pose[:, :3], pose[:, 3:], twist[:, :3], twist[:, 3:]
+
+    def write_base(self, rows: Rows, pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> None:
+        """Place the robots ``rows``; arrays are [len(rows), …] in the units and frames of :meth:`read_base`."""
+        client = self._client
+        for row, p, q, v, w in zip(
+            rows.tolist(), pos.tolist(), quat.tolist(), lin_vel.tolist(), ang_vel.tolist(), strict=True
+        ):
+            body = self.bodies[row]
+            pybullet.resetBasePositionAndOrientation(body, p, q, client)
+            pybullet.resetBaseVelocity(body, v, w, client)
+
+    def write_inertia(self, rows: Rows, mass: Array, inertia: Array) -> None:
+        """Set mass [n] kg and principal inertia [n, 3] kg·m² of the robots ``rows``.
+
+        Raises:
+            SimulationError: A mass or inertia is not positive, or breaks the triangle inequality.
+        """
+        largest = inertia.max(axis=1)
+        if not ((mass > 0).all() and (inertia > 0).all() and (2 * largest <= inertia.sum(axis=1) * (1 + 1e-9)).all()):
+            raise SimulationError(
+                "mass and inertia must be positive and no principal inertia larger than the sum of the other two; "
+                "check the ranges of mass and inertia_scale"
+            )
+        for row, m, i in zip(rows.tolist(), mass.tolist(), inertia.tolist(), strict=True):
+            pybullet.changeDynamics(
+                self.bodies[row], -1, mass=m, localInertiaDiagonal=i, physicsClientId=self._client
+            )
+
+    def read_inertia(self, row: int) -> tuple[float, tuple[float, float, float]]:
+        """Mass (kg) and principal inertia (kg·m²) that Bullet really uses for one robot."""
+        info = pybullet.getDynamicsInfo(self.bodies[row], -1, physicsClientId=self._client)
+        return info[0], info[2]
+
+    def apply_wrench(self, force: Array, torque: Array) -> None:
+        """Force [N, 3] N at the centre of mass and torque [N, 3] N·m, both in the body frame, for the next step."""
+        client, frame = self._client, pybullet.LINK_FRAME
+        push, twist = pybullet.applyExternalForce, pybullet.applyExternalTorque
+        for body, f, t in zip(self.bodies, force.tolist(), torque.tolist(), strict=True):
+            push(body, -1, f, _ORIGIN, frame, client)
+            twist(body, -1, t, frame, client)
+
+    def step(self) -> None:
+        """Advance every robot by ``sim_dt``."""
+        pybullet.stepSimulation(self._client)
+
+    def save_state(self) -> int:
+        """Keep the state of all bodies in memory; give the number to :meth:`restore_state`."""
+        return int(pybullet.saveState(physicsClientId=self._client))
+
+    def restore_state(self, state: int) -> None:
+        """Return to a saved state, bit-exactly. Masses and inertias stay as they are now."""
+        pybullet.restoreState(state, physicsClientId=self._client)
+
+    def render(
+        self, eye: Sequence[float], target: Sequence[float], width: int = 320, height: int = 240, fov_deg: float = 45.0
+    ) -> NDArray[np.uint8]:
+        """RGB picture [height, width, 3] from a camera at ``eye`` that looks at ``target`` (world, m)."""
+        view = pybullet.computeViewMatrix(list(eye), list(target), [0, 0, 1])
+        projection = pybullet.computeProjectionMatrixFOV(fov_deg, width / height, 0.02, 20.0)
+        image: Any = pybullet.getCameraImage(
+            width, height, view, projection, renderer=pybullet.ER_TINY_RENDERER, physicsClientId=self._client
+        )
+        return np.asarray(image[2], dtype=np.uint8).reshape(height, width, 4)[..., :3].copy()
+
+    def close(self) -> None:
+        """Disconnect from Bullet; calling it twice is harmless."""
+        if self._client >= 0:
+            pybullet.disconnect(self._client)
+            self._client = -1

@@ -1,0 +1,27 @@
+"""Tasks by name. A task knows rewards, resets and success; it knows no Bullet client and no network."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from sim2real.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sim2real.tasks.env import Task
+
+TASKS = {
+    "waypoint": "sim2real.tasks.waypoint:Waypoint",
+}
+
+
+def load_task(name: str, settings: dict[str, Any]) -> Task:
+    """Make the task registered as ``name`` with ``settings``.
+
+    Raises:
+        ConfigError: No such task.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"unknown task '{name}'; known: {', '.join(sorted(TASKS))}")
+    module, _, attribute = TASKS[name].partition(":")
+    return cast("Task", getattr(import_module(module), attribute)(**settings))
