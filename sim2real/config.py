@@ -1,0 +1,185 @@
+"""Experiment configuration: one YAML file an experiment, checked, with overrides from the command line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from sim2real.errors import ConfigError
+from sim2real.spec import Model
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class SimConfig(Model):
+    """The training simulator.
+
+    Attributes:
+        robots: Robots in one Bullet client.
+        workers: Processes, each with its own client; two on two cores.
+        decimation: Physics steps in one control step.
+    """
+
+    robots: int = Field(default=128, ge=1)
+    workers: int = Field(default=2, ge=1)
+    decimation: int = Field(default=2, ge=1)
+
+
+class PPOConfig(Model):
+    """PPO (Schulman et al. 2017) as in rsl-rl.
+
+    Attributes:
+        iterations: Rollout and update rounds.
+        steps: Control steps of every robot in one rollout.
+        learning_rate: At the start; it falls linearly to ``final_learning_rate``.
+    """
+
+    iterations: int = Field(ge=1)
+    steps: int = Field(default=48, ge=2)
+    epochs: int = Field(default=4, ge=1)
+    mini_batches: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    final_learning_rate: float = Field(default=1e-4, gt=0)
+    gamma: float = Field(default=0.99, gt=0, lt=1)
+    gae_lambda: float = Field(default=0.95, gt=0, le=1)
+    clip: float = Field(default=0.2, gt=0)
+    entropy: float = Field(default=0.0, ge=0)
+    initial_std: float = Field(default=0.3, gt=0)
+    hidden: tuple[int, ...] = (64, 64)
+    critic_hidden: tuple[int, ...] = (128, 128)
+    save_every: int = Field(default=20, ge=1)
+
+
+class OSIConfig(Model):
+    """Online system identification (Yu et al. 2017): φ(history) → μ on the states the policy visits.
+
+    Attributes:
+        rounds: Rounds of flying with the newest φ and training on everything seen (DAgger, Ross et al. 2011).
+        robots: Robots flown in one round.
+        samples_per_episode: Steps of an episode kept as samples.
+        epochs: Passes over the newest data in one round.
+    """
+
+    rounds: int = Field(default=4, ge=1)
+    robots: int = Field(default=256, ge=1)
+    episodes: int = Field(default=1, ge=1)
+    samples_per_episode: int = Field(default=100, ge=1)
+    epochs: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    hidden: tuple[int, ...] = (256, 128)
+    estimate_time_constant_s: float = Field(default=0.0, ge=0)
+
+
+class ExperimentConfig(Model):
+    """One training run.
+
+    Attributes:
+        method: ``nominal`` (no randomization), ``randomized`` (blind policy on randomized physics) or
+            ``up_osi`` (universal policy told the physics, then online system identification).
+        randomize: ``all`` of the robot's terms, or a list of their names.
+        identify: Identified quantities the policy is told, in order; only for ``up_osi``.
+    """
+
+    name: str
+    robot: str
+    task: dict[str, Any]
+    method: Literal["nominal", "randomized", "up_osi"]
+    randomize: Literal["all"] | tuple[str, ...] = ()
+    identify: tuple[str, ...] = ()
+    seed: int = 0
+    sim: SimConfig = SimConfig()
+    ppo: PPOConfig
+    osi: OSIConfig | None = None
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> ExperimentConfig:
+        if self.method == "nominal" and self.randomize:
+            raise ValueError("method 'nominal' means no randomization; remove 'randomize' or choose 'randomized'")
+        if self.method != "nominal" and not self.randomize:
+            raise ValueError(f"method '{self.method}' needs 'randomize': all, or a list of terms")
+        if (self.method == "up_osi") != bool(self.identify and self.osi):
+            raise ValueError("'identify' and 'osi' belong to method 'up_osi', and it needs both")
+        if "name" not in self.task:
+            raise ValueError("'task' needs a 'name'")
+        return self
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read an experiment.
+
+    Args:
+        path: A YAML file, or the name of one that ships with the package (``up_osi``).
+        overrides: ``key=value`` with dots for nesting and YAML values: ``ppo.iterations=10``.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or a key or value is wrong; it says which and suggests.
+    """
+    file = Path(path)
+    if not file.is_file():
+        shipped = CONFIGS / f"{path}.yaml"
+        if not shipped.is_file():
+            names = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+            raise ConfigError(f"no configuration at {path}; give a YAML file or one of: {names}")
+        file = shipped
+    try:
+        data = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file} must hold a mapping of settings, not {type(data).__name__}")
+    for override in overrides:
+        _override(data, override)
+    return validate_config(data, str(file))
+
+
+def validate_config(data: dict[str, Any], origin: str) -> ExperimentConfig:
+    """Check settings that were read from ``origin``.
+
+    Raises:
+        ConfigError: Every wrong key or value, with a suggestion for a misspelt key.
+    """
+    try:
+        return ExperimentConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{origin}:"]
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+            hint = _suggest(problem["loc"]) if problem["type"] == "extra_forbidden" else ""
+            message = "unknown key" if hint or problem["type"] == "extra_forbidden" else problem["msg"]
+            lines.append(f"  {where}: {message}{hint}")
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"'--set {override}' is not key=value, for example --set ppo.iterations=10")
+    *parents, last = key.split(".")
+    node = data
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"'--set {override}': '{parent}' is a value, not a group of settings")
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'--set {override}': the value is not valid YAML: {error}") from error
+
+
+def _suggest(location: tuple[int | str, ...]) -> str:
+    model: type[BaseModel] = ExperimentConfig
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        kinds = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
+        found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not found:
+            return ""
+        model = found[0]
+    close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(model.model_fields)}"

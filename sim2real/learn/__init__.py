@@ -1,0 +1,1 @@
+"""Training: PPO on the vectorised environment, online system identification, ONNX export."""
