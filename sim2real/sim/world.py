@@ -16,12 +16,14 @@ from sim2real.errors import SimulationError
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 _ORIGIN = (0.0, 0.0, 0.0)
+CELL_M = 16.0
 
 
 class World:
     """A physics client with ``count`` free-floating robots of the same kind.
 
-    Robots do not collide with each other: they share the origin as if each were alone.
+    Robots do not collide with each other. Each has a cell of its own, ``CELL_M`` wide, because Bullet's
+    broad phase compares all bodies that overlap; positions are given and returned relative to the cell.
     Calls run in one order in one thread, so the same calls give the same bits.
 
     Args:
@@ -42,6 +44,9 @@ class World:
         self.count = count
         self.sim_dt = sim_dt
         self.bodies: list[int] = []
+        side = int(np.ceil(np.sqrt(count)))
+        index = np.arange(count)
+        self._cell = CELL_M * np.stack((index % side, index // side, np.zeros(count)), axis=1)
         pybullet.setTimeStep(sim_dt, physicsClientId=self._client)
         pybullet.setGravity(*gravity, physicsClientId=self._client)
         pybullet.setPhysicsEngineParameter(
@@ -89,13 +94,13 @@ class World:
         pose = np.fromiter(flat(flat([pose_of(b, client) for b in self.bodies])), float, 7 * count).reshape(count, 7)
         twist = np.fromiter(flat(flat([velocity_of(b, client) for b in self.bodies])), float, 6 * count)
         twist = twist.reshape(count, 6)
-        return pose[:, :3], pose[:, 3:], twist[:, :3], twist[:, 3:]
+        return pose[:, :3] - self._cell, pose[:, 3:], twist[:, :3], twist[:, 3:]
 
     def write_base(self, rows: Rows, pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> None:
         """Place the robots ``rows``; arrays are [len(rows), …] in the units and frames of :meth:`read_base`."""
         client = self._client
         for row, p, q, v, w in zip(
-            rows.tolist(), pos.tolist(), quat.tolist(), lin_vel.tolist(), ang_vel.tolist(), strict=True
+            rows.tolist(), (pos + self._cell[rows]).tolist(), quat.tolist(), lin_vel.tolist(), ang_vel.tolist(), strict=True
         ):
             body = self.bodies[row]
             pybullet.resetBasePositionAndOrientation(body, p, q, client)

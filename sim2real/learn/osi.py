@@ -1,0 +1,198 @@
+"""Online system identification, UP-OSI (Yu et al., Preparing for the Unknown, RSS 2017).
+
+The universal policy π(a | o, μ) was trained with the true physical parameters μ. Here φ(history) → μ
+is trained on the states that π itself visits while it flies on φ's own estimates, in rounds
+(DAgger, Ross et al. 2011): a φ trained only on flights with true parameters never sees the
+consequences of its own errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rsl_rl.modules import MLP, EmpiricalNormalization
+from torch import nn
+
+from sim2real.config import OSIConfig
+from sim2real.observation import EstimateFilter
+from sim2real.tasks.env import TaskEnv
+
+Float32 = NDArray[np.float32]
+
+
+class Estimator(nn.Module):
+    """φ: history [N, E] → mean and standard deviation [N, P] of the normalised parameters.
+
+    Args:
+        size: Length E of the input.
+        parameters: Number of parameters P.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(self, size: int, parameters: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.normalizer = EmpiricalNormalization(size)
+        self.mean_mlp = MLP(size, parameters, hidden, "elu")
+        self.std_mlp = MLP(size, parameters, (64,), "elu")
+
+    def forward(self, history: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation, each [N, P]."""
+        x = self.normalizer(history)
+        return self.mean_mlp(x), 0.01 + nn.functional.softplus(self.std_mlp(x))
+
+
+@dataclass
+class FlightData:
+    """Samples of history and truth, and what the flights were like."""
+
+    history: list[Float32] = field(default_factory=list)
+    truth: list[Float32] = field(default_factory=list)
+    episodes: int = 0
+    successes: int = 0
+
+    @property
+    def success(self) -> float:
+        """Share of finished episodes that succeeded."""
+        return self.successes / max(self.episodes, 1)
+
+
+class UniversalPolicy(nn.Module):
+    """π as a plain module of (observation [N, O], parameters [N, P]) → mean action [N, A]."""
+
+    def __init__(self, actor: Any) -> None:
+        super().__init__()
+        self.normalizer = actor.obs_normalizer
+        self.mlp = actor.mlp
+
+    def forward(self, observation: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+        """Deterministic action."""
+        action: torch.Tensor = self.mlp(self.normalizer(torch.cat((observation, parameters), dim=-1)))
+        return action
+
+
+def fly_and_record(
+    env: TaskEnv,
+    policy: UniversalPolicy,
+    estimator: Estimator | None,
+    samples_per_episode: int,
+    data: FlightData,
+    seed: int,
+) -> None:
+    """Fly one episode of every robot in ``env`` and add samples to ``data``.
+
+    Args:
+        env: Environment with ``record_history``; its robots start anew together.
+        policy: π.
+        estimator: φ; None flies on the true parameters.
+        samples_per_episode: Randomly chosen steps of each episode that are kept.
+        data: Where samples go.
+        seed: Seed of the choice of steps.
+    """
+    rng = np.random.default_rng(seed)
+    env.reset()
+    estimates = EstimateFilter(env.spec, env.count)
+    alive = np.ones(env.count, dtype=np.bool_)
+    keep = samples_per_episode / env.episode_steps
+    with torch.inference_mode():
+        for _ in range(env.episode_steps):
+            history = env.estimator_observation()
+            chosen = np.nonzero(alive & (rng.random(env.count) < keep))[0]
+            data.history.append(history[chosen])
+            data.truth.append(env.parameters()[chosen].copy())
+            if estimator is None:
+                mu = env.parameters()
+            else:
+                mean, std = estimator(torch.from_numpy(history))
+                mu = estimates.update(mean.numpy(), std.numpy())
+            action = policy(torch.from_numpy(env.observation()), torch.from_numpy(mu))
+            _, terminated, truncated = env.step(action.numpy())
+            ended = alive & (terminated | truncated)
+            data.episodes += int(ended.sum())
+            data.successes += int((env.success & ended).sum())
+            alive &= ~ended
+
+
+def fit(estimator: Estimator, data: FlightData, config: OSIConfig, learning_rate: float, seed: int) -> float:
+    """Regress the truth on the history.
+
+    The mean minimises the squared error; the deviation maximises the likelihood of the error left over.
+
+    Returns:
+        Root of the mean squared error over the last pass, normalised units.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    history = torch.from_numpy(np.concatenate(data.history))
+    truth = torch.from_numpy(np.concatenate(data.truth))
+    if int(estimator.normalizer.count) == 0:
+        estimator.normalizer.train()
+        estimator.normalizer.update(history)
+        estimator.normalizer.eval()
+    optimizer = torch.optim.Adam(estimator.parameters(), lr=learning_rate)
+    batches = max(len(history) // config.batch_size, 1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=batches * config.epochs + 1)
+    squared = 0.0
+    for _ in range(config.epochs):
+        order = torch.randperm(len(history), generator=generator)
+        squared = 0.0
+        for index in order[: batches * config.batch_size].split(config.batch_size):
+            mean, std = estimator(history[index])
+            error = truth[index] - mean
+            mse = (error * error).mean()
+            likelihood = (torch.log(std) + 0.5 * (error.detach() / std) ** 2).mean()
+            optimizer.zero_grad()
+            (mse + 0.1 * likelihood).backward()
+            optimizer.step()
+            scheduler.step()
+            squared += float(mse.detach())
+    return float(np.sqrt(squared / batches))
+
+
+def train_osi(
+    env: TaskEnv,
+    actor: Any,
+    config: OSIConfig,
+    seed: int,
+    on_round: Callable[[int, dict[str, float]], None] | None = None,
+) -> tuple[Estimator, list[dict[str, float]]]:
+    """Train φ for a trained universal policy.
+
+    Args:
+        env: Environment with ``record_history``.
+        actor: rsl-rl policy model over the groups observation and parameters.
+        config: Rounds, sizes and rates.
+        seed: Seed of network and sample order.
+        on_round: Called with the round and its figures.
+
+    Returns:
+        φ and the figures of every round: ``success`` flying on the estimates of the round before
+        (round 0: on true parameters), ``rmse`` of the fit, ``samples`` so far.
+    """
+    torch.manual_seed(seed)
+    policy = UniversalPolicy(actor).eval()
+    estimator = Estimator(env.spec.estimator_size, len(env.spec.parameters), config.hidden).eval()
+    data = FlightData()
+    figures = []
+    for index in range(config.rounds):
+        before = (data.episodes, data.successes)
+        for episode in range(config.episodes):
+            fly_and_record(
+                env, policy, estimator if index else None, config.samples_per_episode, data, seed + 100 * index + episode
+            )
+        flown = data.episodes - before[0]
+        rmse = fit(estimator, data, config, config.learning_rate, seed + index)
+        figures.append(
+            {
+                "success": (data.successes - before[1]) / max(flown, 1),
+                "rmse": rmse,
+                "samples": float(sum(len(part) for part in data.truth)),
+            }
+        )
+        if on_round:
+            on_round(index, figures[-1])
+    return estimator, figures
+
