@@ -55,7 +55,9 @@ def build_spec(config: ExperimentConfig) -> PolicySpec:
     )
 
 
-def build_env(config: ExperimentConfig, seed: int, robots: int | None = None, record_history: bool = False) -> TaskEnv:
+def build_env(
+    config: ExperimentConfig, seed: int, robots: int | None = None, record_history: bool = False, restart: bool = True
+) -> TaskEnv:
     """A freshly started environment.
 
     Args:
@@ -63,10 +65,11 @@ def build_env(config: ExperimentConfig, seed: int, robots: int | None = None, re
         seed: Seed of every draw in this environment.
         robots: Robots in the client; the configured number by default.
         record_history: Keep the identification network's input.
+        restart: Start robots anew when their episode ends.
     """
     model = load_robot(config.robot)
     terms = chosen_terms(config, model)
     sim = RobotSim(model, robots or config.sim.robots, terms, config.sim.decimation, seed)
-    env = TaskEnv(sim, build_task(config), build_spec(config), record_history)
+    env = TaskEnv(sim, build_task(config), build_spec(config), record_history, restart)
     env.reset()
     return env

@@ -132,6 +132,9 @@ class RobotSim:
         terms: Randomization terms by name; empty for the nominal simulator.
         decimation: Physics steps in one control step.
         seed: Seed of every random draw.
+
+    Attributes:
+        rng: For start states; noise, gusts and physics have streams of their own.
     """
 
     def __init__(
@@ -146,12 +149,13 @@ class RobotSim:
         self.count = count
         self.control_dt = 1.0 / model.spec.control_rate_hz
         self.decimation = decimation
-        self.rng = np.random.default_rng(seed)
+        # Separate streams, so that one more or one fewer random term leaves all other draws as they were.
+        self.rng, draws, gusts, self._noise = (np.random.default_rng([seed, stream]) for stream in range(4))
         self.params = PhysicsParams(model.parameters, count)
-        self.randomization = Randomization(terms, self.params, self.rng)
+        self.randomization = Randomization(terms, self.params, draws)
         self.world = World(count, self.control_dt / decimation)
         self.world.load_robots(model.urdf)
-        self.actuation = model.actuation(self.params, self.world.sim_dt, self.rng)
+        self.actuation = model.actuation(self.params, self.world.sim_dt, gusts)
         self._commands = DelayLine(
             count, len(model.spec.commands), self.control_dt, model.parameters["action_delay"].high
         )
@@ -179,7 +183,7 @@ class RobotSim:
         self._commands.reset(rows, command)
         self.actuation.reset(rows, state)
         self._past[rows] = np.concatenate(_arrays(state), axis=1)[:, None, :]
-        self._bias[rows] = self.rng.standard_normal((len(rows), 6)) * np.repeat(
+        self._bias[rows] = self._noise.standard_normal((len(rows), 6)) * np.repeat(
             np.stack((self.params["position_bias"][rows], self.params["velocity_bias"][rows]), axis=1), 3, axis=1
         )
 
@@ -207,7 +211,7 @@ class RobotSim:
         index = steps.astype(np.int64)
         late = (steps - index)[:, None]
         past = (1.0 - late) * self._past[self._rows, index] + late * self._past[self._rows, index + 1]
-        noise = self.rng.standard_normal((self.count, 12))
+        noise = self._noise.standard_normal((self.count, 12))
         params = self.params
         pos = past[:, 0:3] + self._bias[:, :3] + noise[:, 0:3] * params["position_noise"][:, None]
         lin_vel = past[:, 7:10] + self._bias[:, 3:] + noise[:, 3:6] * params["velocity_noise"][:, None]

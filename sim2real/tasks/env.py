@@ -90,10 +90,13 @@ class TaskEnv:
         task: The task.
         spec: Observation and action contract; its estimator terms are recorded only with ``record_history``.
         record_history: Keep the identification network's input (costs time, not needed while training π).
+        restart: Start a robot anew when its episode ends; without it the last observation stays.
     """
 
-    def __init__(self, sim: RobotSim, task: Task, spec: PolicySpec, record_history: bool = False) -> None:
-        self.sim, self.task, self.spec = sim, task, spec
+    def __init__(
+        self, sim: RobotSim, task: Task, spec: PolicySpec, record_history: bool = False, restart: bool = True
+    ) -> None:
+        self.sim, self.task, self.spec, self.restart = sim, task, spec, restart
         self.count = sim.count
         self.episode_steps = round(task.episode_s * spec.control_rate_hz)
         self._hold_steps = round(task.hold_s * spec.control_rate_hz)
@@ -149,7 +152,7 @@ class TaskEnv:
 
         Returns:
             reward [N], terminated [N] (crashed), truncated [N] (time is up). Robots of which either
-            is true have already started anew; ``success`` [N] tells of their last episode.
+            is true have already started anew (with ``restart``); ``success`` [N] tells of their last episode.
         """
         command = decode_action(self.spec.action, action)
         sent = encode_action(self.spec.action, command)
@@ -162,7 +165,7 @@ class TaskEnv:
         self._held = np.where(self.task.within(state, self.goal), self._held + 1, 0)
         truncated = (self.steps >= self.episode_steps) & ~terminated
         self.success = truncated & (self._held >= self._hold_steps)
-        done = np.nonzero(terminated | truncated)[0]
+        done = np.nonzero((terminated | truncated) & self.restart)[0]
         if len(done):
             self._restart(done)
         self._observe(done)

@@ -1,0 +1,217 @@
+"""From a configuration to a policy bundle: train, identify, measure, export. Resumes where it stopped."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+from sim2real import __version__
+from sim2real.bundle import record_golden, write_bundle
+from sim2real.config import ExperimentConfig, validate_config
+from sim2real.errors import ConfigError
+from sim2real.evaluate.simulated import fly_simulated
+from sim2real.learn.build import build_env, build_spec
+from sim2real.learn.onnx_export import export_estimator, export_policy
+from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
+from sim2real.learn.ppo import Trainer, seed_of
+from sim2real.policy import PolicyRunner
+from sim2real.robots import load_robot
+from sim2real.spec import PolicySpec
+
+# stage, step done, steps in all, figures
+Progress = Callable[[str, int, int, dict[str, float]], None]
+
+
+class BlindPolicy(nn.Module):
+    """π as a plain module of observation [N, O] → mean action [N, A]."""
+
+    def __init__(self, actor: Any) -> None:
+        super().__init__()
+        self.normalizer = actor.obs_normalizer
+        self.mlp = actor.mlp
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """Deterministic action."""
+        action: torch.Tensor = self.mlp(self.normalizer(observation))
+        return action
+
+
+def prepare_run(config: ExperimentConfig, run_dir: Path) -> None:
+    """Make the run's folder, or check that it belongs to the same experiment.
+
+    Raises:
+        ConfigError: The folder holds a run of another configuration.
+    """
+    file = run_dir / "config.yaml"
+    if file.is_file():
+        before = validate_config(yaml.safe_load(file.read_text()), str(file))
+        if before != config:
+            raise ConfigError(
+                f"{run_dir} holds a run with other settings (see {file}); choose another --run, "
+                "or remove that folder to train anew"
+            )
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def train(config: ExperimentConfig, run_dir: Path, on_progress: Progress, bundle_dir: Path | None = None) -> Path | None:
+    """Train the configured policy and export it; continues an earlier run of the same configuration.
+
+    Args:
+        config: The experiment.
+        run_dir: Folder of the run: configuration, checkpoint, TensorBoard events, history, bundle.
+        on_progress: Called after every iteration, round and stage.
+        bundle_dir: Where the bundle goes; ``run_dir / "bundle"`` by default.
+
+    Returns:
+        The bundle's path, or None when Ctrl-C ended training early (a checkpoint is there).
+    """
+    prepare_run(config, run_dir)
+    told = config.method == "up_osi"
+    trainer = Trainer(
+        functools.partial(build_env, config), config.ppo, run_dir, config.sim.workers, seed_of(config.seed, "ppo"), told
+    )
+    trainer.load()
+    total = config.ppo.iterations
+    finished = trainer.train(lambda i, figures: on_progress("PPO", i, total, figures))
+    if not finished:
+        return None
+    estimator, rounds = _identify(config, trainer, run_dir, on_progress) if told else (None, [])
+    write_text(run_dir / "history.json", json.dumps({"ppo": trainer.history, "osi": rounds}))
+    return export(config, trainer.actor, estimator, run_dir, bundle_dir or run_dir / "bundle", on_progress)
+
+
+def _identify(
+    config: ExperimentConfig, trainer: Trainer, run_dir: Path, on_progress: Progress
+) -> tuple[Estimator, list[dict[str, float]]]:
+    assert config.osi is not None  # the configuration's validator has seen to it
+    seed = seed_of(config.seed, "osi")
+    env = build_env(config, seed, config.osi.robots, record_history=True)
+    rounds = config.osi.rounds
+    estimator, figures = train_osi(
+        env, trainer.actor, config.osi, seed, lambda i, f: on_progress("identification", i + 1, rounds, f)
+    )
+    env.sim.close()
+    temporary = run_dir / "estimator.tmp"
+    torch.save(estimator.state_dict(), temporary)
+    temporary.replace(run_dir / "estimator.pt")
+    return estimator, figures
+
+
+def export(
+    config: ExperimentConfig,
+    actor: Any,
+    estimator: Estimator | None,
+    run_dir: Path,
+    bundle_dir: Path,
+    on_progress: Progress,
+) -> Path:
+    """Write the trained networks as a policy bundle, with a golden trace flown in the training simulator."""
+    spec = build_spec(config)
+    policy = (UniversalPolicy(actor) if estimator is not None else BlindPolicy(actor)).eval()
+    policy_onnx = export_policy(policy, spec.observation_size, len(spec.parameters))
+    estimator_onnx = export_estimator(estimator, spec.estimator_size) if estimator is not None else None
+    on_progress("export", 1, 3, {})
+    runner = PolicyRunner.from_onnx(spec, policy_onnx, estimator_onnx)
+    golden = record_golden(runner, _closed_loop(config, spec, runner))
+    measured = fly_simulated(
+        config, PolicyRunner.from_onnx(spec, policy_onnx, estimator_onnx, count=256), seed_of(config.seed, "held out")
+    )
+    on_progress("export", 2, 3, {"success": measured.success})
+    path = write_bundle(
+        bundle_dir,
+        spec=spec,
+        robot=load_robot(config.robot).spec,
+        provenance=provenance(config, {"training_simulator": measured.summary()}),
+        policy_onnx=policy_onnx,
+        estimator_onnx=estimator_onnx,
+        golden=golden,
+        replace=True,
+    )
+    on_progress("export", 3, 3, {"success": measured.success})
+    return path
+
+
+def export_run(run_dir: Path, bundle_dir: Path, on_progress: Progress) -> Path:
+    """Export a finished run again.
+
+    Raises:
+        ConfigError: The folder is not a finished run.
+    """
+    file = run_dir / "config.yaml"
+    if not file.is_file() or not (run_dir / "checkpoint.pt").is_file():
+        raise ConfigError(f"{run_dir} is not a training run (no config.yaml and checkpoint.pt); run 'sim2real train'")
+    config = validate_config(yaml.safe_load(file.read_text()), str(file))
+    told = config.method == "up_osi"
+    trainer = Trainer(
+        functools.partial(build_env, config), config.ppo, run_dir, config.sim.workers, seed_of(config.seed, "ppo"), told
+    )
+    trainer.load()
+    estimator = None
+    if told:
+        if not (run_dir / "estimator.pt").is_file():
+            raise ConfigError(f"{run_dir} has no estimator yet; run 'sim2real train' again to finish it")
+        assert config.osi is not None
+        spec = build_spec(config)
+        estimator = Estimator(spec.estimator_size, len(spec.parameters), config.osi.hidden)
+        estimator.load_state_dict(torch.load(run_dir / "estimator.pt", weights_only=True))
+        estimator.eval()
+    return export(config, trainer.actor, estimator, run_dir, bundle_dir, on_progress)
+
+
+def _closed_loop(config: ExperimentConfig, spec: PolicySpec, runner: PolicyRunner) -> Iterator[dict[str, np.ndarray]]:
+    env = build_env(config, seed_of(config.seed, "golden"), robots=1, restart=False)
+    sim = env.sim
+    for _ in range(env.episode_steps):
+        yield sim.model.measure(sim.estimate(), env.goal)
+        sim.step(runner.command)
+    sim.close()
+
+
+def provenance(config: ExperimentConfig, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Where a bundle comes from: commit, configuration, versions, seeds, figures."""
+    packages = ("torch", "pybullet", "rsl-rl-lib", "numpy", "onnxruntime")
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "sim2real": __version__,
+        "commit": commit(),
+        "config": config.model_dump(mode="json"),
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "metrics": metrics,
+    }
+
+
+def commit() -> str:
+    """The source's git commit with ``+`` for uncommitted changes, or ``unknown`` outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file at once: to a temporary name, then renamed."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
