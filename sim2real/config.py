@@ -25,7 +25,7 @@ class SimConfig(Model):
         decimation: Physics steps in one control step.
     """
 
-    robots: int = Field(default=128, ge=1)
+    robots: int = Field(default=256, ge=1)
     workers: int = Field(default=2, ge=1)
     decimation: int = Field(default=2, ge=1)
 
@@ -37,19 +37,22 @@ class PPOConfig(Model):
         iterations: Rollout and update rounds.
         steps: Control steps of every robot in one rollout.
         learning_rate: At the start; it falls linearly to ``final_learning_rate``.
+        least_std: Exploration never gets quieter than this. A policy that trains under some noise
+            to the end stays soft enough to bear errors in the parameters it is told.
     """
 
     iterations: int = Field(ge=1)
-    steps: int = Field(default=48, ge=2)
-    epochs: int = Field(default=4, ge=1)
+    steps: int = Field(default=24, ge=2)
+    epochs: int = Field(default=3, ge=1)
     mini_batches: int = Field(default=4, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     final_learning_rate: float = Field(default=1e-4, gt=0)
-    gamma: float = Field(default=0.99, gt=0, lt=1)
+    gamma: float = Field(default=0.98, gt=0, lt=1)
     gae_lambda: float = Field(default=0.95, gt=0, le=1)
     clip: float = Field(default=0.2, gt=0)
     entropy: float = Field(default=0.0, ge=0)
     initial_std: float = Field(default=0.3, gt=0)
+    least_std: float = Field(default=0.1, gt=0)
     hidden: tuple[int, ...] = (64, 64)
     critic_hidden: tuple[int, ...] = (128, 128)
     save_every: int = Field(default=20, ge=1)
@@ -60,20 +63,20 @@ class OSIConfig(Model):
 
     Attributes:
         rounds: Rounds of flying with the newest φ and training on everything seen (DAgger, Ross et al. 2011).
-        robots: Robots flown in one round.
+        robots: Robots flown in one round, each with its own physics: variety matters more than length.
         samples_per_episode: Steps of an episode kept as samples.
-        epochs: Passes over the newest data in one round.
+        batches_per_round: Gradient steps after each round.
+        estimate_time_constant_s: Averaging of the estimates over time on the robot.
     """
 
-    rounds: int = Field(default=4, ge=1)
-    robots: int = Field(default=256, ge=1)
-    episodes: int = Field(default=1, ge=1)
-    samples_per_episode: int = Field(default=100, ge=1)
-    epochs: int = Field(default=4, ge=1)
+    rounds: int = Field(default=10, ge=1)
+    robots: int = Field(default=512, ge=1)
+    samples_per_episode: int = Field(default=40, ge=1)
+    batches_per_round: int = Field(default=120, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     hidden: tuple[int, ...] = (256, 128)
-    estimate_time_constant_s: float = Field(default=0.0, ge=0)
+    estimate_time_constant_s: float = Field(default=0.4, ge=0)
 
 
 class ExperimentConfig(Model):

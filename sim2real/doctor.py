@@ -1,13 +1,12 @@
 """Is this computer ready to train, to run the demo and to talk to a robot?
 
-Every check looks at one thing, changes nothing, and carries the step that mends it. What is only
-needed for one purpose (a Crazyradio, colcon) never fails a check; it says what is missing.
+Every check looks at one thing, changes nothing, and carries the step that mends it. What only one purpose
+needs (a Crazyradio, colcon) never fails.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -51,12 +50,9 @@ pybullet.stepSimulation(client)
 print(pybullet.getAPIVersion(client))
 """
 _TORCH = """
-import json, torch
-print(json.dumps({
-    "version": torch.__version__,
-    "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-    "threads": torch.get_num_threads(),
-}))
+import torch
+gpu = torch.cuda.is_available()
+print(torch.__version__, "on", torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads")
 """
 
 
@@ -136,9 +132,7 @@ def check_torch() -> Check:
     ok, text = run_python(_TORCH)
     if not ok:
         return Check("torch", False, text, "pip install --force-reinstall -c constraints.txt torch")
-    found = json.loads(text)
-    device = found["device"] or f"CPU, {found['threads']} threads"
-    return Check("torch", True, f"{found['version']} on {device}")
+    return Check("torch", True, text)
 
 
 def check_pybullet() -> Check:
@@ -165,12 +159,8 @@ def check_discovery() -> Check:
     """Who on the network can see this computer's nodes."""
     value = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
     if value and value not in DISCOVERY_RANGES:
-        return Check(
-            "ROS 2 discovery",
-            False,
-            f"ROS_AUTOMATIC_DISCOVERY_RANGE={value} is none of {', '.join(DISCOVERY_RANGES)}",
-            "export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST",
-        )
+        detail = f"ROS_AUTOMATIC_DISCOVERY_RANGE={value} is none of {', '.join(DISCOVERY_RANGES)}"
+        return Check("ROS 2 discovery", False, detail, "export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST")
     if value in ("OFF", "LOCALHOST"):
         return Check("ROS 2 discovery", True, f"{value}: nodes are seen on this computer only")
     return Check(
@@ -297,14 +287,12 @@ def check_radio(devices: Path = Path("/sys/bus/usb/devices")) -> Check:
 def check_colcon() -> Check:
     """Colcon, which builds ROS 2 packages. Not needed to run from Python."""
     found = shutil.which("colcon")
-    if found:
-        return Check("colcon", True, found)
-    return Check(
-        "colcon",
-        True,
-        "not installed; needed only to build ROS 2 packages",
-        "sudo apt-get install python3-colcon-common-extensions, or: pip install colcon-common-extensions",
+    fix = (
+        ""
+        if found
+        else "sudo apt-get install python3-colcon-common-extensions, or: pip install colcon-common-extensions"
     )
+    return Check("colcon", True, found or "not installed; needed only to build ROS 2 packages", fix)
 
 
 def run_python(code: str, environment: Mapping[str, str] | None = None) -> tuple[bool, str]:

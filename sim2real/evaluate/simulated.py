@@ -92,7 +92,7 @@ def fly_simulated(config: ExperimentConfig, runner: PolicyRunner, seed: int) -> 
     truth = denormalise_parameters(spec.parameters, env.parameters()) if config.identify else np.zeros((runner.count, 0))
     held = np.zeros(runner.count, dtype=np.int64)
     crashed = np.zeros(runner.count, dtype=np.bool_)
-    runner.reset(sim.model.measure(sim.estimate(), env.goal))
+    runner.reset()
     half_range = np.array([0.5 * (term.high - term.low) for term in spec.parameters])
     for _ in range(env.episode_steps):
         sim.step(runner.step(sim.model.measure(sim.estimate(), env.goal)))

@@ -117,39 +117,52 @@ def fly_and_record(
             alive &= ~ended
 
 
-def fit(estimator: Estimator, data: FlightData, config: OSIConfig, learning_rate: float, seed: int) -> float:
-    """Regress the truth on the history.
+class EstimatorTrainer:
+    """Regresses the truth on the history, with one optimiser and one rate schedule over all rounds.
 
     The mean minimises the squared error; the deviation maximises the likelihood of the error left over.
 
-    Returns:
-        Root of the mean squared error over the last pass, normalised units.
+    Args:
+        estimator: φ.
+        config: Sizes and rates.
+        seed: Of the sample order.
     """
-    generator = torch.Generator().manual_seed(seed)
-    history = torch.from_numpy(np.concatenate(data.history))
-    truth = torch.from_numpy(np.concatenate(data.truth))
-    if int(estimator.normalizer.count) == 0:
-        estimator.normalizer.train()
-        estimator.normalizer.update(history)
-        estimator.normalizer.eval()
-    optimizer = torch.optim.Adam(estimator.parameters(), lr=learning_rate)
-    batches = max(len(history) // config.batch_size, 1)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=batches * config.epochs + 1)
-    squared = 0.0
-    for _ in range(config.epochs):
-        order = torch.randperm(len(history), generator=generator)
+
+    def __init__(self, estimator: Estimator, config: OSIConfig, seed: int) -> None:
+        self._estimator, self._batch_size = estimator, config.batch_size
+        self._batches = config.batches_per_round
+        self._optimizer = torch.optim.Adam(estimator.parameters(), lr=config.learning_rate)
+        self._scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, config.learning_rate, total_steps=self._batches * config.rounds + 1
+        )
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def fit(self, data: FlightData) -> float:
+        """Train on one round's share of batches, drawn from everything seen.
+
+        Returns:
+            Root of the mean squared error over these batches, normalised units.
+        """
+        history = torch.from_numpy(np.concatenate(data.history))
+        truth = torch.from_numpy(np.concatenate(data.truth))
+        data.history, data.truth = [history.numpy()], [truth.numpy()]
+        if int(self._estimator.normalizer.count) == 0:
+            self._estimator.normalizer.train()
+            self._estimator.normalizer.update(history)
+            self._estimator.normalizer.eval()
         squared = 0.0
-        for index in order[: batches * config.batch_size].split(config.batch_size):
-            mean, std = estimator(history[index])
+        for _ in range(self._batches):
+            index = torch.randint(len(history), (self._batch_size,), generator=self._generator)
+            mean, std = self._estimator(history[index])
             error = truth[index] - mean
             mse = (error * error).mean()
             likelihood = (torch.log(std) + 0.5 * (error.detach() / std) ** 2).mean()
-            optimizer.zero_grad()
+            self._optimizer.zero_grad()
             (mse + 0.1 * likelihood).backward()
-            optimizer.step()
-            scheduler.step()
+            self._optimizer.step()
+            self._scheduler.step()
             squared += float(mse.detach())
-    return float(np.sqrt(squared / batches))
+        return float(np.sqrt(squared / self._batches))
 
 
 def train_osi(
@@ -175,19 +188,16 @@ def train_osi(
     torch.manual_seed(seed)
     policy = UniversalPolicy(actor).eval()
     estimator = Estimator(env.spec.estimator_size, len(env.spec.parameters), config.hidden).eval()
+    trainer = EstimatorTrainer(estimator, config, seed)
     data = FlightData()
     figures = []
     for index in range(config.rounds):
         before = (data.episodes, data.successes)
-        for episode in range(config.episodes):
-            fly_and_record(
-                env, policy, estimator if index else None, config.samples_per_episode, data, seed + 100 * index + episode
-            )
-        flown = data.episodes - before[0]
-        rmse = fit(estimator, data, config, config.learning_rate, seed + index)
+        fly_and_record(env, policy, estimator if index else None, config.samples_per_episode, data, seed + index)
+        rmse = trainer.fit(data)
         figures.append(
             {
-                "success": (data.successes - before[1]) / max(flown, 1),
+                "success": (data.successes - before[1]) / max(data.episodes - before[0], 1),
                 "rmse": rmse,
                 "samples": float(sum(len(part) for part in data.truth)),
             }
@@ -195,4 +205,3 @@ def train_osi(
         if on_round:
             on_round(index, figures[-1])
     return estimator, figures
-

@@ -40,7 +40,7 @@ def make_ppo(groups: TensorDict, actions: int, config: PPOConfig, told_parameter
     distribution = {
         "class_name": "GaussianDistribution",
         "init_std": config.initial_std,
-        "std_range": (0.01, 1.0),
+        "std_range": (config.least_std, 1.0),
         "std_type": "log",
     }
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,0 +1,51 @@
+# make demo   everything from a fresh clone: installs into .venv, then trains, identifies, deploys and compares
+# make test   style, types and all tests
+# make check  the same without what is slow or needs ROS 2
+#
+# Variables: PYTHON (the interpreter to build .venv from), EXTRAS (what to install).
+# PyPI's torch for Linux brings CUDA along (several GB). For the small build without it:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make venv
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# A ROS 2 that is already sourced wins over the wheels.
+EXTRAS ?= train,drivers,dev$(shell $(PYTHON) -c 'import rclpy' 2>/dev/null || echo ,ros)
+# Never talk to robots on the network by accident; set it to SUBNET to do so on purpose.
+export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
+
+.PHONY: help venv demo test lint check clean
+
+help:
+	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
+
+venv: $(STAMP)
+
+$(STAMP): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Python 3.11 or newer is needed, $(PYTHON) is not or is missing. Try: make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo '$(PYTHON) has no venv module. On Debian and Ubuntu: sudo apt-get install python3-venv' >&2; exit 1; }
+	@echo '== 1/2 making .venv'
+	@$(PYTHON) -m venv .venv
+	@echo '== 2/2 installing [$(EXTRAS)] as pinned in constraints.txt; unpacking at the end is silent for half a minute'
+	@$(BIN)/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: venv
+	$(BIN)/sim2real demo
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q --durations=15
+
+check: lint
+	$(BIN)/python -m pytest -q -m 'not slow and not ros'
+
+clean:
+	rm -rf .venv build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,73 @@
+"""The Python package, which is also a ROS 2 package of build type ament_python."""
+
+import re
+from glob import glob
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "sim2real"
+VERSION = re.search(r'^__version__ = "(.+)"$', Path("sim2real/__init__.py").read_text(), re.MULTILINE).group(1)
+LOWER_LAYERS = ["robot_drivers", "robot_drivers.*"]
+
+# ROS 2 Jazzy as wheels exists for this platform only; elsewhere, and where a system ROS 2 is sourced, that one is used.
+ROS_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+
+setup(
+    name=NAME,
+    version=VERSION,
+    description="Train a robot policy in PyBullet, deploy it over ROS 2",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    # launch/ holds data, not code: as a package it would shadow ROS 2's own `launch` module.
+    packages=find_packages(
+        include=[NAME, f"{NAME}.*", *LOWER_LAYERS], exclude=["*.package_template", "*.package_template.*"]
+    ),
+    package_data={
+        NAME: [
+            "configs/*.yaml",
+            *(f"robots/**/*.{suffix}" for suffix in ("yaml", "urdf", "obj", "mtl", "stl", "png")),
+            "deploy/package_template/**/*",
+            "evaluate/*.html",
+        ],
+    },
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        (f"share/{NAME}/launch", sorted(glob("launch/*.py") + glob("launch/*.yaml"))),
+    ],
+    install_requires=[
+        "numpy>=1.26",
+        "onnxruntime>=1.18",
+        "packaging>=22",
+        "pydantic>=2.7",
+        "pyyaml>=6.0",
+        "rich>=13.0",
+        "typer>=0.12",
+    ],
+    extras_require={
+        "train": [
+            "gymnasium>=1.0",
+            "jinja2>=3.1",
+            "matplotlib>=3.8",
+            "onnx>=1.16",
+            "onnxscript>=0.5",
+            "pillow>=10.0",
+            "pybullet>=3.2.6",
+            "rsl-rl-lib>=5.5.1,<6",
+            "scipy>=1.11",
+            "tensorboard>=2.16",
+            "torch>=2.6",
+        ],
+        "vision": ["kornia>=0.8", "opencv-python-headless>=4.9"],
+        "ros": [
+            f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",
+            f"ros-jazzy-common-interfaces>=5.3; {ROS_WHEELS}",
+        ],
+        "drivers": ["drone-models>=0.1"],
+        "dev": ["mypy>=1.15", "pytest>=8.0", "ruff>=0.12"],
+    },
+    entry_points={"console_scripts": ["sim2real = sim2real.cli:main"]},
+    # `ros2 run` and launch files look for executables here when colcon installs the package; pip does not read it.
+    options={"develop": {"script_dir": f"$base/lib/{NAME}"}, "install": {"install_scripts": f"$base/lib/{NAME}"}},
+)

@@ -1,0 +1,387 @@
+"""Policy bundles: everything a robot needs to run a policy, every file hashed, nothing executable.
+
+A bundle is a folder::
+
+    manifest.json    kind, format version, SHA-256 of every file
+    spec.json        PolicySpec
+    robot.json       RobotSpec
+    provenance.json  commit, configuration, versions, seeds, figures
+    policy.onnx      observation [N, O] (, parameters [N, P]) → action [N, A]
+    estimator.onnx   history [N, E] → mean, std [N, P]; only with online identification
+    golden.npz       signals, observations, actions and commands of a whole episode
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from sim2real.errors import BundleError, SpecError
+from sim2real.observation import ObservationHistory, decode_action, encode_action
+from sim2real.policy import PolicyRunner, onnx_session
+from sim2real.spec import ObservationTerm, PolicySpec, RobotSpec
+
+KIND = "sim2real.policy_bundle"
+FORMAT_VERSION = 1
+REQUIRED = ("spec.json", "robot.json", "provenance.json", "policy.onnx", "golden.npz")
+OPTIONAL = ("estimator.onnx",)
+NETWORK_TOLERANCE = 1e-5
+Golden = dict[str, NDArray[Any]]
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_bundle(
+    path: Path,
+    *,
+    spec: PolicySpec,
+    robot: RobotSpec,
+    provenance: Mapping[str, Any],
+    policy_onnx: bytes,
+    estimator_onnx: bytes | None,
+    golden: Golden,
+    replace: bool = False,
+) -> Path:
+    """Write a bundle to a temporary folder beside ``path``, check it by loading it, and rename it.
+
+    Raises:
+        BundleError: ``path`` exists and ``replace`` is not set, or the parts do not fit together.
+    """
+    if path.exists() and not replace:
+        raise BundleError(f"{path} exists; choose another path, or pass replace=True to write over it")
+    trace = io.BytesIO()
+    np.savez_compressed(trace, **golden)
+    files = {
+        "spec.json": spec.model_dump_json(indent=1).encode(),
+        "robot.json": robot.model_dump_json(indent=1).encode(),
+        "provenance.json": json.dumps(provenance, indent=1).encode(),
+        "policy.onnx": policy_onnx,
+        "golden.npz": trace.getvalue(),
+    }
+    if estimator_onnx is not None:
+        files["estimator.onnx"] = estimator_onnx
+    manifest = {
+        "kind": KIND,
+        "format_version": FORMAT_VERSION,
+        "files": {name: sha256(data) for name, data in files.items()},
+    }
+    files["manifest.json"] = json.dumps(manifest, indent=1).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        for name, data in files.items():
+            with open(temporary / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(0o755)
+        PolicyBundle.load(temporary)
+        if path.exists():
+            previous = path.with_name(f".{path.name}.previous")
+            shutil.rmtree(previous, ignore_errors=True)
+            path.rename(previous)
+            temporary.rename(path)
+            shutil.rmtree(previous)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return path
+
+
+class PolicyBundle:
+    """A checked bundle; make one with :meth:`load`.
+
+    Attributes:
+        path: The folder.
+        spec: The policy's contract.
+        robot: The robot it was made for.
+        provenance: Where it comes from.
+    """
+
+    def __init__(self, path: Path, files: dict[str, bytes], spec: PolicySpec, robot: RobotSpec) -> None:
+        self.path, self.spec, self.robot = path, spec, robot
+        self._files = files
+        self.provenance: dict[str, Any] = json.loads(files["provenance.json"])
+
+    @classmethod
+    def load(cls, path: Path | str) -> PolicyBundle:
+        """Read and check a bundle; nothing in it is executed or unpickled.
+
+        Raises:
+            BundleError: What is missing, altered, unlisted, unreadable or inconsistent, and what to do.
+        """
+        path = Path(path)
+        files = _read_files(path)
+        spec = _parse(PolicySpec, files["spec.json"], "spec.json")
+        robot = _parse(RobotSpec, files["robot.json"], "robot.json")
+        _check_commands(spec, robot)
+        if ("estimator.onnx" in files) != bool(spec.parameters):
+            raise BundleError("spec.json and the networks disagree about online identification; export the run again")
+        inputs = {"observation": spec.observation_size}
+        if spec.parameters:
+            inputs["parameters"] = len(spec.parameters)
+            sizes = {"mean": len(spec.parameters), "std": len(spec.parameters)}
+            _check_network(files["estimator.onnx"], "estimator.onnx", {"history": spec.estimator_size}, sizes)
+        _check_network(files["policy.onnx"], "policy.onnx", inputs, {"action": len(spec.action)})
+        return cls(path, files, spec, robot)
+
+    def runner(self, count: int = 1) -> PolicyRunner:
+        """A runner for ``count`` robots."""
+        return PolicyRunner.from_onnx(self.spec, self._files["policy.onnx"], self._files.get("estimator.onnx"), count)
+
+    def golden(self) -> Golden:
+        """The golden trace: arrays by name, first axis time.
+
+        Raises:
+            BundleError: It is not a plain array archive or misses an array.
+        """
+        try:
+            with np.load(io.BytesIO(self._files["golden.npz"]), allow_pickle=False) as archive:
+                golden = {name: archive[name] for name in archive.files}
+        except (ValueError, OSError) as error:
+            raise BundleError(f"golden.npz is not a plain array archive ({error}); export the run again") from error
+        wanted = ["observation", "action", "command", *(f"signals.{name}" for name in self.spec.signals())]
+        wanted += ["estimator_observation", "estimate_mean", "parameters"] if self.spec.parameters else []
+        missing = [name for name in wanted if name not in golden]
+        if missing:
+            raise BundleError(f"golden.npz has no {', '.join(missing)}; export the run again")
+        return golden
+
+
+def _read_files(path: Path) -> dict[str, bytes]:
+    manifest_file = path / "manifest.json"
+    if not manifest_file.is_file():
+        raise BundleError(f"{path} is not a policy bundle: it has no manifest.json; make one with 'sim2real export'")
+    try:
+        manifest = json.loads(manifest_file.read_text())
+        kind, version, listed = manifest["kind"], manifest["format_version"], dict(manifest["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{manifest_file} cannot be read ({error}); export the run again") from error
+    if kind != KIND or version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} is '{kind}' version {version}; this program reads '{KIND}' version {FORMAT_VERSION}. "
+            "Install the sim2real version that wrote it, or export again"
+        )
+    for name in REQUIRED:
+        if name not in listed:
+            raise BundleError(f"the manifest lists no {name}; the bundle is incomplete, export the run again")
+    unknown = [name for name in listed if name not in REQUIRED + OPTIONAL]
+    if unknown:
+        raise BundleError(f"the manifest lists unknown files {unknown}; a bundle holds only {REQUIRED + OPTIONAL}")
+    present = {entry.name for entry in path.iterdir()} - {"manifest.json"}
+    if present - set(listed):
+        raise BundleError(f"{path} holds files that its manifest does not list: {sorted(present - set(listed))}; remove them")
+    files = {}
+    for name, digest in listed.items():
+        file = path / name
+        if file.is_symlink() or not file.is_file():
+            raise BundleError(f"{name} is missing from {path}; copy the whole bundle again")
+        data = file.read_bytes()
+        if name.endswith(".onnx"):
+            _refuse_pickle(name, data)
+        if sha256(data) != digest:
+            raise BundleError(f"{name} was altered: its SHA-256 is not the manifest's; copy or export the bundle again")
+        files[name] = data
+    return files
+
+
+def _refuse_pickle(name: str, data: bytes) -> None:
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        raise BundleError(
+            f"{name} is a pickle or a torch checkpoint, not an ONNX network; such files can run code and are never "
+            "opened here. Export with 'sim2real export'"
+        )
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def _parse(model: type[T], data: bytes, name: str) -> T:
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{name}: {where}: {first['msg']}; export the run again") from error
+
+
+def _check_commands(spec: PolicySpec, robot: RobotSpec) -> None:
+    if spec.robot != robot.name:
+        raise BundleError(f"spec.json is for robot '{spec.robot}', robot.json for '{robot.name}'; export the run again")
+    terms = [term.name for term in spec.action]
+    commands = [command.name for command in robot.commands]
+    if terms != commands:
+        raise BundleError(f"the policy's actions {terms} are not the robot's commands {commands}, in this order")
+    for term, limit in zip(spec.action, robot.commands, strict=True):
+        if term.unit != limit.unit:
+            raise BundleError(f"action '{term.name}' is in {term.unit}, the robot's command in {limit.unit}")
+        if term.low < limit.low or term.high > limit.high:
+            raise BundleError(
+                f"action '{term.name}' reaches {term.low} .. {term.high} {term.unit}, the robot allows "
+                f"{limit.low} .. {limit.high}"
+            )
+
+
+def _check_network(data: bytes, name: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
+    try:
+        session = onnx_session(data)
+    except Exception as error:  # onnxruntime raises its own unrelated types
+        raise BundleError(f"{name} is not a network that onnxruntime can load: {error}") from error
+    for kind, have, want in (("input", session.get_inputs(), inputs), ("output", session.get_outputs(), outputs)):
+        sizes = {node.name: node.shape[-1] for node in have}
+        if sizes != want:
+            raise BundleError(
+                f"{name}: the network's {kind}s are {sizes}, spec.json asks for {want}; a term was renamed, added or "
+                "removed after export, or the network belongs to another policy"
+            )
+
+
+def record_golden(runner: PolicyRunner, frames: Iterable[Mapping[str, NDArray[np.float64]]]) -> Golden:
+    """Run ``runner`` (one robot) over frames of signals and keep every stage's inputs and outputs.
+
+    The frames may come from a generator that uses ``runner.command`` to advance a simulator.
+    """
+    runner.reset()
+    stages: dict[str, list[NDArray[Any]]] = {}
+
+    def keep(name: str, value: NDArray[Any]) -> None:
+        stages.setdefault(name, []).append(value[0].copy())
+
+    for frame in frames:
+        keep("signals.last_action", encode_action(runner.spec.action, runner.command) if stages else 0.0 * runner.command)
+        runner.step(frame)
+        for name in runner.spec.signals():
+            if name != "last_action":
+                keep(f"signals.{name}", frame[name])
+        keep("observation", runner.observation)
+        if runner.spec.parameters:
+            keep("estimator_observation", runner.estimator_observation)
+            keep("estimate_mean", runner.newest_mean)
+            keep("parameters", runner.parameters)
+        keep("action", runner.action)
+        keep("command", runner.command)
+    return {name: np.stack(values) for name, values in stages.items()}
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """How far one stage of the golden trace differs here."""
+
+    name: str
+    max_difference: float
+    tolerance: float
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the stage does what it did."""
+        return self.max_difference <= self.tolerance
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """All stages, in order."""
+
+    stages: tuple[StageReport, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every stage does what it did."""
+        return all(stage.ok for stage in self.stages)
+
+    @property
+    def message(self) -> str:
+        """The first difference, in words; empty when there is none."""
+        return next((stage.message for stage in self.stages if not stage.ok), "")
+
+    def summary(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "ok": self.ok,
+            "message": self.message,
+            "stages": {s.name: {"max_difference": s.max_difference, "tolerance": s.tolerance} for s in self.stages},
+        }
+
+
+def verify(bundle: PolicyBundle) -> VerifyReport:
+    """Replay the golden trace stage by stage, each stage fed with the recorded inputs.
+
+    Encoding and decoding must give the recorded bits; networks may differ by 1e-5.
+    """
+    spec, golden = bundle.spec, bundle.golden()
+    steps = len(golden["action"])
+    signals = [{name: golden[f"signals.{name}"][t][None] for name in spec.signals()} for t in range(steps)]
+    stages = [_compare("encode", _encode(spec.observation, signals), golden["observation"], 0.0, _labels(spec.observation))]
+    policy_inputs = {"observation": golden["observation"]}
+    if spec.parameters:
+        history = _encode(spec.estimator_observation, signals)
+        labels = _labels(spec.estimator_observation)
+        stages.append(_compare("encode history", history, golden["estimator_observation"], 0.0, labels))
+        (mean,) = onnx_session(bundle._files["estimator.onnx"]).run(["mean"], {"history": golden["estimator_observation"]})
+        names = [term.name for term in spec.parameters]
+        stages.append(_compare("estimator network", mean, golden["estimate_mean"], NETWORK_TOLERANCE, names))
+        policy_inputs["parameters"] = golden["parameters"]
+    (action,) = onnx_session(bundle._files["policy.onnx"]).run(["action"], policy_inputs)
+    names = [term.name for term in spec.action]
+    stages.append(_compare("policy network", action, golden["action"], NETWORK_TOLERANCE, names))
+    stages.append(_compare("decode", decode_action(spec.action, golden["action"]), golden["command"], 0.0, names))
+    return VerifyReport(tuple(stages))
+
+
+def _encode(terms: tuple[ObservationTerm, ...], signals: list[dict[str, Any]]) -> NDArray[np.float32]:
+    history = ObservationHistory(terms)
+    rows = []
+    for step, frame in enumerate(signals):
+        try:
+            history.push(frame) if step else history.reset(frame)
+        except SpecError as error:
+            raise BundleError(f"golden trace, step {step}: {error}") from error
+        rows.append(history.observation()[0])
+    return np.stack(rows)
+
+
+def _labels(terms: tuple[ObservationTerm, ...]) -> list[str]:
+    return [
+        f"{term.name}.{component}" + (f", {term.history - 1 - age} steps ago" if term.history > 1 else "")
+        for term in terms
+        for age in range(term.history)
+        for component in term.components
+    ]
+
+
+def _compare(
+    stage: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float, labels: list[str]
+) -> StageReport:
+    if got.shape != expected.shape:
+        return StageReport(
+            stage, float("inf"), tolerance, f"{stage}: shape {list(got.shape)} here, {list(expected.shape)} in the trace"
+        )
+    difference = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+    difference[~np.isfinite(difference)] = np.inf
+    worst = float(difference.max())
+    if worst <= tolerance:
+        return StageReport(stage, worst, tolerance)
+    step, column = (int(i) for i in np.argwhere(difference > tolerance)[0])
+    return StageReport(
+        stage,
+        worst,
+        tolerance,
+        f"{stage} differs first at step {step} in '{labels[column]}': {got[step, column]!r} here, "
+        f"{expected[step, column]!r} in the trace",
+    )

@@ -1,0 +1,240 @@
+"""The ``sim2real`` command: thin wrappers around the library, one function a command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sim2real.errors import Sim2RealError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train robot policies in simulation, identify the robot online, deploy over ROS 2.",
+)
+console = Console()
+
+Overrides = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, for example ppo.iterations=10. Repeatable."),
+]
+JsonFile = Annotated[Optional[Path], typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
+
+
+def save_json(path: Path | None, data: Any) -> None:
+    """Write ``data`` to ``path`` at once, if a path was given."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    temporary.replace(path)
+
+
+def progress_bars() -> Progress:
+    """A progress display with figures behind each bar."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+    )
+
+
+def show_figures(figures: dict[str, float]) -> str:
+    """The few figures worth watching, as text."""
+    shown = [("success", "success {:.0%}"), ("reward", "reward {:.2f}"), ("rmse", "rmse {:.3f}")]
+    parts = [text.format(figures[name]) for name, text in shown if name in figures]
+    if "steps_per_s" in figures:
+        parts.append(f"{figures['steps_per_s'] / 1000:.0f}k steps/s")
+    return "  ".join(parts)
+
+
+def stage_reporter(progress: Progress, prefix: str = "") -> Callable[[str, int, int, dict[str, float]], None]:
+    """A callback that keeps one bar for every stage of a training."""
+    bars: dict[str, Any] = {}
+
+    def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+        if stage not in bars:
+            bars[stage] = progress.add_task(f"{prefix}{stage}", total=total, figures="")
+        progress.update(bars[stage], completed=done, figures=show_figures(figures))
+        if not console.is_terminal and (done == total or done % max(total // 10, 1) == 0):
+            console.print(f"{prefix}{stage} {done}/{total}  {show_figures(figures)}")
+
+    return report
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file, or a shipped one: nominal, randomized, up_osi.")],
+    run: Annotated[Optional[Path], typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train a policy and export its bundle; run it again to resume."""
+    from sim2real.config import load_config
+    from sim2real.learn.train import train as train_policy
+
+    settings = load_config(config, overrides or ())
+    folder = run or Path("runs") / settings.name
+    with progress_bars() as progress:
+        bundle = train_policy(settings, folder, stage_reporter(progress))
+    if bundle is None:
+        console.print(f"Stopped early; the checkpoint is in {folder}. Run the same command again to go on.")
+        raise typer.Exit(130)
+    console.print(f"Bundle: {bundle}\nLearning curves: tensorboard --logdir {folder}")
+
+
+@app.command()
+def audit(
+    config: Annotated[str, typer.Argument(help="YAML file, or a shipped one: randomized, up_osi.")],
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Check that every randomization term moves the robot, and rank them by how far."""
+    from dataclasses import asdict
+
+    from sim2real.config import load_config
+    from sim2real.learn.build import chosen_terms
+    from sim2real.robots import load_robot
+    from sim2real.sim.audit import audit as run_audit
+
+    settings = load_config(config, overrides or ())
+    model = load_robot(settings.robot)
+    terms = chosen_terms(settings, model)
+    if not terms:
+        console.print(f"'{settings.name}' randomizes nothing, so there is nothing to audit.")
+        return
+    with console.status("rolling out every term alone"):
+        rows = run_audit(model, terms)
+    table = Table("term", "low", "high", "moves position by [m]", "effect on signals [spreads]", title="Sensitivity")
+    for row in rows:
+        style = "" if row.moves else "bold red"
+        table.add_row(
+            row.term, f"{row.low:.4g}", f"{row.high:.4g}", f"{row.distance_m:.4f}", f"{row.effect:.5f}", style=style
+        )
+    console.print(table)
+    save_json(json_file, {"config": settings.name, "terms": [asdict(row) for row in rows]})
+    dead = [row.term for row in rows if not row.moves]
+    if dead:
+        console.print(f"[bold red]No effect: {', '.join(dead)}.[/] Nothing reads these parameters; remove or connect them.")
+        raise typer.Exit(1)
+    console.print(f"All {len(rows)} terms move the robot.")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or a bundle.")],
+    bundle: Annotated[Optional[Path], typer.Option(help="Write the bundle here.")] = None,
+    ros_package: Annotated[Optional[Path], typer.Option(help="Write a buildable ROS 2 package into this folder.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the ROS 2 package.")] = "sim2real_policy",
+) -> None:
+    """Export a trained run as a policy bundle and as a ROS 2 package."""
+    from sim2real.bundle import PolicyBundle
+
+    is_bundle = (run / "manifest.json").is_file()
+    source = run if is_bundle else (bundle or run / "bundle")
+    if not is_bundle and (bundle is not None or not (source / "manifest.json").is_file()):
+        from sim2real.learn.train import export_run
+
+        with progress_bars() as progress:
+            source = export_run(run, source, stage_reporter(progress))
+    PolicyBundle.load(source)
+    console.print(f"Bundle: {source}")
+    if ros_package is not None:
+        from sim2real.deploy.ros_package import export_ros_package
+
+        package = export_ros_package(source, ros_package, name)
+        console.print(f"ROS 2 package: {package}\nBuild it with: colcon build --packages-select {name}")
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Policy bundle.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Check a bundle's files and replay its golden trace stage by stage."""
+    from sim2real.bundle import PolicyBundle
+    from sim2real.bundle import verify as replay
+
+    report = replay(PolicyBundle.load(bundle))
+    table = Table("stage", "largest difference", "allowed", "")
+    for stage in report.stages:
+        table.add_row(stage.name, f"{stage.max_difference:.2e}", f"{stage.tolerance:.0e}", "ok" if stage.ok else "DIFFERS")
+    console.print(table)
+    save_json(json_file, report.summary())
+    if not report.ok:
+        console.print(f"[bold red]{report.message}")
+        raise typer.Exit(1)
+    console.print("The bundle is whole and does here what it did where it was exported.")
+
+
+@app.command()
+def evaluate(
+    bundles: Annotated[list[Path], typer.Argument(help="Policy bundles.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes a cell.")] = 200,
+    ros2: Annotated[bool, typer.Option("--ros2", help="Fly over real ROS 2 topics, in real time.")] = False,
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Fly bundles on airframes that no training saw, under four conditions each."""
+    from sim2real.evaluate.table import fly_in_process, fly_over_ros2, print_table
+
+    named = {bundle.parent.name if bundle.name == "bundle" else bundle.name: bundle for bundle in bundles}
+    with progress_bars() as progress:
+        report = stage_reporter(progress)
+        results = fly_over_ros2(named, episodes, seed, report) if ros2 else fly_in_process(named, episodes, seed, report)
+    print_table(console, results, "over ROS 2" if ros2 else "in process")
+    save_json(json_file, {"ros2" if ros2 else "in_process": results})
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
+    ros2: Annotated[bool, typer.Option(help="Also fly over ROS 2.")] = True,
+    episodes: Annotated[int, typer.Option(min=1, help="In-process episodes a cell.")] = 200,
+    overrides: Overrides = None,
+) -> None:
+    """The whole road: train three policies, export them, fly them on unseen drones, write a report."""
+    from sim2real.demo import run_demo
+
+    run_demo(console, run, episodes, ros2, overrides or ())
+
+
+@app.command()
+def doctor(json_file: JsonFile = None) -> None:
+    """Say what this machine lacks for training and for flying, and how to get it."""
+    from dataclasses import asdict
+
+    from sim2real.doctor import run_checks
+
+    with console.status("looking around"):
+        checks = run_checks()
+    table = Table("", "check", "found", "what to do")
+    for check in checks:
+        table.add_row("[green]ok" if check.ok else "[red]no", check.name, check.detail, "" if check.ok else check.fix)
+    console.print(table)
+    save_json(json_file, [asdict(check) for check in checks])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a command, and turn our errors into one clear message."""
+    try:
+        app(args=list(arguments) if arguments is not None else None)
+    except Sim2RealError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The main job, end to end: ``sim2real demo``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sim2real.bundle import PolicyBundle, verify
+from sim2real.cli import progress_bars, save_json, stage_reporter
+from sim2real.config import load_config, validate_config
+from sim2real.deploy.ros_package import export_ros_package
+from sim2real.errors import Sim2RealError
+from sim2real.evaluate.in_process import fly
+from sim2real.evaluate.report import Report, animate, write_report
+from sim2real.evaluate.simulated import fly_simulated
+from sim2real.evaluate.table import fly_in_process, fly_over_ros2, mean_success, print_table
+from sim2real.learn.train import commit, train
+from sim2real.learn.ppo import seed_of
+
+POLICIES = ("nominal", "randomized", "up_osi")
+FLOWN_OVER_ROS2 = ("nominal", "up_osi")
+ROS2_EPISODES = 2
+
+
+def run_demo(console: Console, run_dir: Path, episodes: int, ros2: bool, overrides: Sequence[str]) -> None:
+    """Train three policies, export them, fly them on unseen airframes, write results and report.
+
+    Args:
+        console: Where progress and table go.
+        run_dir: Folder of everything; finished trainings in it are not repeated.
+        episodes: In-process episodes a cell.
+        ros2: Also fly over ROS 2.
+        overrides: ``key=value`` settings for all three trainings.
+
+    Raises:
+        Sim2RealError: A training stopped early or failed.
+    """
+    started = time.monotonic()
+    durations: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        durations[name] = time.monotonic() - started - sum(durations.values())
+
+    console.rule("[bold]1  train in PyBullet")
+    _train_all(console, run_dir, ("nominal", "randomized"), overrides)
+    lap("training nominal and randomized, one core each")
+    _train_all(console, run_dir, ("up_osi",), overrides)
+    lap("training UP-OSI, two cores")
+
+    console.rule("[bold]2  export")
+    bundles = {name: run_dir / name / "bundle" for name in POLICIES}
+    for name, path in bundles.items():
+        checked = verify(PolicyBundle.load(path))
+        if not checked.ok:
+            raise Sim2RealError(checked.message)
+        console.print(f"{name}: {path}, golden trace replayed")
+    package = export_ros_package(bundles["up_osi"], run_dir / "ros2_ws" / "src", "crazyflie_waypoint")
+    console.print(f"ROS 2 package: {package}")
+
+    console.rule("[bold]3  fly on airframes that no training saw")
+    with progress_bars() as progress:
+        report_stage = stage_reporter(progress)
+        results: dict[str, Any] = {"in_process": fly_in_process(bundles, episodes, 0, report_stage)}
+        lap("flights in process")
+        if ros2:
+            flown = {name: bundles[name] for name in FLOWN_OVER_ROS2}
+            results["ros2"] = fly_over_ros2(flown, ROS2_EPISODES, 0, report_stage)
+            lap("flights over ROS 2")
+    for where, label in (("in_process", "in process"), ("ros2", "over ROS 2")):
+        if where in results:
+            print_table(console, results[where], label)
+
+    console.rule("[bold]4  report")
+    page = _report(run_dir, bundles, results, durations, episodes)
+    results |= {"durations_s": durations, "commit": commit()}
+    save_json(run_dir / "results.json", results)
+    up_osi, nominal = (mean_success(results["in_process"][name]) for name in ("up_osi", "nominal"))
+    console.print(f"UP-OSI {up_osi:.0%}, nominal {nominal:.0%} on average, in process.")
+    console.print(f"Report: {page}\nFigures: {run_dir / 'results.json'}")
+    console.print(f"Took {(time.monotonic() - started) / 60:.1f} minutes.")
+
+
+def _train_all(console: Console, run_dir: Path, names: Sequence[str], overrides: Sequence[str]) -> None:
+    context = get_context("spawn")
+    queue = context.Queue()
+    processes = {}
+    for name in names:
+        if (run_dir / name / "bundle" / "manifest.json").is_file():
+            console.print(f"{name}: trained already, in {run_dir / name}")
+            continue
+        processes[name] = context.Process(target=_train_one, args=(name, run_dir / name, list(overrides), queue))
+    with progress_bars() as progress:
+        reporters = {name: stage_reporter(progress, f"{name} ") for name in processes}
+        for process in processes.values():
+            process.start()
+        try:
+            while any(process.is_alive() for process in processes.values()) or not queue.empty():
+                try:
+                    name, *event = queue.get(timeout=0.2)
+                except Empty:
+                    continue
+                reporters[name](*event)
+        finally:
+            for process in processes.values():
+                process.join(timeout=20)
+    for name, process in processes.items():
+        if process.exitcode != 0:
+            raise Sim2RealError(
+                f"training '{name}' did not finish (exit code {process.exitcode}); its checkpoint is in {run_dir / name}, "
+                "run the same command again to go on"
+            )
+
+
+def _train_one(name: str, folder: Path, overrides: list[str], queue: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    config = load_config(name, overrides)
+    bundle = train(config, folder, lambda *event: queue.put((name, *event)))
+    queue.close()
+    queue.join_thread()
+    if bundle is None:
+        raise SystemExit(130)
+
+
+def _report(
+    run_dir: Path, bundles: dict[str, Path], results: dict[str, Any], durations: dict[str, float], episodes: int
+) -> Path:
+    airframe, condition = "cf2x_T350", "payload"
+    config = validate_config(yaml.safe_load((run_dir / "up_osi" / "config.yaml").read_text()), "up_osi")
+    loaded = {name: PolicyBundle.load(path) for name, path in bundles.items()}
+    flights = fly_simulated(config, loaded["up_osi"].runner(256), seed_of(config.seed, "report"))
+    results["identification"] = {
+        "where": "training simulator, held-out physics",
+        "after_1s": flights.identification(1.0),
+        "after_4s": flights.identification(4.0),
+    }
+    provenance = loaded["up_osi"].provenance
+    report = Report(
+        title="Crazyflie waypoint: trained in PyBullet, flown on airframes never seen",
+        results=results,
+        learning={n: json.loads((run_dir / n / "history.json").read_text())["ppo"] for n in bundles},
+        trajectories={n: fly(b.runner, airframe, condition, 20, 1, record=True).distance for n, b in loaded.items()},
+        trajectory_label=f"Target simulator, {airframe} with {condition}, 20 flights a policy.",
+        flights=flights,
+        animation=animate(config, loaded["up_osi"].runner(1), seed_of(config.seed, "animation")),
+        facts={
+            "commit": provenance["commit"],
+            "created": provenance["created"],
+            "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "episodes a cell, in process": str(episodes),
+            **{f"took: {name}": f"{seconds:.0f} s" for name, seconds in durations.items()},
+        },
+    )
+    return write_report(report, run_dir / "report.html")

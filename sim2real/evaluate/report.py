@@ -1,0 +1,156 @@
+"""One self-contained HTML page: what was trained, how it flew, and from what."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+
+from sim2real.config import ExperimentConfig  # noqa: E402
+from sim2real.evaluate.simulated import SimulatedFlights  # noqa: E402
+from sim2real.learn.build import build_env  # noqa: E402
+from sim2real.policy import PolicyRunner  # noqa: E402
+
+TEMPLATE = Path(__file__).parent / "report.html"
+COLOURS = {"nominal": "#b4472e", "randomized": "#c79a2b", "up_osi": "#2b6cb0", "oracle": "#4a7c59"}
+
+
+@dataclass
+class Report:
+    """What the page shows; every part may be missing.
+
+    Attributes:
+        results: ``{"in_process": {policy: {airframe: {condition: cell}}}, "ros2": {…}}``.
+        learning: Training history of each policy, ``[{"samples", "success", "reward", …}]``.
+        trajectories: Distance to the goal [T, N] m of some flights, by policy.
+        flights: Flights in the training simulator with estimates over time.
+        animation: PNG or GIF pictures as data URIs.
+        facts: Lines of the footer: versions, commit, hardware, durations.
+    """
+
+    title: str
+    results: dict[str, Any] = field(default_factory=dict)
+    learning: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    trajectories: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    trajectory_label: str = ""
+    flights: SimulatedFlights | None = None
+    animation: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def write_report(report: Report, path: Path) -> Path:
+    """Render ``report`` to ``path`` (to a temporary name, then renamed)."""
+    template = jinja2.Template(TEMPLATE.read_text(), autoescape=True, undefined=jinja2.StrictUndefined)
+    html = template.render(
+        report=report,
+        colours=COLOURS,
+        learning=plot_learning(report.learning) if report.learning else "",
+        trajectories=plot_trajectories(report.trajectories) if report.trajectories else "",
+        estimates=plot_estimates(report.flights) if report.flights and report.flights.terms else "",
+        identification=report.flights.identification(1.0) if report.flights else {},
+    )
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(html)
+    temporary.replace(path)
+    return path
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """Bytes as a ``data:`` address that a page carries inside itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _figure_uri(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight")
+    plt.close(figure)
+    return data_uri(buffer.getvalue(), "svg+xml")
+
+
+def plot_learning(learning: dict[str, list[dict[str, float]]]) -> str:
+    """Success and reward over training samples, one line a policy."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    for name, history in learning.items():
+        samples = [row["samples"] / 1e6 for row in history]
+        for axis, key in zip(axes, ("success", "reward"), strict=True):
+            axis.plot(samples, [row[key] for row in history], label=name, color=COLOURS.get(name), linewidth=1.4)
+    axes[0].set(xlabel="control steps, millions", ylabel="success in training (exploring)", ylim=(0, 1))
+    axes[1].set(xlabel="control steps, millions", ylabel="reward a step")
+    axes[0].legend(frameon=False)
+    return _figure_uri(figure)
+
+
+def plot_trajectories(trajectories: dict[str, NDArray[np.float64]]) -> str:
+    """Distance to the goal over time, one panel a policy, with the tolerance drawn."""
+    count = len(trajectories)
+    figure, axes = plt.subplots(1, count, figsize=(3.2 * count, 2.8), sharey=True, layout="constrained", squeeze=False)
+    for axis, (name, distance) in zip(axes[0], trajectories.items(), strict=True):
+        time = 0.02 * np.arange(1, len(distance) + 1)
+        axis.semilogy(time, distance[:, :20], color=COLOURS.get(name, "#555"), linewidth=0.7, alpha=0.6)
+        axis.axhline(0.03, color="black", linewidth=0.8, linestyle="--")
+        axis.axvspan(4.0, 5.0, color="#000", alpha=0.06)
+        axis.set(title=name, xlabel="time, s", ylim=(1e-3, 3.0))
+    axes[0][0].set_ylabel("distance to goal, m")
+    return _figure_uri(figure)
+
+
+def plot_estimates(flights: SimulatedFlights, names: Sequence[str] = ()) -> str:
+    """True (dashed) against estimated parameters over time for a few flights, one panel a parameter."""
+    chosen = [i for i, term in enumerate(flights.terms) if not names or term.name in names]
+    columns = min(5, len(chosen))
+    rows = -(-len(chosen) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.1 * rows), layout="constrained", squeeze=False)
+    time = flights.control_dt * np.arange(1, len(flights.estimate) + 1)
+    shown = np.nonzero(~flights.crashed)[0][:4]
+    for axis in axes.flat[len(chosen) :]:
+        axis.remove()
+    for axis, index in zip(axes.flat, chosen, strict=False):
+        term = flights.terms[index]
+        for robot in shown:
+            (line,) = axis.plot(time, flights.estimate[:, robot, index], linewidth=1.0)
+            axis.axhline(flights.truth[robot, index], color=line.get_color(), linewidth=0.9, linestyle="--")
+        axis.set_title(f"{term.name} [{term.unit}]", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.set_ylim(term.low - 0.05 * (term.high - term.low), term.high + 0.05 * (term.high - term.low))
+    return _figure_uri(figure)
+
+
+def animate(config: ExperimentConfig, runner: PolicyRunner, seed: int, every: int = 5) -> str:
+    """A flight in the training simulator as an animated picture (GIF data URI).
+
+    Args:
+        config: Whose simulator and randomization.
+        runner: Policy for one robot; it is reset.
+        seed: Of start and physics.
+        every: Control steps between pictures.
+    """
+    env = build_env(config, seed, robots=1, restart=False)
+    sim = env.sim
+    goal = env.goal[0]
+    for half, offset in (((0.15, 0.002, 0.002), 0.0), ((0.002, 0.15, 0.002), 0.0), ((0.002, 0.002, 0.15), 0.0)):
+        sim.world.add_visual_box(half, goal + offset, (0.85, 0.3, 0.2, 1.0))
+    runner.reset()
+    frames = []
+    for step in range(env.episode_steps):
+        if step % every == 0:
+            eye = goal + np.array([1.1, -1.6, 0.6])
+            frames.append(Image.fromarray(sim.world.render(eye, 0.7 * goal + 0.3 * sim.state.pos[0], 300, 220, 50.0)))
+        sim.step(runner.step(sim.model.measure(sim.estimate(), env.goal)))
+    sim.close()
+    buffer = io.BytesIO()
+    palette = [frame.quantize(48) for frame in frames]
+    duration = round(1000 * every * env.spec.control_dt)
+    palette[0].save(buffer, "GIF", save_all=True, append_images=palette[1:], duration=duration, loop=0)
+    return data_uri(buffer.getvalue(), "gif")

@@ -1,0 +1,97 @@
+"""The table: policy × airframe × condition, in process or over ROS 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robot_drivers.drone_twin import AIRFRAMES, CONDITIONS
+from sim2real.bundle import PolicyBundle
+from sim2real.evaluate.in_process import fly
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+# policy → airframe → condition → cell
+Results = dict[str, dict[str, dict[str, dict[str, Any]]]]
+
+
+def fly_in_process(
+    bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress, processes: int = 2
+) -> Results:
+    """Fly every bundle in every cell, one airframe and condition at a time, in worker processes.
+
+    Args:
+        bundles: Bundle paths by policy name.
+        episodes: Episodes a cell.
+        seed: Every policy meets the same starts, trims and noise.
+        on_progress: Called after each cell.
+        processes: Worker processes.
+    """
+    for path in bundles.values():
+        PolicyBundle.load(path)
+    jobs = [(p, a, c) for p in bundles for a in AIRFRAMES for c in CONDITIONS]
+    results: Results = {p: {a: dict.fromkeys(CONDITIONS, {}) for a in AIRFRAMES} for p in bundles}
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_fly_cell, bundles[p], a, c, episodes, seed): (p, a, c) for p, a, c in jobs}
+        for done, future in enumerate(as_completed(futures), 1):
+            policy, airframe, condition = futures[future]
+            results[policy][airframe][condition] = future.result()
+            on_progress("flights in process", done, len(jobs), {})
+    return results
+
+
+def _fly_cell(bundle: Path, airframe: str, condition: str, episodes: int, seed: int) -> dict[str, Any]:
+    return fly(PolicyBundle.load(bundle).runner, airframe, condition, episodes, seed).summary()
+
+
+def fly_over_ros2(bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress) -> Results:
+    """Fly every bundle over real ROS 2 topics, in real time, the four airframes at the same time."""
+    from sim2real.evaluate.over_ros2 import fly_airframes
+
+    results: Results = {}
+    total, done = len(bundles) * len(CONDITIONS), 0
+    for policy, bundle in bundles.items():
+        results[policy] = {airframe: {} for airframe in AIRFRAMES}
+        for condition in CONDITIONS:
+            cells = fly_airframes(bundle, AIRFRAMES, condition, episodes, seed)
+            for airframe, cell in cells.items():
+                results[policy][airframe][condition] = cell
+            done += 1
+            on_progress("flights over ROS 2", done, total, {})
+    return results
+
+
+def mean_success(airframes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:
+    """Average success over all cells of one policy."""
+    return float(np.mean([cell["success"] for cells in airframes.values() for cell in cells.values()]))
+
+
+def worst_success(airframes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:
+    """Success in the worst cell of one policy."""
+    return min(float(cell["success"]) for cells in airframes.values() for cell in cells.values())
+
+
+def print_table(console: Console, results: Results, where: str) -> None:
+    """Print the table: success, 95 % interval, median final error, crashes."""
+    table = Table("policy", "airframe", *[c.replace("_", " ") for c in CONDITIONS], title=f"Target simulator, {where}")
+    for policy, airframes in results.items():
+        for airframe, cells in airframes.items():
+            table.add_row(policy, airframe, *[_cell_text(cells[condition]) for condition in CONDITIONS])
+        table.add_row(
+            f"[bold]{policy}", "[bold]mean / worst", f"[bold]{mean_success(airframes):.0%} / {worst_success(airframes):.0%}"
+        )
+        table.add_section()
+    console.print(table)
+    console.print("success [95 % interval], median distance in the last second, crashes if any", style="dim")
+
+
+def _cell_text(cell: Mapping[str, Any]) -> str:
+    low, high = cell["ci95"]
+    crashes = f" {cell['crashes']} crashed" if cell["crashes"] else ""
+    return f"{cell['success']:.0%} [{low:.0%}–{high:.0%}] {cell['final_error_m']:.3f} m{crashes}"

@@ -1,0 +1,74 @@
+"""Trained networks as ONNX bytes, checked against torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import cast
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from sim2real.errors import BundleError
+from sim2real.policy import onnx_session
+
+TOLERANCE = 1e-5
+OPSET = 18
+
+
+def export_policy(policy: nn.Module, observation_size: int, parameter_size: int) -> bytes:
+    """π as ONNX: ``observation`` [N, O] and, with ``parameter_size``, ``parameters`` [N, P] to ``action`` [N, A]."""
+    sizes = {"observation": observation_size}
+    if parameter_size:
+        sizes["parameters"] = parameter_size
+    return _export(policy, sizes, ["action"])
+
+
+def export_estimator(estimator: nn.Module, size: int) -> bytes:
+    """φ as ONNX: ``history`` [N, E] to ``mean`` and ``std`` [N, P]."""
+    return _export(estimator, {"history": size}, ["mean", "std"])
+
+
+def _export(module: nn.Module, inputs: dict[str, int], outputs: list[str]) -> bytes:
+    example = tuple(torch.randn(2, size) for size in inputs.values())
+    batch = torch.export.Dim("batch")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = cast(onnx.ModelProto, program.model_proto)
+    data = model.SerializeToString()
+    _check(module, data, inputs, outputs)
+    return data
+
+
+def _check(module: nn.Module, data: bytes, inputs: dict[str, int], outputs: list[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    session = onnx_session(data)
+    for count in (1, 256):
+        batch = {name: torch.randn(count, size, generator=generator) for name, size in inputs.items()}
+        with torch.inference_mode():
+            result = module(*batch.values())
+        expected = result if isinstance(result, tuple) else (result,)
+        got = session.run(outputs, {name: value.numpy() for name, value in batch.items()})
+        for name, a, b in zip(outputs, expected, got, strict=True):
+            difference = float(np.abs(a.numpy() - b).max())
+            if not difference <= TOLERANCE:
+                raise BundleError(
+                    f"the exported network's '{name}' differs from torch by {difference:.1e} (allowed {TOLERANCE:.0e}); "
+                    "do not fly this, report it with the run's config.yaml"
+                )

@@ -1,0 +1,292 @@
+"""The import arrows: which layer may import which, and what never reaches the robot."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import sim2real
+
+ROOT = Path(__file__).parent.parent
+OWN = ("sim2real", "robot_drivers", "calibration")
+
+CORE = {"__init__", "bundle", "config", "errors", "geometry", "observation", "policy", "spec"}
+APPLICATION = {"__main__", "cli", "demo", "doctor"}
+
+# Layer: the layers it may import besides itself. "application" is what stands on top and may import everything.
+ARROWS = {
+    "core": set(),
+    "drivers": {"core"},
+    "robots": {"core"},
+    "sim": {"core"},
+    "robot models": {"core", "robots", "sim"},
+    "tasks": {"core", "robots", "sim"},
+    "learn": {"core", "robots", "sim", "tasks"},
+    "identify": {"core", "robots", "sim"},
+    "calibration": {"core", "drivers"},
+    "adapt": {"core", "robots", "sim", "calibration"},
+    "perceive": {"core", "robots", "sim", "calibration"},
+    "deploy": {"core", "drivers", "robots"},
+}
+LEARNING = {"torch", "tensordict", "rsl_rl", "gymnasium", "stable_baselines3"}
+PHYSICS = {"pybullet", "pybullet_data", "mujoco"}
+ONLY_CORE = {"numpy", "yaml", "pydantic", "onnxruntime"}  # what may be imported at the top of the lowest layers
+
+
+def source_files() -> list[Path]:
+    files = (path for package in OWN for path in sorted((ROOT / package).rglob("*.py")))
+    return [path for path in files if "package_template" not in path.parts]
+
+
+def layer_of(path: Path) -> str:
+    """The layer a source file belongs to."""
+    package, *folders, name = path.relative_to(ROOT).with_suffix("").parts
+    if package == "robot_drivers":
+        return "drivers"
+    if package == "calibration":
+        return "calibration"
+    if not folders:
+        layer = "core" if name in CORE else "application" if name in APPLICATION else ""
+        assert layer, f"sim2real/{name}.py belongs to no layer; put it into a package, or name it in {__file__}"
+        return layer
+    if folders[0] == "robots" and len(folders) > 1 and name == "model":
+        return "robot models"
+    layer = "application" if folders[0] == "evaluate" else folders[0]
+    assert layer == "application" or layer in ARROWS, f"{path} belongs to no layer; name it in {__file__}"
+    return layer
+
+
+def module_file(module: str) -> Path | None:
+    """The source file of one of our modules."""
+    path = ROOT.joinpath(*module.split("."))
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if file.is_file():
+            return file
+    return None
+
+
+def imports(path: Path, everywhere: bool = True) -> Iterator[tuple[str, int]]:
+    """Modules that a file imports when it runs, with the line; those for type checkers only are left out.
+
+    Args:
+        path: The file.
+        everywhere: Also inside functions; otherwise only what importing the file imports.
+    """
+    package = path.relative_to(ROOT).parent.parts
+    yield from _imports(ast.parse(path.read_text()).body, package, everywhere)
+
+
+def _imports(nodes: list[ast.stmt], package: tuple[str, ...], everywhere: bool) -> Iterator[tuple[str, int]]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join((*above, *([node.module] if node.module else [])))
+            yield base, node.lineno
+            submodules = (f"{base}.{alias.name}" for alias in node.names)
+            yield from ((name, node.lineno) for name in submodules if module_file(name))
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from _imports(node.orelse, package, everywhere)
+        elif everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for child in ast.iter_child_nodes(node):
+                if isinstance(child, ast.stmt):
+                    yield from _imports([child], package, everywhere)
+                elif isinstance(child, ast.ExceptHandler | ast.match_case):
+                    yield from _imports(child.body, package, everywhere)
+
+
+def top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def test_imports_follow_the_arrows() -> None:
+    wrong = []
+    for path in source_files():
+        layer = layer_of(path)
+        if layer == "application":
+            continue
+        for module, line in imports(path):
+            file = module_file(module) if top(module) in OWN else None
+            if file is None or file == ROOT / "sim2real" / "__init__.py":
+                continue
+            target = layer_of(file)
+            if target != layer and target not in ARROWS[layer]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: '{layer}' imports {module} of '{target}'")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_own_modules_that_are_imported_exist() -> None:
+    missing = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in source_files()
+        for module, line in imports(path)
+        if top(module) in OWN and module_file(module) is None
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_only_the_world_imports_pybullet() -> None:
+    callers = {
+        path.relative_to(ROOT).as_posix()
+        for path in source_files()
+        for module, _ in imports(path)
+        if top(module) in {"pybullet", "pybullet_data"}
+    }
+    assert callers == {"sim2real/sim/world.py"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "banned"),
+    [
+        ({"core", "drivers", "robots", "robot models", "sim", "tasks"}, LEARNING),
+        ({"deploy"}, LEARNING | PHYSICS | {"scipy", "matplotlib"}),
+        ({"core", "robots", "tasks"}, PHYSICS | {"rclpy"}),
+    ],
+)
+def test_heavy_libraries_stay_where_they_belong(layers: set[str], banned: set[str]) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in source_files()
+        if layer_of(path) in layers
+        for module, line in imports(path)
+        if top(module) in banned
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_opencv_is_in_the_perception_node_only() -> None:
+    users = {
+        path.name
+        for path in source_files()
+        if layer_of(path) == "deploy"
+        for module, _ in imports(path)
+        if top(module) == "cv2"
+    }
+    assert users <= {"perception_node.py"}
+
+
+def test_lowest_layers_need_only_the_core_libraries() -> None:
+    """Also the rule that a vendor's SDK is imported in connect(), never at the top of a driver."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in source_files()
+        if layer_of(path) in {"core", "drivers"}
+        for module, line in imports(path, everywhere=layer_of(path) == "core")
+        if top(module) not in {*ONLY_CORE, *OWN, *sys.stdlib_module_names}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+# Runs in a fresh interpreter: refuses the training libraries, imports what is named, prints what was loaded.
+REFUSE = """
+import importlib, importlib.abc, json, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in set(sys.argv[1].split(",")):
+            raise ImportError(f"{name} is not installed on the robot")
+        return None
+
+sys.meta_path.insert(0, Refuse())
+for module in sys.argv[2:]:
+    importlib.import_module(module)
+print(json.dumps(sorted(name for name in sys.modules if name.startswith("sim2real."))))
+"""
+
+
+def import_as_on_the_robot(*modules: str) -> list[str]:
+    """Import modules where training libraries are not installed; our modules that this loaded."""
+    refused = ",".join(sorted(LEARNING | PHYSICS))
+    result = subprocess.run(
+        [sys.executable, "-c", REFUSE, refused, *modules],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    loaded: list[str] = json.loads(result.stdout)
+    return loaded
+
+
+def assert_no_training_code(loaded: list[str]) -> None:
+    layers = {name.split(".")[1] for name in loaded}
+    assert not layers & {"sim", "tasks", "learn", "identify", "adapt", "perceive", "evaluate"}, loaded
+
+
+def test_policy_imports_without_training_libraries() -> None:
+    loaded = import_as_on_the_robot("sim2real.policy", "sim2real.bundle")
+    assert {"sim2real.policy", "sim2real.bundle"} <= set(loaded)
+    assert_no_training_code(loaded)
+
+
+@pytest.mark.ros
+def test_policy_node_imports_without_training_libraries() -> None:
+    pytest.importorskip("rclpy", reason="the node needs ROS 2; see `sim2real doctor`")
+    loaded = import_as_on_the_robot("sim2real.deploy.policy_node", "sim2real.policy", "sim2real.bundle")
+    assert "sim2real.deploy.policy_node" in loaded
+    assert_no_training_code(loaded)
+
+
+def test_refusing_a_library_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="pybullet is not installed on the robot"):
+        import_as_on_the_robot("sim2real.sim.world")
+
+
+# Prints what setup.py packages, without building anything.
+PACKAGED = """
+import json, os, setuptools, distutils.core
+distribution = distutils.core.run_setup("setup.py", stop_after="init")
+build = distribution.get_command_obj("build_py")
+build.ensure_finalized()
+data = [os.path.join(source, name) for _, source, _, names in build.data_files for name in names]
+print(json.dumps({"packages": distribution.packages, "data": data, "shared": dict(distribution.data_files)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def packaged() -> dict[str, list[str]]:
+    pytest.importorskip("setuptools", reason="setup.py needs setuptools")
+    result = subprocess.run(
+        [sys.executable, "-c", PACKAGED], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    found: dict[str, list[str]] = json.loads(result.stdout.splitlines()[-1])
+    return found
+
+
+def test_launch_is_not_a_package(packaged: dict[str, list[str]]) -> None:
+    """A package of this name would shadow ROS 2's own `launch`."""
+    assert not (ROOT / "launch" / "__init__.py").exists()
+    assert {top(package) for package in packaged["packages"]} <= set(OWN)
+
+
+def test_every_source_file_is_packaged(packaged: dict[str, list[str]]) -> None:
+    folders = {".".join(path.relative_to(ROOT).parent.parts) for path in source_files()}
+    assert folders == set(packaged["packages"]), "a folder without __init__.py, or one that setup.py leaves out"
+
+
+def test_every_data_file_is_packaged(packaged: dict[str, list[str]]) -> None:
+    data = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "sim2real").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+        if path.suffix != ".py" or "package_template" in path.parts
+    }
+    assert data == set(packaged["data"]), "add the file's kind to package_data in setup.py"
+
+
+def test_ros_package_describes_the_same_version(packaged: dict[str, list[str]]) -> None:
+    manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+    assert (manifest.findtext("name"), manifest.findtext("version")) == ("sim2real", sim2real.__version__)
+    assert packaged["shared"]["share/ament_index/resource_index/packages"] == ["resource/sim2real"]
+    assert (ROOT / "resource" / "sim2real").is_file()
