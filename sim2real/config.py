@@ -52,7 +52,7 @@ class PPOConfig(Model):
     clip: float = Field(default=0.2, gt=0)
     entropy: float = Field(default=0.0, ge=0)
     initial_std: float = Field(default=0.3, gt=0)
-    least_std: float = Field(default=0.1, gt=0)
+    least_std: float = Field(default=0.05, gt=0)
     hidden: tuple[int, ...] = (64, 64)
     critic_hidden: tuple[int, ...] = (128, 128)
     save_every: int = Field(default=20, ge=1)
@@ -72,10 +72,10 @@ class OSIConfig(Model):
     rounds: int = Field(default=10, ge=1)
     robots: int = Field(default=512, ge=1)
     samples_per_episode: int = Field(default=40, ge=1)
-    batches_per_round: int = Field(default=120, ge=1)
-    batch_size: int = Field(default=1024, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    hidden: tuple[int, ...] = (256, 128)
+    batches_per_round: int = Field(default=1200, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    hidden: tuple[int, ...] = (128, 128)
     estimate_time_constant_s: float = Field(default=0.4, ge=0)
 
 

@@ -110,18 +110,3 @@ def rotation_vector_to_quat(vector: Array) -> Array:
     scale = np.where(angle > 1e-9, np.sin(0.5 * angle) / np.maximum(angle, 1e-9), 0.5)
     return np.concatenate((vector * scale, np.cos(0.5 * angle)), axis=-1)
 
-
-def rotation_6d(quat: Array) -> Array:
-    """First two columns of the rotation matrix [..., 6] (Zhou et al. 2019, continuous, no singularity)."""
-    x, y, z, w = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]
-    return np.stack(
-        (
-            1.0 - 2.0 * (y * y + z * z),
-            2.0 * (x * y + z * w),
-            2.0 * (x * z - y * w),
-            2.0 * (x * y - z * w),
-            1.0 - 2.0 * (x * x + z * z),
-            2.0 * (y * z + x * w),
-        ),
-        axis=-1,
-    )

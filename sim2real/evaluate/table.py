@@ -52,19 +52,11 @@ def _fly_cell(bundle: Path, airframe: str, condition: str, episodes: int, seed: 
 
 def fly_over_ros2(bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress) -> Results:
     """Fly every bundle over real ROS 2 topics, in real time, the four airframes at the same time."""
-    from sim2real.evaluate.over_ros2 import fly_airframes
+    from sim2real.evaluate.over_ros2 import fly_fleet
 
-    results: Results = {}
-    total, done = len(bundles) * len(CONDITIONS), 0
-    for policy, bundle in bundles.items():
-        results[policy] = {airframe: {} for airframe in AIRFRAMES}
-        for condition in CONDITIONS:
-            cells = fly_airframes(bundle, AIRFRAMES, condition, episodes, seed)
-            for airframe, cell in cells.items():
-                results[policy][airframe][condition] = cell
-            done += 1
-            on_progress("flights over ROS 2", done, total, {})
-    return results
+    return fly_fleet(
+        bundles, AIRFRAMES, list(CONDITIONS), episodes, seed, lambda d, n: on_progress("flights over ROS 2", d, n, {})
+    )
 
 
 def mean_success(airframes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:

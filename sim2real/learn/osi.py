@@ -120,7 +120,9 @@ def fly_and_record(
 class EstimatorTrainer:
     """Regresses the truth on the history, with one optimiser and one rate schedule over all rounds.
 
-    The mean minimises the squared error; the deviation maximises the likelihood of the error left over.
+    The mean minimises the squared error of each parameter relative to its own present error: what
+    can be identified well is not drowned by what cannot. The deviation maximises the likelihood of
+    the error left over.
 
     Args:
         estimator: φ.
@@ -136,6 +138,7 @@ class EstimatorTrainer:
             self._optimizer, config.learning_rate, total_steps=self._batches * config.rounds + 1
         )
         self._generator = torch.Generator().manual_seed(seed)
+        self._scale: torch.Tensor | None = None
 
     def fit(self, data: FlightData) -> float:
         """Train on one round's share of batches, drawn from everything seen.
@@ -155,13 +158,14 @@ class EstimatorTrainer:
             index = torch.randint(len(history), (self._batch_size,), generator=self._generator)
             mean, std = self._estimator(history[index])
             error = truth[index] - mean
-            mse = (error * error).mean()
+            mse = (error * error).mean(0)
+            self._scale = mse.detach() if self._scale is None else 0.99 * self._scale + 0.01 * mse.detach()
             likelihood = (torch.log(std) + 0.5 * (error.detach() / std) ** 2).mean()
             self._optimizer.zero_grad()
-            (mse + 0.1 * likelihood).backward()
+            ((mse / self._scale).mean() + 0.1 * likelihood).backward()
             self._optimizer.step()
             self._scheduler.step()
-            squared += float(mse.detach())
+            squared += float(mse.detach().mean())
         return float(np.sqrt(squared / self._batches))
 
 

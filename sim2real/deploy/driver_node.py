@@ -1,0 +1,239 @@
+"""The driver node: one robot behind standard ROS 2 messages, with hard limits and a watchdog.
+
+Topics follow Crazyswarm2 (``cmd_vel_legacy`` in, ``pose`` out), so that the policy node meets the same names on its
+``crazyflie_server``. Run it as ``python -m sim2real.deploy.driver_node``.
+"""
+
+# rclpy's own functions are only partly annotated.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import Pose, PoseStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
+from std_srvs.srv import SetBool, Trigger
+
+from robot_drivers import load_driver
+from robot_drivers.driver import DriverState, RobotDriver, SimulatedRobot
+from robot_drivers.limits import DriverError, Watchdog, WatchdogStage
+from sim2real.deploy.crazyflie_messages import from_legacy
+
+NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+# A command that comes back changed by more than rounding was clamped.
+_ROUNDING = 1e-6
+
+
+class DriverNode(Node):
+    """Publishes a robot's state at a fixed rate and passes commands on to it.
+
+    Publishes ``pose`` (frame world), ``twist`` (linear in the world frame, angular in the body frame), both as
+    estimated, ``ground_truth/odom`` where the robot is simulated, and ``driver_diagnostics``. Subscribes
+    ``cmd_vel_legacy``. Offers ``arm`` and ``reset`` (next seed, disarmed; simulated robots only).
+
+    Parameters: ``driver``, ``airframe``, ``condition``, ``seed``, ``rate_hz``.
+
+    Args:
+        settings: Parameter values that replace the defaults; for tests.
+
+    Raises:
+        DriverError: The driver cannot be made or connected.
+    """
+
+    def __init__(self, settings: dict[str, Any] | None = None) -> None:
+        overrides = [Parameter(name, value=value) for name, value in (settings or {}).items()]
+        super().__init__("driver", parameter_overrides=overrides)
+        self._seed = int(self.declare_parameter("seed", 0).value)
+        self._rate_hz = float(self.declare_parameter("rate_hz", 100.0).value)
+        if self._rate_hz <= 0.0:
+            raise DriverError(f"rate_hz is {self._rate_hz}; it must be above 0")
+        self._driver: RobotDriver = load_driver(
+            str(self.declare_parameter("driver", "crazyflie_twin").value),
+            airframe=str(self.declare_parameter("airframe", "cf2x_L250").value),
+            condition=str(self.declare_parameter("condition", "fresh").value),
+            seed=self._seed,
+        )
+        self._simulated = self._driver if isinstance(self._driver, SimulatedRobot) else None
+        self._watchdog = Watchdog()
+        self._stage = WatchdogStage.IDLE
+        # Commands, services and the state thread's watchdog act on the robot one at a time.
+        self._lock = threading.Lock()
+        self._armed = False
+        self._counts = dict.fromkeys(("commands", "refused", "clamped", "read_errors", "late"), 0)
+        self._pose = self.create_publisher(PoseStamped, "pose", NEWEST)
+        self._twist = self.create_publisher(TwistStamped, "twist", NEWEST)
+        self._odom = self.create_publisher(Odometry, "ground_truth/odom", NEWEST) if self._simulated else None
+        self._diagnostics = self.create_publisher(DiagnosticArray, "driver_diagnostics", 10)
+        self._driver.connect()
+        self.create_subscription(Twist, "cmd_vel_legacy", self._on_command, NEWEST)
+        self.create_service(SetBool, "arm", self._on_arm)
+        self.create_service(Trigger, "reset", self._on_reset)
+        self.create_timer(1.0, self._publish_diagnostics)
+        self._closing = threading.Event()
+        # A thread on an absolute schedule keeps its period; an rclpy timer waits for callbacks.
+        self._thread = threading.Thread(target=self._publish_states, name="driver_state", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the state thread, cut the actuators and close the link; harmless when closed."""
+        self._closing.set()
+        self._thread.join()
+        with self._lock:
+            self._driver.disconnect()
+
+    def _on_command(self, message: Twist) -> None:
+        linear, angular = message.linear, message.angular
+        command = from_legacy(linear.x, linear.y, linear.z, angular.z)
+        with self._lock:
+            try:
+                sent = self._driver.command(command)
+            except DriverError as error:
+                self._counts["refused"] += 1
+                self.get_logger().warning(f"command refused: {error}", throttle_duration_sec=1.0)
+                return
+            self._counts["commands"] += 1
+            self._counts["clamped"] += any(abs(sent[name] - command[name]) > _ROUNDING for name in sent)
+            self._watchdog.feed(time.monotonic())
+
+    def _on_arm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        with self._lock:
+            try:
+                self._driver.arm(request.data)
+            except DriverError as error:
+                response.success, response.message = False, str(error)
+                return response
+            self._armed = request.data
+            self._watchdog.reset()
+        response.success, response.message = True, "armed" if request.data else "disarmed"
+        return response
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._simulated is None:
+            response.success, response.message = False, "a real robot cannot be reset; put it at its start by hand"
+            return response
+        with self._lock:
+            self._seed += 1
+            self._simulated.reset(self._seed)
+            self._armed = False
+            self._watchdog.reset()
+        response.success, response.message = True, f"seed {self._seed}"
+        return response
+
+    def _publish_states(self) -> None:
+        period = 1.0 / self._rate_hz
+        due = time.monotonic()
+        while not self._closing.wait(max(0.0, due - time.monotonic())):
+            try:
+                self._watch()
+                self._publish_state()
+            except DriverError as error:
+                self._counts["read_errors"] += 1
+                self.get_logger().error(f"no state: {error}", throttle_duration_sec=1.0)
+            due += period
+            behind = time.monotonic() - due
+            if behind > period:  # skip what was missed rather than send it in a burst
+                self._counts["late"] += 1
+                due += period * int(behind / period)
+
+    def _watch(self) -> None:
+        with self._lock:
+            stage = self._watchdog.stage(time.monotonic()) if self._armed else WatchdogStage.IDLE
+            if stage is WatchdogStage.HOLD:
+                self._driver.hold()
+            elif stage is WatchdogStage.LAND:
+                self._driver.land()
+            changed, self._stage = stage is not self._stage, stage
+        if changed and stage in (WatchdogStage.HOLD, WatchdogStage.LAND):
+            self.get_logger().warning(f"no command arrives on cmd_vel_legacy; watchdog: {stage.value}")
+
+    def _publish_state(self) -> None:
+        state = self._driver.read()
+        stamp = self.get_clock().now().to_msg()
+        pose = PoseStamped()
+        pose.header.stamp, pose.header.frame_id = stamp, "world"
+        _fill_pose(pose.pose, state)
+        twist = TwistStamped()
+        twist.header.stamp, twist.header.frame_id = stamp, "world"
+        _fill_twist(twist.twist, state)
+        self._twist.publish(twist)
+        self._pose.publish(pose)  # last, so that whoever acts on the pose has the twist already
+        if self._odom is not None and self._simulated is not None:
+            truth = self._simulated.truth()
+            odom = Odometry(child_frame_id="base")
+            odom.header.stamp, odom.header.frame_id = stamp, "world"
+            _fill_pose(odom.pose.pose, truth)
+            _fill_twist(odom.twist.twist, truth)
+            self._odom.publish(odom)
+
+    def _publish_diagnostics(self) -> None:
+        status = DiagnosticStatus(name="driver", hardware_id=str(self.get_parameter("driver").value))
+        troubled = self._stage in (WatchdogStage.HOLD, WatchdogStage.LAND)
+        status.level = DiagnosticStatus.WARN if troubled else DiagnosticStatus.OK
+        status.message = f"no commands: {self._stage.value}" if troubled else "armed" if self._armed else "disarmed"
+        figures = {"armed": self._armed, "watchdog": self._stage.value, "seed": self._seed, **self._counts}
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in figures.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+
+def _fill_pose(pose: Pose, state: DriverState) -> None:
+    pose.position.x, pose.position.y, pose.position.z = (float(v) for v in state.pos)
+    quat = pose.orientation
+    quat.x, quat.y, quat.z, quat.w = (float(v) for v in state.quat)
+
+
+def _fill_twist(twist: Twist, state: DriverState) -> None:
+    twist.linear.x, twist.linear.y, twist.linear.z = (float(v) for v in state.lin_vel)
+    twist.angular.x, twist.angular.y, twist.angular.z = (float(v) for v in state.ang_vel)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM.
+
+    Args:
+        argv: Arguments with ROS 2 parameters (``--ros-args -p airframe:=cf2x_P250``); the process's own by default.
+
+    Returns:
+        0 after a requested end, 1 if the driver could not be started.
+    """
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node: DriverNode | None = None
+    try:
+        node = DriverNode()
+        executor.add_node(node)
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    except DriverError as error:
+        get_logger("driver").fatal(str(error))
+        return 1
+    except ExternalShutdownException:
+        return 0
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        executor.shutdown()
+        try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Policies flown on targets that no training has seen, and the report about it."""

@@ -1,0 +1,277 @@
+"""Flights over real ROS 2 topics, in real time: driver nodes and policy nodes as processes of their own.
+
+Every airframe has a namespace with one driver node (the target) and one policy node a bundle, of
+which one is active at a time. This program only resets, arms, activates and keeps the score.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.client import Client
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from std_srvs.srv import SetBool, Trigger
+
+from sim2real.errors import Sim2RealError
+from sim2real.evaluate.in_process import summarise
+from sim2real.tasks.waypoint import Waypoint
+
+START_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 10.0
+SAMPLE_HZ = 50.0
+
+Cells = dict[str, dict[str, dict[str, dict[str, Any]]]]
+
+
+def free_domain() -> int:
+    """A ROS domain that other programs on this machine are unlikely to use (0 to 101 are safe on Linux)."""
+    return 1 + os.getpid() % 100
+
+
+class Namespace:
+    """One airframe's clients and the flight being recorded.
+
+    Args:
+        node: The score keeper's node.
+        airframe: Name of the airframe, also the namespace.
+        policies: Names of the policy nodes.
+    """
+
+    def __init__(self, node: Node, airframe: str, policies: Sequence[str]) -> None:
+        self.airframe = airframe
+        prefix = f"/{airframe.lower()}"
+        self.arm = node.create_client(SetBool, f"{prefix}/arm")
+        self.reset = node.create_client(Trigger, f"{prefix}/reset")
+        self.driver_parameters = node.create_client(SetParameters, f"{prefix}/driver/set_parameters")
+        self.change_state = {p: node.create_client(ChangeState, f"{prefix}/{p}/change_state") for p in policies}
+        self.track: list[tuple[float, float, float, float]] = []
+        node.create_subscription(Odometry, f"{prefix}/ground_truth/odom", self._on_truth, QoSProfile(depth=50))
+
+    def clients(self) -> list[Client]:
+        """Every service that must be there before the first flight."""
+        return [self.arm, self.reset, self.driver_parameters, *self.change_state.values()]
+
+    def _on_truth(self, message: Odometry) -> None:
+        stamp, p = message.header.stamp, message.pose.pose.position
+        self.track.append((stamp.sec + 1e-9 * stamp.nanosec, p.x, p.y, p.z))
+
+    def launched_s(self) -> float | None:
+        """Stamp of the last truth before the drone moved, or None while it still waits."""
+        for before, after in zip(self.track, self.track[1:], strict=False):
+            if before[1:] != after[1:]:
+                return before[0]
+        return None
+
+    def flown_s(self) -> float:
+        """Time since the drone moved first."""
+        launched = self.launched_s()
+        return self.track[-1][0] - launched if launched is not None else 0.0
+
+    def distance(self, task: Waypoint) -> np.ndarray:
+        """Distance to the goal [T] m at ``SAMPLE_HZ`` over the episode, from the nearest truth before each time."""
+        launched = self.launched_s()
+        track = np.array(self.track)
+        times = (launched if launched is not None else track[0, 0]) + np.arange(
+            1, round(task.episode_s * SAMPLE_HZ) + 1
+        ) / SAMPLE_HZ
+        rows = np.clip(np.searchsorted(track[:, 0], times, side="right") - 1, 0, len(track) - 1)
+        result: np.ndarray = np.linalg.norm(track[rows, 1:] - np.array(task.goal_m), axis=1)
+        return result
+
+
+class Fleet:
+    """All processes and the node that directs them; use it as a context manager.
+
+    Args:
+        bundles: Bundle path by policy name.
+        airframes: Airframes that fly at the same time.
+        domain: ROS domain; one of this process by default.
+
+    Raises:
+        Sim2RealError: A process did not start or answer.
+    """
+
+    def __init__(self, bundles: Mapping[str, Path], airframes: Sequence[str], domain: int | None = None) -> None:
+        self.task = Waypoint()
+        self._log = tempfile.NamedTemporaryFile(prefix="sim2real-nodes-", suffix=".log", delete=False)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        domain = free_domain() if domain is None else domain
+        self._environment = {
+            **os.environ,
+            "ROS_DOMAIN_ID": str(domain),
+            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+            "OMP_NUM_THREADS": "1",
+        }
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        for airframe in airframes:
+            self._start("sim2real.deploy.driver_node", airframe, {"airframe": airframe})
+            for policy, bundle in bundles.items():
+                self._start(
+                    "sim2real.deploy.policy_node",
+                    airframe,
+                    {"bundle": str(bundle.resolve()), "goal": "[" + ", ".join(map(str, self.task.goal_m)) + "]"},
+                    name=policy,
+                )
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self._node = Node("score_keeper", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self.namespaces = [Namespace(self._node, airframe, list(bundles)) for airframe in airframes]
+
+    def _start(self, module: str, airframe: str, parameters: Mapping[str, str], name: str = "") -> None:
+        command = [sys.executable, "-m", module, "--ros-args", "-r", f"__ns:=/{airframe.lower()}"]
+        if name:
+            command += ["-r", f"__node:={name}"]
+        for key, value in parameters.items():
+            command += ["-p", f"{key}:={value}"]
+        self._processes.append(
+            subprocess.Popen(command, env=self._environment, stdout=self._log, stderr=subprocess.STDOUT)
+        )
+
+    def __enter__(self) -> Fleet:
+        """Wait until every node answers and every policy is configured."""
+        try:
+            clients = [client for space in self.namespaces for client in space.clients()]
+            self._wait(lambda: all(client.service_is_ready() for client in clients), START_TIMEOUT_S, "start")
+            for space in self.namespaces:
+                for policy in space.change_state:
+                    self._transition([space], policy, Transition.TRANSITION_CONFIGURE)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop every process."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop every process; calling it twice is harmless."""
+        for process in self._processes:
+            process.send_signal(signal.SIGINT)
+        for process in self._processes:
+            try:
+                process.wait(timeout=5.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes = []
+        if self._context.ok():
+            self._executor.shutdown()
+            self._node.destroy_node()
+            rclpy.shutdown(context=self._context)
+        self._log.close()
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            dead = [p for p in self._processes if p.poll() is not None]
+            if dead or time.monotonic() > deadline:
+                reason = f"{dead[0].args} ended with {dead[0].returncode}" if dead else f"no answer in {timeout_s:.0f} s"
+                raise Sim2RealError(f"the ROS 2 nodes did not {what}: {reason}; their log is {self._log.name}")
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def _call(self, calls: Sequence[tuple[Client, Any]], what: str) -> None:
+        futures = [client.call_async(request) for client, request in calls]
+        self._wait(lambda: all(future.done() for future in futures), CALL_TIMEOUT_S, what)
+        for future in futures:
+            result = future.result()
+            if not getattr(result, "success", True):
+                reason = getattr(result, "message", "refused")
+                raise Sim2RealError(f"a node refused to {what}: {reason}; the nodes' log is {self._log.name}")
+
+    def _transition(self, spaces: Sequence[Namespace], policy: str, transition: int) -> None:
+        request = ChangeState.Request(transition=Transition(id=transition))
+        self._call([(space.change_state[policy], request) for space in spaces], f"make transition {transition}")
+
+    def fly(self, policy: str, condition: str, seed: int) -> dict[str, np.ndarray]:
+        """One episode of every airframe at the same time.
+
+        Returns:
+            Distance to the goal [T] m over the episode, by airframe.
+        """
+        settings = SetParameters.Request(
+            parameters=[
+                _parameter("condition", condition),
+                _parameter("seed", seed),
+            ]
+        )
+        self._call([(space.driver_parameters, settings) for space in self.namespaces], "take a condition")
+        self._call([(space.reset, Trigger.Request()) for space in self.namespaces], "reset")
+        for space in self.namespaces:
+            space.track.clear()
+        self._wait(lambda: all(len(space.track) > 20 for space in self.namespaces), CALL_TIMEOUT_S, "report a state")
+        self._call([(space.arm, SetBool.Request(data=True)) for space in self.namespaces], "arm")
+        self._transition(self.namespaces, policy, Transition.TRANSITION_ACTIVATE)
+        length = self.task.episode_s + 0.1
+        self._wait(lambda: all(space.flown_s() > length for space in self.namespaces), length + CALL_TIMEOUT_S, "fly")
+        self._transition(self.namespaces, policy, Transition.TRANSITION_DEACTIVATE)
+        self._call([(space.arm, SetBool.Request(data=False)) for space in self.namespaces], "disarm")
+        return {space.airframe: space.distance(self.task) for space in self.namespaces}
+
+
+def _parameter(name: str, value: str | int) -> Parameter:
+    if isinstance(value, int):
+        return Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value))
+    return Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value))
+
+
+def fly_fleet(
+    bundles: Mapping[str, Path],
+    airframes: Sequence[str],
+    conditions: Sequence[str],
+    episodes: int,
+    seed: int,
+    on_episode: Callable[[int, int], None],
+) -> Cells:
+    """Fly every policy under every condition on all airframes.
+
+    Args:
+        bundles: Bundle path by policy name.
+        airframes: Fly at the same time.
+        conditions: One after another.
+        episodes: A cell.
+        seed: Of starts and noise; the same for every policy.
+        on_episode: Called with episodes done and in all.
+
+    Returns:
+        Policy → airframe → condition → ``{"success", "ci95", "n", "final_error_m", "crashes"}``.
+    """
+    cells: Cells = {policy: {airframe: {} for airframe in airframes} for policy in bundles}
+    total, done = len(bundles) * len(conditions) * episodes, 0
+    with Fleet(bundles, airframes) as fleet:
+        for condition in conditions:
+            for policy in bundles:
+                flights: dict[str, list[np.ndarray]] = {airframe: [] for airframe in airframes}
+                for episode in range(episodes):
+                    for airframe, distance in fleet.fly(policy, condition, seed + episode).items():
+                        flights[airframe].append(distance)
+                    done += 1
+                    on_episode(done, total)
+                for airframe, distances in flights.items():
+                    cells[policy][airframe][condition] = _score(np.stack(distances, axis=1), fleet.task)
+    return cells
+
+
+def _score(distance: np.ndarray, task: Waypoint) -> dict[str, Any]:
+    # A crashed drone stays where it fell, far from the goal; the twin says so by not moving any more.
+    crashed = (distance[-1] > 0.5) & (np.ptp(distance[-10:], axis=0) < 1e-9)
+    return summarise(distance, crashed, SAMPLE_HZ, task.tolerance_m, task.hold_s).summary()

@@ -1,0 +1,34 @@
+"""The audit finds every term alive, and a dead one."""
+
+import pytest
+
+from sim2real.robots import load_robot
+from sim2real.sim.audit import audit
+from sim2real.sim.physics import PhysicsParameter
+from sim2real.sim.randomization import RandomizationTerm
+
+
+@pytest.fixture(scope="module")
+def rows():
+    model = load_robot("crazyflie")
+    return audit(model, model.randomization)
+
+
+def test_every_term_moves_the_robot(rows):
+    assert len(rows) == len(load_robot("crazyflie").randomization)
+    assert [row.term for row in rows if not row.moves] == []
+
+
+def test_ranking_is_sorted_and_mass_is_strong(rows):
+    effects = [row.effect for row in rows]
+    assert effects == sorted(effects, reverse=True)
+    assert "mass" in [row.term for row in rows[:5]]
+
+
+@pytest.mark.parametrize("kind", ["episode", "step"])
+def test_a_term_that_nothing_reads_is_found(kind):
+    model = load_robot("crazyflie")
+    model.parameters = {**model.parameters, "ghost": PhysicsParameter(unit="1", nominal=1.0, low=0.0, high=2.0)}
+    ghost = RandomizationTerm(operation="set", distribution="uniform", range=(0.5, 1.5), kind=kind, reason="nobody reads it")
+    (row,) = audit(model, {"ghost": ghost})
+    assert not row.moves and row.effect == 0.0
