@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robot_drivers.driver import DriverState
-from robot_drivers.drone_twin import COMMAND_NAMES, DroneTwin, quat_multiply, rotation_quat
+from robot_drivers.drone_twin import COMMAND_NAMES, STEP_S, DroneTwin, quat_multiply, rotation_quat
 from robot_drivers.limits import CommandLimits, DriverError, Limit
 
 Array = NDArray[np.float64]
@@ -28,7 +28,7 @@ START_M = 1.0
 START_TILT_RAD = float(np.deg2rad(30.0))
 START_SPEED = 0.5
 START_YAW_RAD = 0.3
-_PERIOD_S = 0.005
+_PERIOD_S = 0.02  # reading and commanding catch up too
 
 
 class CrazyflieTwinDriver:
@@ -179,9 +179,10 @@ class CrazyflieTwinDriver:
     def _catch_up(self) -> float:
         """Fly up to now; the caller holds the lock."""
         now = self._clock()
-        if self._flying and now > self._flown_until_s:
-            self._twin.advance(now - self._flown_until_s)
-            self._flown_until_s = now
+        steps = int((now - self._flown_until_s) / STEP_S) if self._flying else 0
+        if steps > 0:  # whole steps only: odd remainders would be integrated as steps of their own
+            self._twin.advance(steps * STEP_S)
+            self._flown_until_s += steps * STEP_S
         return now
 
     def _run(self) -> None:

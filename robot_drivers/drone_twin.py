@@ -35,6 +35,7 @@ __all__ = [
     "COMMAND_NAMES",
     "CONDITIONS",
     "PERFECT_SENSORS",
+    "STEP_S",
     "Condition",
     "DroneTwin",
     "TwinSensors",

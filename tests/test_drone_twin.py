@@ -13,7 +13,6 @@ from robot_drivers.drone_twin import (
     AIRFRAMES,
     CONDITIONS,
     PERFECT_SENSORS,
-    Condition,
     DroneTwin,
     TwinSensors,
     quat_multiply,
@@ -23,19 +22,16 @@ from robot_drivers.drone_twin import (
 from robot_drivers.limits import DriverError
 from robot_drivers.twin_model import TwinModel, airframe_parameters
 
-pytest.importorskip("drone_models", reason="the drone target needs sim2real[drivers]") if os.environ.setdefault(
-    "SCIPY_ARRAY_API", "1"
-) else None
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # the package asks for it
+pytest.importorskip("drone_models", reason="the drone target needs sim2real[drivers]")
 
 Array = NDArray[np.float64]
 GOAL = np.array([0.0, 0.0, 1.5])
 
 
-def calm(
-    airframe: str = "cf2x_L250", condition: str | Condition = "fresh", count: int = 1, **kwargs: float
-) -> DroneTwin:
+def calm(airframe: str = "cf2x_L250", condition: str = "fresh", count: int = 1, step_s: float = 0.002) -> DroneTwin:
     """A target without noise, trim or gusts."""
-    return DroneTwin(airframe, condition, count, 0, PERFECT_SENSORS, gust_force_std=0.0, **kwargs)
+    return DroneTwin(airframe, condition, count, 0, PERFECT_SENSORS, gust_force_std=0.0, step_s=step_s)
 
 
 def commands(twin: DroneTwin, thrust: float | None = None, roll: float = 0.0, pitch: float = 0.0) -> Array:

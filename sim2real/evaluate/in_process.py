@@ -69,7 +69,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, z2 = successes / n, _NORMAL_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _NORMAL_95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Exact at the ends, where rounding would leave 0.9999999999999999.
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
 
 def summarise(
