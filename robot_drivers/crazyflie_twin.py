@@ -87,13 +87,22 @@ class CrazyflieTwinDriver:
             self._thread.join()
             self._thread = None
 
-    def reset(self, seed: int) -> None:
-        """Disarm and wait at a start state near the goal, drawn from ``seed`` with all noise."""
-        twin = DroneTwin(self._airframe, self._condition, 1, seed)
+    def reset(self, seed: int, condition: str | None = None) -> None:
+        """Disarm and wait at a start state near the goal, drawn from ``seed`` with all noise.
+
+        Args:
+            seed: Of start and noise.
+            condition: Change to this condition; as before by default.
+
+        Raises:
+            DriverError: Unknown condition.
+        """
+        condition = condition or self._condition
+        twin = DroneTwin(self._airframe, condition, 1, seed)
         # A stream of its own, so that the start does not depend on how many draws the twin takes.
         twin.reset(*_draw_start(np.random.default_rng([seed, 1])))
         with self._lock:
-            self._twin = twin
+            self._twin, self._condition = twin, condition
             self._armed = self._flying = False
             self._limits.reset()
 

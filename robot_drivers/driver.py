@@ -102,8 +102,8 @@ class RobotDriver(Protocol):
 class SimulatedRobot(Protocol):
     """What a driver of a simulated target offers besides :class:`RobotDriver`."""
 
-    def reset(self, seed: int) -> None:
-        """Disarm and wait at a start state drawn from ``seed``."""
+    def reset(self, seed: int, condition: str | None = None) -> None:
+        """Disarm and wait at a start state drawn from ``seed``, under another ``condition`` if one is given."""
 
     def truth(self) -> DriverState:
         """The true state, for scoring only."""

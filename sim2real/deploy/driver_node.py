@@ -42,7 +42,8 @@ class DriverNode(Node):
 
     Publishes ``pose`` (frame world), ``twist`` (linear in the world frame, angular in the body frame), both as
     estimated, ``ground_truth/odom`` where the robot is simulated, and ``driver_diagnostics``. Subscribes
-    ``cmd_vel_legacy``. Offers ``arm`` and ``reset`` (next seed, disarmed; simulated robots only).
+    ``cmd_vel_legacy``. Offers ``arm`` and ``reset`` (disarmed, under the parameter ``condition`` as it is then,
+    with the parameter ``seed`` if it was changed and the next seed otherwise; simulated robots only).
 
     Parameters: ``driver``, ``airframe``, ``condition``, ``seed``, ``rate_hz``.
 
@@ -56,7 +57,7 @@ class DriverNode(Node):
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
         overrides = [Parameter(name, value=value) for name, value in (settings or {}).items()]
         super().__init__("driver", parameter_overrides=overrides)
-        self._seed = int(self.declare_parameter("seed", 0).value)
+        self._seed = self._asked_seed = int(self.declare_parameter("seed", 0).value)
         self._rate_hz = float(self.declare_parameter("rate_hz", 100.0).value)
         if self._rate_hz <= 0.0:
             raise DriverError(f"rate_hz is {self._rate_hz}; it must be above 0")
@@ -125,8 +126,14 @@ class DriverNode(Node):
             response.success, response.message = False, "a real robot cannot be reset; put it at its start by hand"
             return response
         with self._lock:
-            self._seed += 1
-            self._simulated.reset(self._seed)
+            wanted = int(self.get_parameter("seed").value)
+            self._seed = self._seed + 1 if wanted == self._asked_seed else wanted
+            self._asked_seed = wanted
+            try:
+                self._simulated.reset(self._seed, str(self.get_parameter("condition").value))
+            except DriverError as error:
+                response.success, response.message = False, str(error)
+                return response
             self._armed = False
             self._watchdog.reset()
         response.success, response.message = True, f"seed {self._seed}"

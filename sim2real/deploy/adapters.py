@@ -1,0 +1,66 @@
+"""What differs between robots on the robot's side: which messages become signals, and commands which messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+
+from sim2real.errors import SpecError
+from sim2real.spec import SignalSpec
+
+Array = NDArray[np.float64]
+
+ADAPTERS = {
+    "crazyflie": "sim2real.deploy.crazyflie_adapter:CrazyflieAdapter",
+}
+
+
+class Adapter(Protocol):
+    """A robot's topics.
+
+    Attributes:
+        provides: Signals this adapter makes, besides ``last_action``.
+        refused: Messages not believed so far (not finite, not a rotation).
+    """
+
+    provides: Mapping[str, SignalSpec]
+    refused: int
+
+    def open(self) -> None:
+        """Create subscriptions and publishers."""
+
+    def close(self) -> None:
+        """Destroy them."""
+
+    def wait_for_new(self, timeout_s: float) -> bool:
+        """Wait until a state arrives that :meth:`signals` has not returned yet; False when time is up."""
+
+    def age_s(self) -> float:
+        """Time since the last state with a new stamp, of the slowest topic; infinite before the first."""
+
+    def arrival_s(self) -> float:
+        """Monotonic time at which the newest state arrived."""
+
+    def signals(self) -> dict[str, Array]:
+        """The newest state as signals, each [1, d], without ``last_action``."""
+
+    def send(self, command: Array) -> None:
+        """Publish a command [A]."""
+
+
+def make_adapter(robot: str, node: Node) -> Adapter:
+    """The adapter of a robot; declares its ROS parameters on ``node``.
+
+    Raises:
+        SpecError: No adapter for this robot.
+    """
+    if robot not in ADAPTERS:
+        raise SpecError(f"no ROS 2 adapter for robot '{robot}'; there are: {', '.join(sorted(ADAPTERS))}")
+    module, _, attribute = ADAPTERS[robot].partition(":")
+    factory: Any = getattr(import_module(module), attribute)
+    return cast(Adapter, factory(node))

@@ -1,0 +1,185 @@
+"""A Crazyflie's topics: ``pose`` and ``twist`` (or ``odom``) in, ``cmd_vel_legacy`` out."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from nav_msgs.msg import Odometry
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from sim2real.deploy.crazyflie_messages import to_legacy
+from sim2real.errors import SpecError
+from sim2real.geometry import quat_to_matrix, rotate
+from sim2real.robots.crazyflie.signals import SIGNALS, flight_signals
+
+Array = NDArray[np.float64]
+# Only the newest state and command matter; a lost command would be a missed control period, so reliable.
+NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+_SOURCES = ("pose_twist", "odom")
+
+
+class _Channel:
+    """When the last message with a new stamp came."""
+
+    def __init__(self) -> None:
+        self._stamp: tuple[int, int] | None = None
+        self.arrival_s = -math.inf
+
+    def arrived(self, sec: int, nanosec: int, now: float) -> bool:
+        if (sec, nanosec) == self._stamp:
+            return False
+        self._stamp, self.arrival_s = (sec, nanosec), now
+        return True
+
+
+class CrazyflieAdapter:
+    """Signals from pose and velocity messages, commands to ``cmd_vel_legacy``.
+
+    Parameters: ``goal`` [x, y, z] m in the world frame; ``state_source``: ``pose_twist`` (PoseStamped on
+    ``pose``; TwistStamped on ``twist``, linear in the world frame and angular in the body frame) or ``odom``
+    (Odometry, twist in the child frame, REP 105). A PoseStamped on ``goal`` moves the goal.
+
+    Args:
+        node: Where topics and parameters live.
+
+    Raises:
+        SpecError: A parameter's value is not usable.
+    """
+
+    provides = {name: signal for name, signal in SIGNALS.items() if name != "last_action"}
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        for name, default in (("goal", [0.0, 0.0, 1.0]), ("state_source", "pose_twist")):
+            if not node.has_parameter(name):
+                node.declare_parameter(name, default)
+        goal = list(node.get_parameter("goal").value)
+        if len(goal) != 3 or not np.isfinite(goal).all():
+            raise SpecError(f"parameter 'goal' must be three finite numbers [x, y, z] in metres, got {goal}")
+        self._source = str(node.get_parameter("state_source").value)
+        if self._source not in _SOURCES:
+            raise SpecError(f"parameter 'state_source' is '{self._source}'; choose one of {', '.join(_SOURCES)}")
+        self._goal = np.array(goal)
+        self._news = threading.Condition()
+        self._pose, self._twist = _Channel(), _Channel()
+        self._sequence = self._read = 0
+        self._pos, self._quat = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])
+        self._lin_vel, self._ang_vel = np.zeros(3), np.zeros(3)
+        self.refused = 0
+        self._open: list[object] = []
+
+    def open(self) -> None:
+        """Create subscriptions and the publisher."""
+        node = self._node
+        self._publisher = node.create_publisher(Twist, "cmd_vel_legacy", NEWEST)
+        self._open = [node.create_subscription(PoseStamped, "goal", self._on_goal, NEWEST)]
+        if self._source == "odom":
+            self._open.append(node.create_subscription(Odometry, "odom", self._on_odom, NEWEST))
+        else:
+            self._open.append(node.create_subscription(PoseStamped, "pose", self._on_pose, NEWEST))
+            self._open.append(node.create_subscription(TwistStamped, "twist", self._on_twist, NEWEST))
+
+    def close(self) -> None:
+        """Destroy subscriptions and the publisher; harmless when closed."""
+        for subscription in self._open:
+            self._node.destroy_subscription(subscription)
+        if self._open:
+            self._node.destroy_publisher(self._publisher)
+        self._open = []
+
+    def _on_goal(self, message: PoseStamped) -> None:
+        p = message.pose.position
+        goal = np.array([p.x, p.y, p.z])
+        if np.isfinite(goal).all():
+            self._goal = goal
+        else:
+            self.refused += 1
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        pose = _pose(message.pose)
+        if pose is None:
+            self.refused += 1
+            return
+        with self._news:
+            stamp = message.header.stamp
+            if self._pose.arrived(stamp.sec, stamp.nanosec, time.monotonic()):
+                self._pos, self._quat = pose
+                self._sequence += 1
+                self._news.notify_all()
+
+    def _on_twist(self, message: TwistStamped) -> None:
+        twist = _twist(message.twist)
+        if twist is None:
+            self.refused += 1
+            return
+        with self._news:
+            stamp = message.header.stamp
+            if self._twist.arrived(stamp.sec, stamp.nanosec, time.monotonic()):
+                self._lin_vel, self._ang_vel = twist
+
+    def _on_odom(self, message: Odometry) -> None:
+        pose, twist = _pose(message.pose.pose), _twist(message.twist.twist)
+        if pose is None or twist is None:
+            self.refused += 1
+            return
+        with self._news:
+            stamp, now = message.header.stamp, time.monotonic()
+            if self._pose.arrived(stamp.sec, stamp.nanosec, now):
+                self._twist.arrived(stamp.sec, stamp.nanosec, now)
+                self._pos, self._quat = pose
+                self._lin_vel = rotate(quat_to_matrix(pose[1][None]), twist[0][None])[0]
+                self._ang_vel = twist[1]
+                self._sequence += 1
+                self._news.notify_all()
+
+    def wait_for_new(self, timeout_s: float) -> bool:
+        """Wait for a state that :meth:`signals` has not returned yet."""
+        with self._news:
+            return self._news.wait_for(lambda: self._sequence != self._read, timeout_s)
+
+    def age_s(self) -> float:
+        """Time since the last new stamp of the slower topic, s."""
+        return time.monotonic() - min(self._pose.arrival_s, self._twist.arrival_s)
+
+    def arrival_s(self) -> float:
+        """Monotonic arrival time of the newest pose."""
+        return self._pose.arrival_s
+
+    def signals(self) -> dict[str, Array]:
+        """Signals of the newest state relative to the goal."""
+        with self._news:
+            self._read = self._sequence
+            pos, quat = self._pos[None], self._quat[None]
+            lin_vel, ang_vel = self._lin_vel[None], self._ang_vel[None]
+        return flight_signals(pos - self._goal, quat, lin_vel, rotate(quat_to_matrix(quat), ang_vel))
+
+    def send(self, command: Array) -> None:
+        """Publish thrust (N), roll, pitch (rad), yaw rate (rad/s)."""
+        legacy = to_legacy(*(float(value) for value in command))
+        message = Twist()
+        message.linear.x, message.linear.y, message.linear.z = legacy.linear_x, legacy.linear_y, legacy.linear_z
+        message.angular.z = legacy.angular_z
+        self._publisher.publish(message)
+
+
+def _pose(pose: object) -> tuple[Array, Array] | None:
+    p, q = pose.position, pose.orientation  # type: ignore[attr-defined]
+    pos, quat = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    norm = float(np.sqrt((quat * quat).sum()))
+    if not (np.isfinite(pos).all() and abs(norm - 1.0) < 1e-2):
+        return None
+    return pos, quat / norm
+
+
+def _twist(twist: object) -> tuple[Array, Array] | None:
+    v, w = twist.linear, twist.angular  # type: ignore[attr-defined]
+    lin_vel, ang_vel = np.array([v.x, v.y, v.z]), np.array([w.x, w.y, w.z])
+    if not (np.isfinite(lin_vel).all() and np.isfinite(ang_vel).all()):
+        return None
+    return lin_vel, ang_vel

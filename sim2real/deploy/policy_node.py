@@ -1,0 +1,248 @@
+"""The policy node: a lifecycle node that flies a bundle over standard ROS 2 messages.
+
+configure loads and verifies the bundle, activate flies, deactivate holds. Nothing moves before
+activation. Run it as ``python -m sim2real.deploy.policy_node --ros-args -p bundle:=PATH``.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import resource
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from sim2real.bundle import PolicyBundle, verify
+from sim2real.deploy.adapters import Adapter, make_adapter
+from sim2real.deploy.loop import FixedRateLoop
+from sim2real.deploy.safety import SafetyFilter, SafetyState
+from sim2real.errors import BundleError, Sim2RealError
+from sim2real.observation import check_signals
+from sim2real.policy import PolicyRunner
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+_LATENCIES = 16384
+
+
+class PolicyNode(LifecycleNode):
+    """Runs one bundle on one robot.
+
+    Parameters: ``bundle`` (path), ``autostart`` (configure and activate by itself; false by default),
+    and those of the robot's adapter. Publishes the robot's commands and ``diagnostics`` at 2 Hz.
+
+    Args:
+        default_bundle: Used where the parameter ``bundle`` is not given.
+    """
+
+    def __init__(self, default_bundle: str = "") -> None:
+        super().__init__("policy")
+        self.declare_parameter("bundle", default_bundle)
+        self.declare_parameter("autostart", False)
+        self._bundle: PolicyBundle | None = None
+        self._adapter: Adapter | None = None
+        self._runner: PolicyRunner
+        self._safety: SafetyFilter
+        self._loop: FixedRateLoop | None = None
+        self._latency = np.zeros(_LATENCIES)
+        self._answered = 0
+        self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", 10)
+        self.create_timer(0.5, self._publish_diagnostics)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the bundle, replay its golden trace, compare its signals with the robot's, open the topics."""
+        try:
+            bundle = PolicyBundle.load(str(self.get_parameter("bundle").value))
+            replayed = verify(bundle)
+            if not replayed.ok:
+                raise BundleError(f"the golden trace does not replay here: {replayed.message}")
+            adapter = make_adapter(bundle.robot.name, self)
+            needed = {name: signal for name, signal in bundle.spec.signals().items() if name != "last_action"}
+            check_signals(needed, adapter.provides)
+        except Sim2RealError as error:
+            self.get_logger().error(f"configure refused: {error}")
+            return FAILURE
+        adapter.open()
+        self._bundle, self._adapter = bundle, adapter
+        self._runner = bundle.runner()
+        self._safety = SafetyFilter(bundle.robot, bundle.spec.control_dt)
+        self._runner.step(adapter.signals())  # the first call of a network allocates
+        gc.collect()
+        gc.freeze()
+        self.get_logger().info(f"bundle verified: {bundle.path}, commit {bundle.provenance.get('commit', 'unknown')}")
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Fly from now on; refused without a fresh state, so that the robot never starts blind."""
+        assert self._adapter is not None and self._bundle is not None
+        age = self._adapter.age_s()
+        if not age <= 0.5:
+            seen = f"the last one is {age:.1f} s old" if math.isfinite(age) else "none has arrived yet"
+            self.get_logger().error(f"activate refused: no fresh state, {seen}; start the driver or check topic names")
+            return FAILURE
+        self._runner.reset()
+        self._safety.activate()
+        self._answered = 0
+        self._loop = FixedRateLoop(
+            self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter.wait_for_new
+        )
+        self._loop.start()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop flying and send hold once; the driver's watchdog takes over from there."""
+        self._halt()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the topics and forget the bundle."""
+        self._halt()
+        if self._adapter is not None:
+            self._adapter.close()
+        self._adapter = self._bundle = None
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup, from any state."""
+        return self.on_cleanup(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup; the node can be configured again."""
+        return self.on_cleanup(state)
+
+    def _halt(self) -> None:
+        if self._loop is None:
+            return
+        self._loop.stop()
+        self._loop = None
+        self._safety.deactivate()
+        if self._adapter is not None:
+            self._adapter.send(self._safety.hold_command)
+
+    def _control(self) -> None:
+        assert self._adapter is not None
+        arrival = self._adapter.arrival_s()
+        signals = self._adapter.signals()
+        proposed = self._runner.step(signals)[0]
+        before = self._safety.state
+        sent = self._safety.step(proposed, self._adapter.age_s(), signals)
+        self._adapter.send(sent)
+        self._runner.record_sent(sent[None])
+        self._latency[self._answered % _LATENCIES] = time.monotonic() - arrival
+        self._answered += 1
+        if self._safety.state is not before:
+            self._report_change()
+
+    def _report_change(self) -> None:
+        state, reason = self._safety.state, self._safety.reason
+        log = self.get_logger().info if state is SafetyState.FLY else self.get_logger().warning
+        log(f"{state.value}{': ' + reason if reason else ''}")
+
+    def _on_loop_error(self, error: Exception) -> None:
+        self.get_logger().error(f"the control loop failed and holds: {type(error).__name__}: {error}")
+        self._safety.deactivate()
+        self._safety.reason = f"control loop failed: {error}"
+        if self._adapter is not None:
+            self._adapter.send(self._safety.hold_command)
+
+    def _publish_diagnostics(self) -> None:
+        status = DiagnosticStatus(name=self.get_fully_qualified_name(), message="not configured")
+        values: dict[str, str] = {"rss_mb": f"{_rss_mb():.0f}", "torch_loaded": str("torch" in sys.modules)}
+        if self._adapter is not None:
+            values |= self._figures(self._adapter)
+            flying = self._safety.state
+            status.message = f"{flying.value}{': ' + self._safety.reason if self._safety.reason else ''}"
+            trouble = flying in (SafetyState.SLOW, SafetyState.HOLD, SafetyState.LAND)
+            status.level = DiagnosticStatus.WARN if trouble else DiagnosticStatus.OK
+            status.hardware_id = self._bundle.robot.name if self._bundle else ""
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _figures(self, adapter: Adapter) -> dict[str, str]:
+        values = {
+            "state": self._safety.state.value,
+            "reason": self._safety.reason,
+            "data_age_ms": f"{1e3 * adapter.age_s():.1f}",
+            "messages_refused": str(adapter.refused),
+        }
+        if self._loop is not None:
+            figures = self._loop.figures()
+            kept = self._latency[: min(self._answered, _LATENCIES)] * 1e3
+            values |= {name: f"{value:.4g}" for name, value in vars(figures).items()}
+            if len(kept):
+                p50, p99, p999 = np.percentile(kept, (50, 99, 99.9))
+                values |= {
+                    "latency_p50_ms": f"{p50:.3f}",
+                    "latency_p99_ms": f"{p99:.3f}",
+                    "latency_p999_ms": f"{p999:.3f}",
+                }
+            for name, (value, std) in self._runner.estimate().items():
+                values[f"estimate/{name}"] = f"{value:.5g} ± {std:.2g}"
+        return values
+
+    def close(self) -> None:
+        """Hold, close the topics; harmless when closed."""
+        self._halt()
+        if self._adapter is not None:
+            self._adapter.close()
+            self._adapter = None
+
+
+def _rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+
+
+def _autostart(node: PolicyNode, stop: threading.Event) -> None:
+    if node.trigger_configure() is not SUCCESS:
+        stop.set()
+        return
+    node.create_timer(0.5, lambda: _activate_when_ready(node))
+
+
+def _activate_when_ready(node: PolicyNode) -> None:
+    if node._adapter is not None and node._loop is None and node._adapter.age_s() <= 0.5:
+        node.trigger_activate()
+
+
+def main(argv: list[str] | None = None, default_bundle: str = "") -> int:
+    """Run the node until SIGINT or SIGTERM; on either it holds first.
+
+    Args:
+        argv: Arguments with ROS 2 parameters; the process's own by default.
+        default_bundle: Bundle to use where no parameter names one.
+    """
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node: Any = PolicyNode(default_bundle)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.get_parameter("autostart").value:
+            _autostart(node, stop)
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        return 0
+    finally:
+        node.close()
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
