@@ -22,7 +22,7 @@ from sim2real.deploy.ros_package import export_ros_package
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.in_process import fly
 from sim2real.evaluate.report import Report, animate, write_report
-from sim2real.evaluate.simulated import fly_simulated
+from sim2real.learn.simulated import fly_simulated
 from sim2real.evaluate.table import fly_in_process, fly_over_ros2, mean_success, print_table
 from sim2real.learn.train import commit, train
 from sim2real.learn.ppo import seed_of

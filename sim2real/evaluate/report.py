@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 from sim2real.config import ExperimentConfig  # noqa: E402
-from sim2real.evaluate.simulated import SimulatedFlights  # noqa: E402
+from sim2real.learn.simulated import SimulatedFlights  # noqa: E402
 from sim2real.learn.build import build_env  # noqa: E402
 from sim2real.policy import PolicyRunner  # noqa: E402
 

@@ -21,7 +21,7 @@ from sim2real import __version__
 from sim2real.bundle import record_golden, write_bundle
 from sim2real.config import ExperimentConfig, validate_config
 from sim2real.errors import ConfigError
-from sim2real.evaluate.simulated import fly_simulated
+from sim2real.learn.simulated import fly_simulated
 from sim2real.learn.build import build_env, build_spec
 from sim2real.learn.onnx_export import export_estimator, export_policy
 from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
