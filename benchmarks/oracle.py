@@ -147,7 +147,11 @@ def evaluate(trainer: Trainer, episodes: int, seed: int) -> dict[str, dict[str, 
     results: dict[str, dict[str, dict[str, object]]] = {}
     for cell, (airframe, condition) in enumerate(CELLS):
         won = int(env.success[env._rows(cell)].sum())
-        results.setdefault(airframe, {})[condition] = {"success": won / episodes, "ci95": wilson(won, episodes), "n": episodes}
+        results.setdefault(airframe, {})[condition] = {
+            "success": won / episodes,
+            "ci95": wilson(won, episodes),
+            "n": episodes,
+        }
     return results
 
 

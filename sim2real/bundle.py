@@ -65,7 +65,7 @@ def write_bundle(
     if path.exists() and not replace:
         raise BundleError(f"{path} exists; choose another path, or pass replace=True to write over it")
     trace = io.BytesIO()
-    np.savez_compressed(trace, **golden)
+    np.savez_compressed(trace, **golden)  # type: ignore[arg-type]
     files = {
         "spec.json": spec.model_dump_json(indent=1).encode(),
         "robot.json": robot.model_dump_json(indent=1).encode(),
@@ -186,7 +186,9 @@ def _read_files(path: Path) -> dict[str, bytes]:
         raise BundleError(f"the manifest lists unknown files {unknown}; a bundle holds only {REQUIRED + OPTIONAL}")
     present = {entry.name for entry in path.iterdir()} - {"manifest.json"}
     if present - set(listed):
-        raise BundleError(f"{path} holds files that its manifest does not list: {sorted(present - set(listed))}; remove them")
+        raise BundleError(
+            f"{path} holds files that its manifest does not list: {sorted(present - set(listed))}; remove them"
+        )
     files = {}
     for name, digest in listed.items():
         file = path / name
@@ -241,7 +243,7 @@ def _check_commands(spec: PolicySpec, robot: RobotSpec) -> None:
 def _check_network(data: bytes, name: str, inputs: dict[str, int], outputs: dict[str, int]) -> None:
     try:
         session = onnx_session(data)
-    except Exception as error:  # onnxruntime raises its own unrelated types
+    except Exception as error:
         raise BundleError(f"{name} is not a network that onnxruntime can load: {error}") from error
     for kind, have, want in (("input", session.get_inputs(), inputs), ("output", session.get_outputs(), outputs)):
         sizes = {node.name: node.shape[-1] for node in have}
@@ -264,7 +266,9 @@ def record_golden(runner: PolicyRunner, frames: Iterable[Mapping[str, NDArray[np
         stages.setdefault(name, []).append(value[0].copy())
 
     for frame in frames:
-        keep("signals.last_action", encode_action(runner.spec.action, runner.command) if stages else 0.0 * runner.command)
+        keep(
+            "signals.last_action", encode_action(runner.spec.action, runner.command) if stages else 0.0 * runner.command
+        )
         runner.step(frame)
         for name in runner.spec.signals():
             if name != "last_action":
@@ -327,13 +331,17 @@ def verify(bundle: PolicyBundle) -> VerifyReport:
     spec, golden = bundle.spec, bundle.golden()
     steps = len(golden["action"])
     signals = [{name: golden[f"signals.{name}"][t][None] for name in spec.signals()} for t in range(steps)]
-    stages = [_compare("encode", _encode(spec.observation, signals), golden["observation"], 0.0, _labels(spec.observation))]
+    stages = [
+        _compare("encode", _encode(spec.observation, signals), golden["observation"], 0.0, _labels(spec.observation))
+    ]
     policy_inputs = {"observation": golden["observation"]}
     if spec.parameters:
         history = _encode(spec.estimator_observation, signals)
         labels = _labels(spec.estimator_observation)
         stages.append(_compare("encode history", history, golden["estimator_observation"], 0.0, labels))
-        (mean,) = onnx_session(bundle._files["estimator.onnx"]).run(["mean"], {"history": golden["estimator_observation"]})
+        (mean,) = onnx_session(bundle._files["estimator.onnx"]).run(
+            ["mean"], {"history": golden["estimator_observation"]}
+        )
         names = [term.name for term in spec.parameters]
         stages.append(_compare("estimator network", mean, golden["estimate_mean"], NETWORK_TOLERANCE, names))
         policy_inputs["parameters"] = golden["parameters"]
@@ -365,12 +373,13 @@ def _labels(terms: tuple[ObservationTerm, ...]) -> list[str]:
     ]
 
 
-def _compare(
-    stage: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float, labels: list[str]
-) -> StageReport:
+def _compare(stage: str, got: NDArray[Any], expected: NDArray[Any], tolerance: float, labels: list[str]) -> StageReport:
     if got.shape != expected.shape:
         return StageReport(
-            stage, float("inf"), tolerance, f"{stage}: shape {list(got.shape)} here, {list(expected.shape)} in the trace"
+            stage,
+            float("inf"),
+            tolerance,
+            f"{stage}: shape {list(got.shape)} here, {list(expected.shape)} in the trace",
         )
     difference = np.abs(got.astype(np.float64) - expected.astype(np.float64))
     difference[~np.isfinite(difference)] = np.inf

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,10 +23,10 @@ app = typer.Typer(
 console = Console()
 
 Overrides = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, for example ppo.iterations=10. Repeatable."),
 ]
-JsonFile = Annotated[Optional[Path], typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
 
 
 def save_json(path: Path | None, data: Any) -> None:
@@ -78,7 +78,7 @@ def stage_reporter(progress: Progress, prefix: str = "") -> Callable[[str, int, 
 @app.command()
 def train(
     config: Annotated[str, typer.Argument(help="YAML file, or a shipped one: nominal, randomized, up_osi.")],
-    run: Annotated[Optional[Path], typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train a policy and export its bundle; run it again to resume."""
@@ -127,7 +127,9 @@ def audit(
     save_json(json_file, {"config": settings.name, "terms": [asdict(row) for row in rows]})
     dead = [row.term for row in rows if not row.moves]
     if dead:
-        console.print(f"[bold red]No effect: {', '.join(dead)}.[/] Nothing reads these parameters; remove or connect them.")
+        console.print(
+            f"[bold red]No effect: {', '.join(dead)}.[/] Nothing reads these parameters; remove or connect them."
+        )
         raise typer.Exit(1)
     console.print(f"All {len(rows)} terms move the robot.")
 
@@ -135,8 +137,8 @@ def audit(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, or a bundle.")],
-    bundle: Annotated[Optional[Path], typer.Option(help="Write the bundle here.")] = None,
-    ros_package: Annotated[Optional[Path], typer.Option(help="Write a buildable ROS 2 package into this folder.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Write the bundle here.")] = None,
+    ros_package: Annotated[Path | None, typer.Option(help="Write a buildable ROS 2 package into this folder.")] = None,
     name: Annotated[str, typer.Option(help="Name of the ROS 2 package.")] = "sim2real_policy",
 ) -> None:
     """Export a trained run as a policy bundle and as a ROS 2 package."""
@@ -170,7 +172,9 @@ def verify(
     report = replay(PolicyBundle.load(bundle))
     table = Table("stage", "largest difference", "allowed", "")
     for stage in report.stages:
-        table.add_row(stage.name, f"{stage.max_difference:.2e}", f"{stage.tolerance:.0e}", "ok" if stage.ok else "DIFFERS")
+        table.add_row(
+            stage.name, f"{stage.max_difference:.2e}", f"{stage.tolerance:.0e}", "ok" if stage.ok else "DIFFERS"
+        )
     console.print(table)
     save_json(json_file, report.summary())
     if not report.ok:
@@ -193,7 +197,9 @@ def evaluate(
     named = {bundle.parent.name if bundle.name == "bundle" else bundle.name: bundle for bundle in bundles}
     with progress_bars() as progress:
         report = stage_reporter(progress)
-        results = fly_over_ros2(named, episodes, seed, report) if ros2 else fly_in_process(named, episodes, seed, report)
+        results = (
+            fly_over_ros2(named, episodes, seed, report) if ros2 else fly_in_process(named, episodes, seed, report)
+        )
     print_table(console, results, "over ROS 2" if ros2 else "in process")
     save_json(json_file, {"ros2" if ros2 else "in_process": results})
 

@@ -72,7 +72,7 @@ class OSIConfig(Model):
     rounds: int = Field(default=10, ge=1)
     robots: int = Field(default=512, ge=1)
     samples_per_episode: int = Field(default=40, ge=1)
-    batches_per_round: int = Field(default=1200, ge=1)
+    batches_per_round: int = Field(default=2000, ge=1)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     hidden: tuple[int, ...] = (128, 128)

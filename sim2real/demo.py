@@ -12,6 +12,7 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 
@@ -22,10 +23,10 @@ from sim2real.deploy.ros_package import export_ros_package
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.in_process import fly
 from sim2real.evaluate.report import Report, animate, write_report
-from sim2real.learn.simulated import fly_simulated
 from sim2real.evaluate.table import fly_in_process, fly_over_ros2, mean_success, print_table
-from sim2real.learn.train import commit, train
 from sim2real.learn.ppo import seed_of
+from sim2real.learn.simulated import fly_simulated
+from sim2real.learn.train import commit, train
 
 POLICIES = ("nominal", "randomized", "up_osi")
 FLOWN_OVER_ROS2 = ("nominal", "up_osi")
@@ -122,8 +123,6 @@ def _train_all(console: Console, run_dir: Path, names: Sequence[str], overrides:
 
 
 def _train_one(name: str, folder: Path, overrides: list[str], queue: Any) -> None:
-    import torch
-
     torch.set_num_threads(1)
     config = load_config(name, overrides)
     bundle = train(config, folder, lambda *event: queue.put((name, *event)))
@@ -145,12 +144,17 @@ def _report(
         "after_1s": flights.identification(1.0),
         "after_4s": flights.identification(4.0),
     }
+    trajectories = {}
+    for name, bundle in loaded.items():
+        distance = fly(bundle.runner, airframe, condition, 20, 1, record=True).distance
+        assert distance is not None  # it was asked for
+        trajectories[name] = distance
     provenance = loaded["up_osi"].provenance
     report = Report(
         title="Crazyflie waypoint: trained in PyBullet, flown on airframes never seen",
         results=results,
         learning={n: json.loads((run_dir / n / "history.json").read_text())["ppo"] for n in bundles},
-        trajectories={n: fly(b.runner, airframe, condition, 20, 1, record=True).distance for n, b in loaded.items()},
+        trajectories=trajectories,
         trajectory_label=f"Target simulator, {airframe} with {condition}, 20 flights a policy.",
         flights=flights,
         animation=animate(config, loaded["up_osi"].runner(1), seed_of(config.seed, "animation")),

@@ -109,4 +109,3 @@ def rotation_vector_to_quat(vector: Array) -> Array:
     angle = np.sqrt((vector * vector).sum(-1, keepdims=True))
     scale = np.where(angle > 1e-9, np.sin(0.5 * angle) / np.maximum(angle, 1e-9), 0.5)
     return np.concatenate((vector * scale, np.cos(0.5 * angle)), axis=-1)
-

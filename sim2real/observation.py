@@ -153,7 +153,9 @@ def check_signals(needed: Mapping[str, SignalSpec], provided: Mapping[str, Signa
     for name, want in needed.items():
         have = provided.get(name)
         if have is None:
-            raise SpecError(f"the policy reads '{name}', which this robot does not provide; it provides {sorted(provided)}")
+            raise SpecError(
+                f"the policy reads '{name}', which this robot does not provide; it provides {sorted(provided)}"
+            )
         for field in ("components", "unit", "frame"):
             if getattr(want, field) != getattr(have, field):
                 raise SpecError(

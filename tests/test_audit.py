@@ -29,6 +29,8 @@ def test_ranking_is_sorted_and_mass_is_strong(rows):
 def test_a_term_that_nothing_reads_is_found(kind):
     model = load_robot("crazyflie")
     model.parameters = {**model.parameters, "ghost": PhysicsParameter(unit="1", nominal=1.0, low=0.0, high=2.0)}
-    ghost = RandomizationTerm(operation="set", distribution="uniform", range=(0.5, 1.5), kind=kind, reason="nobody reads it")
+    ghost = RandomizationTerm(
+        operation="set", distribution="uniform", range=(0.5, 1.5), kind=kind, reason="nobody reads it"
+    )
     (row,) = audit(model, {"ghost": ghost})
     assert not row.moves and row.effect == 0.0

@@ -35,7 +35,7 @@ def test_wrong_overrides_say_what_and_suggest(override, message):
 
 
 def test_wrong_files(tmp_path):
-    with pytest.raises(ConfigError, match="no configuration at nothing.*up_osi"):
+    with pytest.raises(ConfigError, match=r"no configuration at nothing.*up_osi"):
         load_config("nothing")
     file = tmp_path / "x.yaml"
     file.write_text("a: [")
@@ -44,6 +44,8 @@ def test_wrong_files(tmp_path):
     file.write_text("- 1")
     with pytest.raises(ConfigError, match="must hold a mapping"):
         load_config(file)
-    file.write_text("name: x\nrobot: crazyflie\ntask: {name: waypoint}\nmethod: nominal\nrandomize: all\nppo: {iterations: 1}\n")
+    file.write_text(
+        "name: x\nrobot: crazyflie\ntask: {name: waypoint}\nmethod: nominal\nrandomize: all\nppo: {iterations: 1}\n"
+    )
     with pytest.raises(ConfigError, match="no randomization"):
         load_config(file)

@@ -21,7 +21,10 @@ def term(**settings):
 
 def start(count, z=5.0):
     return BodyState(
-        np.tile([0.0, 0.0, z], (count, 1)), np.tile([0.0, 0.0, 0.0, 1.0], (count, 1)), np.zeros((count, 3)), np.zeros((count, 3))
+        np.tile([0.0, 0.0, z], (count, 1)),
+        np.tile([0.0, 0.0, 0.0, 1.0], (count, 1)),
+        np.zeros((count, 3)),
+        np.zeros((count, 3)),
     )
 
 

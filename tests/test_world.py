@@ -21,7 +21,11 @@ def world():
 def place(world, pos=(0, 0, 1), quat=LEVEL, lin=(0, 0, 0), ang=(0, 0, 0)):
     n = world.count
     world.write_base(
-        np.arange(n), np.tile(pos, (n, 1)).astype(float), np.tile(quat, (n, 1)), np.tile(lin, (n, 1)), np.tile(ang, (n, 1))
+        np.arange(n),
+        np.tile(pos, (n, 1)).astype(float),
+        np.tile(quat, (n, 1)),
+        np.tile(lin, (n, 1)),
+        np.tile(ang, (n, 1)),
     )
 
 
@@ -52,7 +56,9 @@ def test_inertia_is_what_was_set_and_must_be_possible(world):
     mass, inertia = world.read_inertia(3)
     assert mass == pytest.approx(0.05)
     assert inertia == pytest.approx((1e-5, 2e-5, 2.5e-5))
-    assert world.read_inertia(0)[1] == pytest.approx((1.66e-5, 1.66e-5, 2.93e-5)), "Bullet must not derive it from shapes"
+    assert world.read_inertia(0)[1] == pytest.approx((1.66e-5, 1.66e-5, 2.93e-5)), (
+        "Bullet must not derive it from shapes"
+    )
     for inertia_row in ([1e-5, 1e-5, 3e-5], [0.0, 1e-5, 1e-5]):
         with pytest.raises(SimulationError, match="inertia"):
             world.write_inertia(np.array([0]), np.array([0.03]), np.array([inertia_row]))

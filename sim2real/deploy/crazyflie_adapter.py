@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from typing import Any, ClassVar
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
@@ -52,7 +53,7 @@ class CrazyflieAdapter:
         SpecError: A parameter's value is not usable.
     """
 
-    provides = {name: signal for name, signal in SIGNALS.items() if name != "last_action"}
+    provides: ClassVar = {name: signal for name, signal in SIGNALS.items() if name != "last_action"}
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -72,7 +73,7 @@ class CrazyflieAdapter:
         self._pos, self._quat = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])
         self._lin_vel, self._ang_vel = np.zeros(3), np.zeros(3)
         self.refused = 0
-        self._open: list[object] = []
+        self._open: list[Any] = []
 
     def open(self) -> None:
         """Create subscriptions and the publisher."""
@@ -168,8 +169,8 @@ class CrazyflieAdapter:
         self._publisher.publish(message)
 
 
-def _pose(pose: object) -> tuple[Array, Array] | None:
-    p, q = pose.position, pose.orientation  # type: ignore[attr-defined]
+def _pose(pose: Any) -> tuple[Array, Array] | None:
+    p, q = pose.position, pose.orientation
     pos, quat = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
     norm = float(np.sqrt((quat * quat).sum()))
     if not (np.isfinite(pos).all() and abs(norm - 1.0) < 1e-2):
@@ -177,8 +178,8 @@ def _pose(pose: object) -> tuple[Array, Array] | None:
     return pos, quat / norm
 
 
-def _twist(twist: object) -> tuple[Array, Array] | None:
-    v, w = twist.linear, twist.angular  # type: ignore[attr-defined]
+def _twist(twist: Any) -> tuple[Array, Array] | None:
+    v, w = twist.linear, twist.angular
     lin_vel, ang_vel = np.array([v.x, v.y, v.z]), np.array([w.x, w.y, w.z])
     if not (np.isfinite(lin_vel).all() and np.isfinite(ang_vel).all()):
         return None

@@ -90,7 +90,7 @@ class FixedRateLoop:
             begun = time.monotonic()
             try:
                 self._function()
-            except Exception as error:  # whatever it is, the robot must be brought to hold
+            except Exception as error:  # noqa: BLE001 - whatever it is, the robot must be brought to hold
                 self._on_error(error)
                 return
             slot = self._cycles % _RING

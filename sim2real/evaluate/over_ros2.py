@@ -185,7 +185,9 @@ class Fleet:
         while not done():
             dead = [p for p in self._processes if p.poll() is not None]
             if dead or time.monotonic() > deadline:
-                reason = f"{dead[0].args} ended with {dead[0].returncode}" if dead else f"no answer in {timeout_s:.0f} s"
+                reason = (
+                    f"{dead[0].args!r} ended with {dead[0].returncode}" if dead else f"no answer in {timeout_s:.0f} s"
+                )
                 raise Sim2RealError(f"the ROS 2 nodes did not {what}: {reason}; their log is {self._log.name}")
             self._executor.spin_once(timeout_sec=0.02)
 

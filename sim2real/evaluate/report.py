@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from sim2real.config import ExperimentConfig  # noqa: E402
-from sim2real.learn.simulated import SimulatedFlights  # noqa: E402
-from sim2real.learn.build import build_env  # noqa: E402
-from sim2real.policy import PolicyRunner  # noqa: E402
+from sim2real.config import ExperimentConfig
+from sim2real.learn.build import build_env
+from sim2real.learn.simulated import SimulatedFlights
+from sim2real.policy import PolicyRunner
 
 TEMPLATE = Path(__file__).parent / "report.html"
 COLOURS = {"nominal": "#b4472e", "randomized": "#c79a2b", "up_osi": "#2b6cb0", "oracle": "#4a7c59"}

@@ -36,7 +36,7 @@ def fly_in_process(
     for path in bundles.values():
         PolicyBundle.load(path)
     jobs = [(p, a, c) for p in bundles for a in AIRFRAMES for c in CONDITIONS]
-    results: Results = {p: {a: dict.fromkeys(CONDITIONS, {}) for a in AIRFRAMES} for p in bundles}
+    results: Results = {p: {a: {c: {} for c in CONDITIONS} for a in AIRFRAMES} for p in bundles}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(_fly_cell, bundles[p], a, c, episodes, seed): (p, a, c) for p, a, c in jobs}
         for done, future in enumerate(as_completed(futures), 1):
@@ -52,7 +52,7 @@ def _fly_cell(bundle: Path, airframe: str, condition: str, episodes: int, seed: 
 
 def fly_over_ros2(bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress) -> Results:
     """Fly every bundle over real ROS 2 topics, in real time, the four airframes at the same time."""
-    from sim2real.evaluate.over_ros2 import fly_fleet
+    from sim2real.evaluate.over_ros2 import fly_fleet  # noqa: PLC0415 (in-process flights need no rclpy)
 
     return fly_fleet(
         bundles, AIRFRAMES, list(CONDITIONS), episodes, seed, lambda d, n: on_progress("flights over ROS 2", d, n, {})
@@ -76,7 +76,9 @@ def print_table(console: Console, results: Results, where: str) -> None:
         for airframe, cells in airframes.items():
             table.add_row(policy, airframe, *[_cell_text(cells[condition]) for condition in CONDITIONS])
         table.add_row(
-            f"[bold]{policy}", "[bold]mean / worst", f"[bold]{mean_success(airframes):.0%} / {worst_success(airframes):.0%}"
+            f"[bold]{policy}",
+            "[bold]mean / worst",
+            f"[bold]{mean_success(airframes):.0%} / {worst_success(airframes):.0%}",
         )
         table.add_section()
     console.print(table)

@@ -25,7 +25,9 @@ def chosen_terms(config: ExperimentConfig, model: RobotModel) -> dict[str, Rando
         return model.randomization
     unknown = [name for name in config.randomize if name not in model.randomization]
     if unknown:
-        raise ConfigError(f"robot '{model.name}' has no randomization {unknown}; it has {', '.join(model.randomization)}")
+        raise ConfigError(
+            f"robot '{model.name}' has no randomization {unknown}; it has {', '.join(model.randomization)}"
+        )
     return {name: model.randomization[name] for name in config.randomize}
 
 

@@ -25,7 +25,10 @@ class GymTaskEnv(gymnasium.Env[Float32, Float32]):
         config: Configuration file or shipped name.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
+    metadata = {  # noqa: RUF012 - Gymnasium declares it so
+        "render_modes": ["rgb_array"],
+        "render_fps": 50,
+    }
 
     def __init__(self, config: str = "randomized", render_mode: str | None = None) -> None:
         self.render_mode = render_mode
@@ -36,7 +39,9 @@ class GymTaskEnv(gymnasium.Env[Float32, Float32]):
         self.observation_space = gymnasium.spaces.Box(-clip, clip, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (actions,), np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Float32, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32, dict[str, Any]]:
         """Start an episode; with a ``seed`` the same one every time."""
         super().reset(seed=seed)
         if seed is not None:

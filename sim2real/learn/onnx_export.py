@@ -6,10 +6,8 @@ import contextlib
 import io
 import logging
 import warnings
-from typing import cast
 
 import numpy as np
-import onnx
 import torch
 from torch import nn
 
@@ -37,7 +35,11 @@ def _export(module: nn.Module, inputs: dict[str, int], outputs: list[str]) -> by
     example = tuple(torch.randn(2, size) for size in inputs.values())
     batch = torch.export.Dim("batch")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
@@ -50,7 +52,7 @@ def _export(module: nn.Module, inputs: dict[str, int], outputs: list[str]) -> by
             verbose=False,
         )
     assert program is not None
-    model = cast(onnx.ModelProto, program.model_proto)
+    model = program.model_proto
     data = model.SerializeToString()
     _check(module, data, inputs, outputs)
     return data
@@ -69,6 +71,6 @@ def _check(module: nn.Module, data: bytes, inputs: dict[str, int], outputs: list
             difference = float(np.abs(a.numpy() - b).max())
             if not difference <= TOLERANCE:
                 raise BundleError(
-                    f"the exported network's '{name}' differs from torch by {difference:.1e} (allowed {TOLERANCE:.0e}); "
-                    "do not fly this, report it with the run's config.yaml"
+                    f"the exported network's '{name}' differs from torch by {difference:.1e}, allowed are "
+                    f"{TOLERANCE:.0e}; do not fly this, report it with the run's config.yaml"
                 )

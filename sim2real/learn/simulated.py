@@ -50,7 +50,7 @@ class SimulatedFlights:
         ``coverage_68`` and ``coverage_95`` say how often the truth lies within one and two of the
         estimator's own standard deviations (0.68 and 0.95 when it is calibrated).
         """
-        result = {}
+        result: dict[str, dict[str, float]] = {}
         if not self.terms:
             return result
         index = min(round(after_s / self.control_dt), len(self.estimate)) - 1
@@ -89,7 +89,9 @@ def fly_simulated(config: ExperimentConfig, runner: PolicyRunner, seed: int) -> 
     env = build_env(config, seed, runner.count, restart=False)
     sim, spec = env.sim, runner.spec
     position, estimate, estimate_std = [], [], []
-    truth = denormalise_parameters(spec.parameters, env.parameters()) if config.identify else np.zeros((runner.count, 0))
+    truth = (
+        denormalise_parameters(spec.parameters, env.parameters()) if config.identify else np.zeros((runner.count, 0))
+    )
     held = np.zeros(runner.count, dtype=np.int64)
     crashed = np.zeros(runner.count, dtype=np.bool_)
     runner.reset()

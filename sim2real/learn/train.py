@@ -21,11 +21,11 @@ from sim2real import __version__
 from sim2real.bundle import record_golden, write_bundle
 from sim2real.config import ExperimentConfig, validate_config
 from sim2real.errors import ConfigError
-from sim2real.learn.simulated import fly_simulated
 from sim2real.learn.build import build_env, build_spec
 from sim2real.learn.onnx_export import export_estimator, export_policy
 from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
 from sim2real.learn.ppo import Trainer, seed_of
+from sim2real.learn.simulated import fly_simulated
 from sim2real.policy import PolicyRunner
 from sim2real.robots import load_robot
 from sim2real.spec import PolicySpec
@@ -67,7 +67,9 @@ def prepare_run(config: ExperimentConfig, run_dir: Path) -> None:
     write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def train(config: ExperimentConfig, run_dir: Path, on_progress: Progress, bundle_dir: Path | None = None) -> Path | None:
+def train(
+    config: ExperimentConfig, run_dir: Path, on_progress: Progress, bundle_dir: Path | None = None
+) -> Path | None:
     """Train the configured policy and export it; continues an earlier run of the same configuration.
 
     Args:

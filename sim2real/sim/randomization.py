@@ -90,8 +90,9 @@ class Randomization:
                 low, high = term.range
                 if low < parameter.low or high > parameter.high:
                     raise ConfigError(
-                        f"randomization '{name}' draws {low} .. {high} {parameter.unit}, outside the parameter's bounds "
-                        f"{parameter.low} .. {parameter.high}; narrow the range or widen the bounds in robot.yaml"
+                        f"randomization '{name}' draws {low} .. {high} {parameter.unit}, outside the "
+                        f"parameter's bounds {parameter.low} .. {parameter.high}; "
+                        "narrow the range or widen the bounds in robot.yaml"
                     )
         self._episode = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "episode"]
         self._step = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "step"]

@@ -68,9 +68,7 @@ class World:
             except pybullet.error as error:
                 raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
             pybullet.setCollisionFilterGroupMask(body, -1, 0, 0, physicsClientId=self._client)
-            pybullet.changeDynamics(
-                body, -1, linearDamping=0.0, angularDamping=0.0, physicsClientId=self._client
-            )
+            pybullet.changeDynamics(body, -1, linearDamping=0.0, angularDamping=0.0, physicsClientId=self._client)
             self.bodies.append(body)
 
     def add_visual_box(self, half_extents: Sequence[float], position: Sequence[float], rgba: Sequence[float]) -> int:
@@ -100,7 +98,12 @@ class World:
         """Place the robots ``rows``; arrays are [len(rows), …] in the units and frames of :meth:`read_base`."""
         client = self._client
         for row, p, q, v, w in zip(
-            rows.tolist(), (pos + self._cell[rows]).tolist(), quat.tolist(), lin_vel.tolist(), ang_vel.tolist(), strict=True
+            rows.tolist(),
+            (pos + self._cell[rows]).tolist(),
+            quat.tolist(),
+            lin_vel.tolist(),
+            ang_vel.tolist(),
+            strict=True,
         ):
             body = self.bodies[row]
             pybullet.resetBasePositionAndOrientation(body, p, q, client)
@@ -119,9 +122,7 @@ class World:
                 "check the ranges of mass and inertia_scale"
             )
         for row, m, i in zip(rows.tolist(), mass.tolist(), inertia.tolist(), strict=True):
-            pybullet.changeDynamics(
-                self.bodies[row], -1, mass=m, localInertiaDiagonal=i, physicsClientId=self._client
-            )
+            pybullet.changeDynamics(self.bodies[row], -1, mass=m, localInertiaDiagonal=i, physicsClientId=self._client)
 
     def read_inertia(self, row: int) -> tuple[float, tuple[float, float, float]]:
         """Mass (kg) and principal inertia (kg·m²) that Bullet really uses for one robot."""

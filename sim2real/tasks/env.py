@@ -101,9 +101,7 @@ class TaskEnv:
         self.episode_steps = round(task.episode_s * spec.control_rate_hz)
         self._hold_steps = round(task.hold_s * spec.control_rate_hz)
         self._history = ObservationHistory(spec.observation, self.count)
-        self._estimator_history = (
-            ObservationHistory(spec.estimator_observation, self.count) if record_history else None
-        )
+        self._estimator_history = ObservationHistory(spec.estimator_observation, self.count) if record_history else None
         self.goal = task.goals(self.count)
         self.steps = np.zeros(self.count, dtype=np.int64)
         self._held = np.zeros(self.count, dtype=np.int64)
@@ -190,9 +188,9 @@ class TaskEnv:
         left = (1.0 - self.steps / self.episode_steps)[:, None]
         signals = self.sim.model.measure(state, self.goal)
         near = 10.0 * signals["position_error"]
-        return np.concatenate(
-            (*signals.values(), np.clip(near, -3, 3), left, self._all_parameters()), axis=1
-        ).astype(np.float32)
+        return np.concatenate((*signals.values(), np.clip(near, -3, 3), left, self._all_parameters()), axis=1).astype(
+            np.float32
+        )
 
     def _all_parameters(self) -> Array:
         params = self.sim.params

@@ -178,5 +178,3 @@ def pole_matched_gains(frequency: Array, damping: Array, dt: float) -> tuple[Arr
     b = (1.0 - determinant) / dt
     a = (2.0 - dt * b - trace) / dt**2
     return a, b
-
-
