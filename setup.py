@@ -67,7 +67,13 @@ setup(
         "drivers": ["drone-models>=0.1"],
         "dev": ["mypy>=1.15", "pytest>=8.0", "ruff>=0.12"],
     },
-    entry_points={"console_scripts": ["sim2real = sim2real.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "sim2real = sim2real.cli:main",
+            "policy_node = sim2real.deploy.policy_node:main",
+            "driver_node = sim2real.deploy.driver_node:main",
+        ]
+    },
     # `ros2 run` and launch files look for executables here when colcon installs the package; pip does not read it.
     options={"develop": {"script_dir": f"$base/lib/{NAME}"}, "install": {"install_scripts": f"$base/lib/{NAME}"}},
 )

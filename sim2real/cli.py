@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from robot_drivers.limits import DriverError
 from sim2real.errors import Sim2RealError
 
 app = typer.Typer(
@@ -228,7 +230,7 @@ def doctor(json_file: JsonFile = None) -> None:
         checks = run_checks()
     table = Table("", "check", "found", "what to do")
     for check in checks:
-        table.add_row("[green]ok" if check.ok else "[red]no", check.name, check.detail, "" if check.ok else check.fix)
+        table.add_row("[green]ok" if check.ok else "[red]no", check.name, escape(check.detail), escape(check.fix))
     console.print(table)
     save_json(json_file, [asdict(check) for check in checks])
 
@@ -237,8 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command, and turn our errors into one clear message."""
     try:
         app(args=list(arguments) if arguments is not None else None)
-    except Sim2RealError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+    except (Sim2RealError, DriverError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         raise SystemExit(2) from None
 
 

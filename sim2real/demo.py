@@ -117,8 +117,8 @@ def _train_all(console: Console, run_dir: Path, names: Sequence[str], overrides:
     for name, process in processes.items():
         if process.exitcode != 0:
             raise Sim2RealError(
-                f"training '{name}' did not finish (exit code {process.exitcode}); its checkpoint is in {run_dir / name}, "
-                "run the same command again to go on"
+                f"training '{name}' did not finish (exit code {process.exitcode}); its checkpoint is in "
+                f"{run_dir / name}, run the same command again to go on"
             )
 
 
