@@ -1,16 +1,17 @@
 """A drone in simulation or in the room: its driver node and its policy node, the latter not yet configured.
 
-    ros2 launch sim2real drone.launch.py bundle:=/path/to/bundle airframe:=cf2x_T350
-    ros2 lifecycle set /policy configure
-    ros2 service call /arm std_srvs/srv/SetBool "{data: true}"
-    ros2 lifecycle set /policy activate
+ros2 launch sim2real drone.launch.py bundle:=/path/to/bundle airframe:=cf2x_T350
+ros2 lifecycle set /policy configure
+ros2 service call /arm std_srvs/srv/SetBool "{data: true}"
+ros2 lifecycle set /policy activate
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 
 def generate_launch_description():

@@ -1,0 +1,75 @@
+"""A small bundle with random networks, real in every other respect."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from sim2real.bundle import record_golden, sha256, write_bundle
+from sim2real.config import load_config
+from sim2real.learn.build import build_spec
+from sim2real.learn.onnx_export import export_estimator, export_policy
+from sim2real.learn.osi import Estimator
+from sim2real.policy import PolicyRunner
+from sim2real.robots import load_robot
+
+
+class TinyPolicy(torch.nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(size, 16), torch.nn.ELU(), torch.nn.Linear(16, 4))
+
+    def forward(self, observation, parameters):
+        return self.layers(torch.cat((observation, parameters), dim=-1))
+
+
+def random_frames(steps, count, seed=0):
+    """Random walks of every signal but last_action."""
+    rng = np.random.default_rng(seed)
+    sizes = {"position_error": 3, "linear_velocity": 3, "up": 3, "angular_velocity": 3}
+    state = {name: rng.normal(size=(count, size)) for name, size in sizes.items()}
+    for _ in range(steps):
+        state = {name: value + 0.1 * rng.normal(size=value.shape) for name, value in state.items()}
+        yield dict(state)
+
+
+@pytest.fixture(scope="session")
+def tiny_parts():
+    """Specification, torch modules and their ONNX bytes."""
+    torch.manual_seed(0)
+    spec = build_spec(load_config("up_osi"))
+    policy = TinyPolicy(spec.observation_size + len(spec.parameters)).eval()
+    estimator = Estimator(spec.estimator_size, len(spec.parameters), (16,)).eval()
+    policy_onnx = export_policy(policy, spec.observation_size, len(spec.parameters))
+    return spec, policy, estimator, policy_onnx, export_estimator(estimator, spec.estimator_size)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_parts, tmp_path_factory):
+    """Path of a valid bundle; do not change it."""
+    spec, _, _, policy_onnx, estimator_onnx = tiny_parts
+    golden = record_golden(PolicyRunner.from_onnx(spec, policy_onnx, estimator_onnx), random_frames(30, 1))
+    return write_bundle(
+        tmp_path_factory.mktemp("bundle") / "tiny",
+        spec=spec,
+        robot=load_robot("crazyflie").spec,
+        provenance={"commit": "test", "config": {}, "versions": {}},
+        policy_onnx=policy_onnx,
+        estimator_onnx=estimator_onnx,
+        golden=golden,
+    )
+
+
+@pytest.fixture
+def bundle_copy(tiny_bundle, tmp_path):
+    """A bundle to tamper with."""
+    return shutil.copytree(tiny_bundle, tmp_path / "bundle")
+
+
+def rehash(path):
+    """Make the manifest agree with the tampered files, as a careful attacker would."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"] = {name: sha256((path / name).read_bytes()) for name in manifest["files"]}
+    (path / "manifest.json").write_text(json.dumps(manifest))
