@@ -84,7 +84,7 @@ def test_filter_by_hand(tiny_parts):
 
 
 def test_torch_and_onnx_agree(tiny_parts, make_runner):
-    spec, policy, estimator, _, _ = tiny_parts
+    _, policy, estimator, _, _ = tiny_parts
     runner = make_runner(32)
     for frame in random_frames(20, 32):
         runner.step(frame)

@@ -98,8 +98,9 @@ class FixedRateLoop:
             self._cycles += 1
             self._late += begun - due > LATE_SHARE * self._period
             due = (begun if in_step else due) + self._period
-            missed = int((time.monotonic() - due) / self._period)
-            if missed > 0:
+            behind = time.monotonic() - due
+            if behind >= self._period:
+                missed = int(behind / self._period) + 1
                 self._late += missed
                 due += missed * self._period
 
