@@ -1,0 +1,207 @@
+"""A driver node and a policy node as processes, and a node in between that can break what it relays."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Odometry
+from onnx import TensorProto, helper, numpy_helper
+from rclpy.executors import SingleThreadedExecutor
+from std_srvs.srv import SetBool
+
+from sim2real.bundle import record_golden, write_bundle
+from sim2real.deploy.crazyflie_messages import from_legacy
+from sim2real.geometry import tilt_of
+from sim2real.policy import PolicyRunner
+from sim2real.robots import load_robot
+from sim2real.robots.crazyflie.signals import flight_signals
+from sim2real.spec import PolicySpec
+from sim2real.tasks.waypoint import Waypoint
+
+GOAL = (0.0, 0.0, 1.5)
+LIMITS = load_robot("crazyflie").spec.commands
+
+
+def make_pd_bundle(path):
+    """A bundle whose network is one linear layer: a position controller for a 32 g drone, without training."""
+    task = Waypoint()
+    spec = PolicySpec(
+        robot="crazyflie", task="waypoint", control_rate_hz=50, observation=task.observation(), action=task.action()
+    )
+    thrust, roll, pitch, _ = spec.action
+    weight = np.zeros((spec.observation_size, 4), np.float32)
+    bias = np.zeros(4, np.float32)
+    scale = {term.name: term.scale for term in spec.observation}
+    p, v, g, mass = 1 / scale["position_error"], 1 / scale["linear_velocity"], 9.81, 0.0325
+    half_thrust = 0.5 * (thrust.high - thrust.low)
+    weight[0, 2], weight[3, 2] = -4.0 * p / g / pitch.high, -3.0 * v / g / pitch.high
+    weight[1, 1], weight[4, 1] = 4.0 * p / g / roll.high, 3.0 * v / g / roll.high
+    weight[2, 0], weight[5, 0] = -mass * 6.0 * p / half_thrust, -mass * 4.0 * v / half_thrust
+    bias[0] = (mass * g - 0.5 * (thrust.low + thrust.high)) / half_thrust
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["observation", "weight", "bias"], ["action"])],
+        "pd",
+        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["n", spec.observation_size])],
+        [helper.make_tensor_value_info("action", TensorProto.FLOAT, ["n", 4])],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    data = model.SerializeToString()
+    still = flight_signals(np.ones((1, 3)), np.array([[0.0, 0.0, 0.0, 1.0]]), np.zeros((1, 3)), np.zeros((1, 3)))
+    golden = record_golden(PolicyRunner.from_onnx(spec, data, None), [still] * 20)
+    robot = load_robot("crazyflie").spec
+    return write_bundle(
+        path, spec=spec, robot=robot, provenance={"commit": "pd"}, policy_onnx=data, estimator_onnx=None, golden=golden
+    )
+
+
+class Rig:
+    """Both nodes, the relay and the recordings; use it as a context manager.
+
+    ``relay`` says what happens to the state on its way from the driver to the policy: ``pass``, ``stop``,
+    ``frozen`` (old stamps on new messages) or ``nan``.
+    """
+
+    def __init__(self, bundle, seed=3, domain=None):
+        self.bundle, self.seed = bundle, seed
+        self.domain = domain or 1 + os.getpid() % 100
+        self.relay = "pass"
+        self.commands, self.truth, self.status = [], [], {}
+        self._frozen_stamp = None
+        self.context = rclpy.Context()
+
+    def __enter__(self):
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        rclpy.init(context=self.context, domain_id=self.domain)
+        self.node = rclpy.create_node("rig", context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        create = self.node.create_subscription
+        self._out = {
+            "pose": self.node.create_publisher(PoseStamped, "pose", 1),
+            "twist": self.node.create_publisher(TwistStamped, "twist", 1),
+        }
+        create(PoseStamped, "raw_pose", lambda m: self._pass_on("pose", m, m.pose.position), 1)
+        create(TwistStamped, "raw_twist", lambda m: self._pass_on("twist", m, m.twist.linear), 1)
+        create(Twist, "cmd_vel_legacy", self._on_command, 100)
+        create(Odometry, "ground_truth/odom", self._on_truth, 100)
+        create(DiagnosticArray, "diagnostics", self._on_diagnostics, 10)
+        self.arm_client = self.node.create_client(SetBool, "arm")
+        self.change_client = self.node.create_client(ChangeState, "policy/change_state")
+        self.driver = self.start("driver_node", ["-p", f"seed:={self.seed}", *_remap("pose"), *_remap("twist")])
+        self.policy = self.start_policy()
+        self.spin_until(lambda: self.arm_client.service_is_ready() and self.change_client.service_is_ready(), 30)
+        return self
+
+    def __exit__(self, *error):
+        for process in (self.policy, self.driver):
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in (self.policy, self.driver):
+            try:
+                process.wait(timeout=8)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def start(self, module, arguments):
+        environment = os.environ | {"ROS_DOMAIN_ID": str(self.domain), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", f"sim2real.deploy.{module}", "--ros-args", *arguments]
+        return subprocess.Popen(command, env=environment)
+
+    def start_policy(self):
+        goal = "[" + ", ".join(map(str, GOAL)) + "]"
+        return self.start("policy_node", ["-p", f"bundle:={self.bundle}", "-p", f"goal:={goal}"])
+
+    def _pass_on(self, name, message, vector):
+        if self.relay == "stop":
+            return
+        if self.relay == "nan":
+            vector.x = math.nan
+        if self.relay == "frozen":
+            self._frozen_stamp = self._frozen_stamp or message.header.stamp
+            message.header.stamp = self._frozen_stamp
+        self._out[name].publish(message)
+
+    def _on_command(self, m):
+        self.commands.append(from_legacy(m.linear.x, m.linear.y, m.linear.z, m.angular.z))
+
+    def _on_truth(self, m):
+        p, q, v = m.pose.pose.position, m.pose.pose.orientation, m.twist.twist.linear
+        tilt = float(tilt_of(np.array([q.x, q.y, q.z, q.w])))
+        self.truth.append((time.monotonic(), np.array([p.x, p.y, p.z]), np.array([v.x, v.y, v.z]), tilt))
+
+    def _on_diagnostics(self, message):
+        self.status = {item.key: item.value for item in message.status[0].values}
+
+    def spin(self, seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def spin_until(self, done, seconds):
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, "timed out"
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def change(self, transition):
+        """1 configure, 2 cleanup, 3 activate, 4 deactivate; whether it succeeded."""
+        request = ChangeState.Request()
+        request.transition.id = transition
+        for _ in range(5):  # a node that was killed stays known for a while and may be asked in vain
+            future = self.change_client.call_async(request)
+            deadline = time.monotonic() + 5
+            while not future.done() and time.monotonic() < deadline:
+                self.executor.spin_once(timeout_sec=0.01)
+            if future.done():
+                return future.result().success
+        raise AssertionError(f"the policy node did not answer to transition {transition}")
+
+    def arm(self, value=True):
+        future = self.arm_client.call_async(SetBool.Request(data=value))
+        self.spin_until(future.done, 10)
+        return future.result().success
+
+    def take_off(self):
+        """Configure, arm, activate and fly to the goal."""
+        assert self.change(1)
+        self.spin_until(lambda: len(self.truth) > 20, 10)
+        assert self.arm()
+        assert self.change(3)
+        self.spin(3.5)
+        assert self.distance() < 0.3, "it must be near the goal before anything is broken"
+        self.truth.clear()
+
+    def distance(self):
+        return float(np.linalg.norm(self.truth[-1][1] - np.array(GOAL)))
+
+    def assert_commands_in_limits(self):
+        assert self.commands
+        for limit in LIMITS:
+            values = np.array([command[limit.name] for command in self.commands])
+            assert np.isfinite(values).all()
+            slack = 1e-5
+            assert limit.low - slack <= values.min() and values.max() <= limit.high + slack, limit.name
+
+    def assert_gentle(self, tilt_deg=45.0, sink=2.0):
+        """Since ``take_off``: never tilted far, never falling fast."""
+        assert np.rad2deg(max(tilt for *_, tilt in self.truth)) < tilt_deg
+        assert min(v[2] for _, _, v, _ in self.truth) > -sink
+
+
+def _remap(name):
+    return ["-r", f"{name}:=raw_{name}"]
