@@ -69,7 +69,7 @@ class OSIConfig(Model):
         estimate_time_constant_s: Averaging of the estimates over time on the robot.
     """
 
-    rounds: int = Field(default=10, ge=1)
+    rounds: int = Field(default=8, ge=1)
     robots: int = Field(default=512, ge=1)
     samples_per_episode: int = Field(default=40, ge=1)
     batches_per_round: int = Field(default=2000, ge=1)

@@ -104,7 +104,7 @@ class Waypoint(Model):
         reward = 0.2 * (1.0 - np.minimum(distance, 2.0))
         for weight, width in ((0.2, 5.0), (0.35, 1.0), (0.25, 0.4)):
             reward += weight * np.exp(-((distance / (width * self.tolerance_m)) ** 2))
-        reward -= 0.02 * speed + 0.002 * spin + 0.02 * change + 0.05 * action[:, 3] ** 2
+        reward -= 0.02 * speed + 0.002 * spin + 0.02 * change + 0.25 * action[:, 3] ** 2
         return np.where(failed, reward - 10.0, reward)
 
     def within(self, state: BodyState, goal: Array) -> NDArray[np.bool_]:
