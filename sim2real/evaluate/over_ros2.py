@@ -131,10 +131,10 @@ class Fleet:
                 )
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
-        self._node = Node("score_keeper", context=self._context)
+        self.node = Node("score_keeper", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self.namespaces = [Namespace(self._node, airframe, list(bundles)) for airframe in airframes]
+        self._executor.add_node(self.node)
+        self.namespaces = [Namespace(self.node, airframe, list(bundles)) for airframe in airframes]
 
     def _start(self, module: str, airframe: str, parameters: Mapping[str, str], name: str = "") -> None:
         command = [sys.executable, "-m", module, "--ros-args", "-r", f"__ns:=/{airframe.lower()}"]
@@ -176,7 +176,7 @@ class Fleet:
         self._processes = []
         if self._context.ok():
             self._executor.shutdown()
-            self._node.destroy_node()
+            self.node.destroy_node()
             rclpy.shutdown(context=self._context)
         self._log.close()
 
@@ -204,18 +204,9 @@ class Fleet:
         request = ChangeState.Request(transition=Transition(id=transition))
         self._call([(space.change_state[policy], request) for space in spaces], f"make transition {transition}")
 
-    def fly(self, policy: str, condition: str, seed: int) -> dict[str, np.ndarray]:
-        """One episode of every airframe at the same time.
-
-        Returns:
-            Distance to the goal [T] m over the episode, by airframe.
-        """
-        settings = SetParameters.Request(
-            parameters=[
-                _parameter("condition", condition),
-                _parameter("seed", seed),
-            ]
-        )
+    def launch(self, policy: str, condition: str, seed: int) -> None:
+        """Put every airframe at the start of ``seed`` under ``condition``, and let ``policy`` fly it from there."""
+        settings = SetParameters.Request(parameters=[_parameter("condition", condition), _parameter("seed", seed)])
         self._call([(space.driver_parameters, settings) for space in self.namespaces], "take a condition")
         self._call([(space.reset, Trigger.Request()) for space in self.namespaces], "reset")
         for space in self.namespaces:
@@ -223,10 +214,27 @@ class Fleet:
         self._wait(lambda: all(len(space.track) > 20 for space in self.namespaces), CALL_TIMEOUT_S, "report a state")
         self._call([(space.arm, SetBool.Request(data=True)) for space in self.namespaces], "arm")
         self._transition(self.namespaces, policy, Transition.TRANSITION_ACTIVATE)
-        length = self.task.episode_s + 0.1
-        self._wait(lambda: all(space.flown_s() > length for space in self.namespaces), length + CALL_TIMEOUT_S, "fly")
+
+    def recall(self, policy: str) -> None:
+        """End the flight."""
         self._transition(self.namespaces, policy, Transition.TRANSITION_DEACTIVATE)
         self._call([(space.arm, SetBool.Request(data=False)) for space in self.namespaces], "disarm")
+
+    def spin(self, seconds: float) -> None:
+        """Let time pass."""
+        deadline = time.monotonic() + seconds
+        self._wait(lambda: time.monotonic() > deadline, seconds + CALL_TIMEOUT_S, "stay alive")
+
+    def fly(self, policy: str, condition: str, seed: int) -> dict[str, np.ndarray]:
+        """One episode of every airframe at the same time.
+
+        Returns:
+            Distance to the goal [T] m over the episode, by airframe.
+        """
+        self.launch(policy, condition, seed)
+        length = self.task.episode_s + 0.1
+        self._wait(lambda: all(space.flown_s() > length for space in self.namespaces), length + CALL_TIMEOUT_S, "fly")
+        self.recall(policy)
         return {space.airframe: space.distance(self.task) for space in self.namespaces}
 
 
