@@ -40,6 +40,32 @@ def test_overruns_are_counted_and_never_made_up_for():
     assert figures.cycles <= 26
 
 
+@pytest.mark.parametrize("overrun", [0.032, 0.0385])
+def test_a_cycle_late_by_less_than_a_period_is_not_followed_at_once(overrun):
+    begun = []
+
+    def slow():
+        begun.append(time.monotonic())
+        if len(begun) in (5, 10, 15):
+            time.sleep(overrun)
+
+    figures, _ = run(0.6, slow)
+    gaps = [b - a for a, b in itertools.pairwise(begun)]
+    assert min(gaps) > 0.008
+    assert figures.late >= 6, "each pause delays one cycle and drops the next"
+
+
+def test_stopping_does_not_begin_one_more_cycle():
+    for _ in range(5):
+        begun, errors = [], []
+        loop = FixedRateLoop(0.05, lambda begun=begun: begun.append(time.monotonic()), errors.append)
+        loop.start()
+        time.sleep(0.07)  # between two cycles
+        asked_s = time.monotonic()
+        loop.stop()
+        assert begun and max(begun) <= asked_s
+
+
 def test_an_exception_is_reported_and_ends_the_loop():
     def fail():
         raise RuntimeError("broken")

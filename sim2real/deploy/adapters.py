@@ -37,14 +37,17 @@ class Adapter(Protocol):
     def close(self) -> None:
         """Destroy them."""
 
-    def wait_for_new(self, timeout_s: float) -> bool:
-        """Wait until a state arrives that :meth:`signals` has not returned yet; False when time is up."""
+    def wait_for_new(self, since_s: float, timeout_s: float) -> bool:
+        """Wait until a state has arrived at ``since_s`` (monotonic) or later; False when the time is up."""
 
     def age_s(self) -> float:
         """Time since the last state with a new stamp, of the slowest topic; infinite before the first."""
 
     def arrival_s(self) -> float:
-        """Monotonic time at which the newest state arrived."""
+        """Monotonic time at which the newest state arrived; minus infinity before the first."""
+
+    def interval_s(self) -> float:
+        """Mean time between states; 0 while unknown."""
 
     def signals(self) -> dict[str, Array]:
         """The newest state as signals, each [1, d], without ``last_action``."""

@@ -23,19 +23,28 @@ Array = NDArray[np.float64]
 # Only the newest state and command matter; a lost command would be a missed control period, so reliable.
 NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 _SOURCES = ("pose_twist", "odom")
+_NEW_CLOCK_S = 1.0
+_LONGEST_INTERVAL_S = 0.1  # what is longer is an interruption
+_INTERVAL_GAIN = 0.05
 
 
 class _Channel:
-    """When the last message with a new stamp came."""
+    """When the last message with a new stamp came, and how far such messages are apart."""
 
     def __init__(self) -> None:
-        self._stamp: tuple[int, int] | None = None
+        self._stamp_s = -math.inf
         self.arrival_s = -math.inf
+        self.interval_s = 0.0
 
     def arrived(self, sec: int, nanosec: int, now: float) -> bool:
-        if (sec, nanosec) == self._stamp:
+        """Whether the stamp is new. One that goes back a little is out of order, one that goes back far a new clock."""
+        stamp_s = sec + 1e-9 * nanosec
+        if self._stamp_s - _NEW_CLOCK_S < stamp_s <= self._stamp_s:
             return False
-        self._stamp, self.arrival_s = (sec, nanosec), now
+        if math.isfinite(self.arrival_s):
+            gap = min(now - self.arrival_s, _LONGEST_INTERVAL_S)
+            self.interval_s += (_INTERVAL_GAIN if self.interval_s else 1.0) * (gap - self.interval_s)
+        self._stamp_s, self.arrival_s = stamp_s, now
         return True
 
 
@@ -69,7 +78,6 @@ class CrazyflieAdapter:
         self._goal = np.array(goal)
         self._news = threading.Condition()
         self._pose, self._twist = _Channel(), _Channel()
-        self._sequence = self._read = 0
         self._pos, self._quat = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])
         self._lin_vel, self._ang_vel = np.zeros(3), np.zeros(3)
         self.refused = 0
@@ -83,8 +91,9 @@ class CrazyflieAdapter:
         if self._source == "odom":
             self._open.append(node.create_subscription(Odometry, "odom", self._on_odom, NEWEST))
         else:
-            self._open.append(node.create_subscription(PoseStamped, "pose", self._on_pose, NEWEST))
+            # Callbacks run in this order when both have arrived: the pose begins a cycle, so it comes last.
             self._open.append(node.create_subscription(TwistStamped, "twist", self._on_twist, NEWEST))
+            self._open.append(node.create_subscription(PoseStamped, "pose", self._on_pose, NEWEST))
 
     def close(self) -> None:
         """Destroy subscriptions and the publisher; harmless when closed."""
@@ -111,7 +120,6 @@ class CrazyflieAdapter:
             stamp = message.header.stamp
             if self._pose.arrived(stamp.sec, stamp.nanosec, time.monotonic()):
                 self._pos, self._quat = pose
-                self._sequence += 1
                 self._news.notify_all()
 
     def _on_twist(self, message: TwistStamped) -> None:
@@ -136,13 +144,12 @@ class CrazyflieAdapter:
                 self._pos, self._quat = pose
                 self._lin_vel = rotate(quat_to_matrix(pose[1][None]), twist[0][None])[0]
                 self._ang_vel = twist[1]
-                self._sequence += 1
                 self._news.notify_all()
 
-    def wait_for_new(self, timeout_s: float) -> bool:
-        """Wait for a state that :meth:`signals` has not returned yet."""
+    def wait_for_new(self, since_s: float, timeout_s: float) -> bool:
+        """Wait until a pose has arrived at ``since_s`` or later."""
         with self._news:
-            return self._news.wait_for(lambda: self._sequence != self._read, timeout_s)
+            return self._news.wait_for(lambda: self._pose.arrival_s >= since_s, timeout_s)
 
     def age_s(self) -> float:
         """Time since the last new stamp of the slower topic, s."""
@@ -152,10 +159,13 @@ class CrazyflieAdapter:
         """Monotonic arrival time of the newest pose."""
         return self._pose.arrival_s
 
+    def interval_s(self) -> float:
+        """Mean time between poses, s; 0 while unknown."""
+        return self._pose.interval_s
+
     def signals(self) -> dict[str, Array]:
         """Signals of the newest state relative to the goal."""
         with self._news:
-            self._read = self._sequence
             pos, quat = self._pos[None], self._quat[None]
             lin_vel, ang_vel = self._lin_vel[None], self._ang_vel[None]
         return flight_signals(pos - self._goal, quat, lin_vel, rotate(quat_to_matrix(quat), ang_vel))

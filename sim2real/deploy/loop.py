@@ -1,23 +1,41 @@
 """A function at a fixed rate in a thread of its own: an rclpy timer would wait for callbacks.
 
-A free-running 50 Hz loop acts on data that is up to one message interval old. Around the time a
-cycle is due this loop therefore waits for the next message and begins with it; when none comes it
-begins all the same. Locked to a 100 Hz state topic it keeps its 50 Hz and acts at once.
+A free-running 50 Hz loop acts on data that is up to one message interval old. This loop therefore
+begins a cycle with the message that arrives around the time it is due, and all the same when none
+does. The schedule itself does not follow the messages: it keeps its rate, whatever theirs is, and
+only its phase is pulled towards their arrival, by at most 0.5 % of a period a cycle.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 LATE_SHARE = 0.2
-EARLY_SHARE = 0.35
-PATIENCE_SHARE = 0.15
+WINDOW_SHARE = 0.15  # a message this close to when a cycle is due begins it
+PULL_GAIN = 0.1
+PULL_SHARE = 0.005
+SHORTEST_GAP_SHARE = 0.5
 _RING = 16384
+
+
+class DataClock(Protocol):
+    """When messages arrive, on the monotonic clock."""
+
+    def wait_for_new(self, since_s: float, timeout_s: float) -> bool:
+        """Wait until a message has arrived at ``since_s`` or later; False when the time is up."""
+
+    def arrival_s(self) -> float:
+        """When the newest message arrived; minus infinity before the first."""
+
+    def interval_s(self) -> float:
+        """Mean time between messages; 0 while unknown."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +60,14 @@ class LoopFigures:
 class FixedRateLoop:
     """Calls ``function`` every ``period_s``.
 
-    A cycle is due one period after the one before began. One that is missed altogether is skipped
-    and counted, never made up for in a burst.
+    A cycle is due one period after the one before was, whenever that one began. One that is missed
+    altogether, or due within half a period of a late one, is skipped and counted, never made up for in a burst.
 
     Args:
         period_s: Period, s.
         function: What to call.
         on_error: Called with an exception of ``function``; the loop ends after it.
-        wait_for_data: Waits up to a time (s) for new data; without it the schedule is absolute.
+        data: Messages to keep in step with; without them the phase is fixed too.
     """
 
     def __init__(
@@ -57,10 +75,10 @@ class FixedRateLoop:
         period_s: float,
         function: Callable[[], None],
         on_error: Callable[[Exception], None],
-        wait_for_data: Callable[[float], bool] | None = None,
+        data: DataClock | None = None,
     ) -> None:
         self._period, self._function, self._on_error = period_s, function, on_error
-        self._wait_for_data = wait_for_data
+        self._data = data
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._jitter = np.zeros(_RING)
@@ -85,8 +103,12 @@ class FixedRateLoop:
 
     def _run(self) -> None:
         due = time.monotonic()
+        if self._data is not None and self._data.wait_for_new(due, self._period):
+            due = time.monotonic()  # in step from the first cycle on
         while not self._stop.is_set():
-            in_step = self._await(due)
+            self._await(due)
+            if self._stop.is_set():  # it cut the wait short
+                return
             begun = time.monotonic()
             try:
                 self._function()
@@ -97,20 +119,33 @@ class FixedRateLoop:
             self._jitter[slot], self._duration[slot] = abs(begun - due), time.monotonic() - begun
             self._cycles += 1
             self._late += begun - due > LATE_SHARE * self._period
-            due = (begun if in_step else due) + self._period
-            behind = time.monotonic() - due
-            if behind >= self._period:
-                missed = int(behind / self._period) + 1
-                self._late += missed
-                due += missed * self._period
+            due += self._period + self._pull(due)
+            # After a late cycle the next due time can be almost at once; the safety filter slews once a cycle.
+            earliest, now = begun + SHORTEST_GAP_SHARE * self._period, time.monotonic()
+            if now - due >= self._period:
+                earliest = max(earliest, now)
+            missed = max(0, math.ceil((earliest - due) / self._period))
+            self._late += missed
+            due += missed * self._period
 
-    def _await(self, due: float) -> bool:
-        """Sleep until the cycle should begin; True when new data began it."""
-        if self._wait_for_data is None:
-            self._stop.wait(max(0.0, due - time.monotonic()))
-            return False
-        self._stop.wait(max(0.0, due - EARLY_SHARE * self._period - time.monotonic()))
-        return self._wait_for_data(max(0.0, due + PATIENCE_SHARE * self._period - time.monotonic()))
+    def _await(self, due: float) -> None:
+        """Sleep until the cycle should begin: when it is due, or with a message near that time."""
+        interval = self._data.interval_s() if self._data is not None else 0.0
+        window = min(WINDOW_SHARE * self._period, 0.5 * interval)
+        self._stop.wait(max(0.0, due - window - time.monotonic()))
+        if self._data is not None and window > 0.0:
+            self._data.wait_for_new(due - window, max(0.0, due + window - time.monotonic()))
+
+    def _pull(self, due: float) -> float:
+        """Shift of the schedule towards the arrival nearest to ``due``; 0 when messages have stopped."""
+        if self._data is None:
+            return 0.0
+        arrival, interval = self._data.arrival_s(), self._data.interval_s()
+        if interval <= 0.0 or abs(arrival - due) > self._period + 2.0 * interval:
+            return 0.0
+        error = (arrival - due + 0.5 * interval) % interval - 0.5 * interval
+        limit = PULL_SHARE * self._period
+        return min(max(PULL_GAIN * error, -limit), limit)
 
     def figures(self) -> LoopFigures:
         """Percentiles over the last calls, counts over all."""

@@ -92,9 +92,7 @@ class PolicyNode(LifecycleNode):
         self._runner.reset()
         self._safety.activate()
         self._answered = 0
-        self._loop = FixedRateLoop(
-            self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter.wait_for_new
-        )
+        self._loop = FixedRateLoop(self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter)
         self._loop.start()
         return super().on_activate(state)
 
