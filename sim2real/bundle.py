@@ -19,6 +19,8 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +97,11 @@ def write_bundle(
             previous = path.with_name(f".{path.name}.previous")
             shutil.rmtree(previous, ignore_errors=True)
             path.rename(previous)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except BaseException:
+                previous.rename(path)
+                raise
             shutil.rmtree(previous)
         else:
             temporary.rename(path)
@@ -117,7 +123,7 @@ class PolicyBundle:
     def __init__(self, path: Path, files: dict[str, bytes], spec: PolicySpec, robot: RobotSpec) -> None:
         self.path, self.spec, self.robot = path, spec, robot
         self._files = files
-        self.provenance: dict[str, Any] = json.loads(files["provenance.json"])
+        self.provenance = _parse_provenance(files["provenance.json"])
 
     @classmethod
     def load(cls, path: Path | str) -> PolicyBundle:
@@ -149,19 +155,48 @@ class PolicyBundle:
         """The golden trace: arrays by name, first axis time.
 
         Raises:
-            BundleError: It is not a plain array archive or misses an array.
+            BundleError: It is not a plain array archive, misses an array, or one has another shape or type.
         """
         try:
-            with np.load(io.BytesIO(self._files["golden.npz"]), allow_pickle=False) as archive:
-                golden = {name: archive[name] for name in archive.files}
-        except (ValueError, OSError) as error:
+            with zipfile.ZipFile(io.BytesIO(self._files["golden.npz"])) as archive:
+                golden = {
+                    name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+                    for name in archive.namelist()
+                }
+        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise BundleError(f"golden.npz is not a plain array archive ({error}); export the run again") from error
-        wanted = ["observation", "action", "command", *(f"signals.{name}" for name in self.spec.signals())]
-        wanted += ["estimator_observation", "estimate_mean", "parameters"] if self.spec.parameters else []
+        wanted = self._golden_arrays()
         missing = [name for name in wanted if name not in golden]
         if missing:
             raise BundleError(f"golden.npz has no {', '.join(missing)}; export the run again")
+        steps = len(golden["action"]) if golden["action"].ndim else 0
+        if not steps:
+            raise BundleError("golden.npz holds no steps, so nothing can be verified; export the run again")
+        for name, (size, kind) in wanted.items():
+            array = golden[name]
+            if array.shape != (steps, size) or array.dtype != kind:
+                raise BundleError(
+                    f"golden.npz: '{name}' is {array.dtype} {list(array.shape)}, it must be {np.dtype(kind)} "
+                    f"{[steps, size]}; export the run again"
+                )
         return golden
+
+    def _golden_arrays(self) -> dict[str, tuple[int, type[np.floating[Any]]]]:
+        """Width and type of every array of the golden trace."""
+        spec, actions, parameters = self.spec, len(self.spec.action), len(self.spec.parameters)
+        arrays: dict[str, tuple[int, type[np.floating[Any]]]] = {
+            "observation": (spec.observation_size, np.float32),
+            "action": (actions, np.float32),
+            "command": (actions, np.float64),
+        }
+        arrays |= {f"signals.{name}": (signal.size, np.float64) for name, signal in spec.signals().items()}
+        if parameters:
+            arrays |= {
+                "estimator_observation": (spec.estimator_size, np.float32),
+                "estimate_mean": (parameters, np.float32),
+                "parameters": (parameters, np.float32),
+            }
+        return arrays
 
 
 def _read_files(path: Path) -> dict[str, bytes]:
@@ -192,7 +227,9 @@ def _read_files(path: Path) -> dict[str, bytes]:
     files = {}
     for name, digest in listed.items():
         file = path / name
-        if file.is_symlink() or not file.is_file():
+        if file.is_symlink():
+            raise BundleError(f"{name} in {path} is a symbolic link; a bundle holds plain files only, copy it as one")
+        if not file.is_file():
             raise BundleError(f"{name} is missing from {path}; copy the whole bundle again")
         data = file.read_bytes()
         if name.endswith(".onnx"):
@@ -221,6 +258,16 @@ def _parse(model: type[T], data: bytes, name: str) -> T:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(f"{name}: {where}: {first['msg']}; export the run again") from error
+
+
+def _parse_provenance(data: bytes) -> dict[str, Any]:
+    try:
+        provenance = json.loads(data)
+    except ValueError as error:
+        raise BundleError(f"provenance.json cannot be read ({error}); export the run again") from error
+    if not isinstance(provenance, dict):
+        raise BundleError("provenance.json is not a JSON object; export the run again")
+    return provenance
 
 
 def _check_commands(spec: PolicySpec, robot: RobotSpec) -> None:
@@ -339,17 +386,22 @@ def verify(bundle: PolicyBundle) -> VerifyReport:
         history = _encode(spec.estimator_observation, signals)
         labels = _labels(spec.estimator_observation)
         stages.append(_compare("encode history", history, golden["estimator_observation"], 0.0, labels))
-        (mean,) = onnx_session(bundle._files["estimator.onnx"]).run(
-            ["mean"], {"history": golden["estimator_observation"]}
-        )
+        mean = _run(bundle, "estimator.onnx", "mean", {"history": golden["estimator_observation"]})
         names = [term.name for term in spec.parameters]
         stages.append(_compare("estimator network", mean, golden["estimate_mean"], NETWORK_TOLERANCE, names))
         policy_inputs["parameters"] = golden["parameters"]
-    (action,) = onnx_session(bundle._files["policy.onnx"]).run(["action"], policy_inputs)
+    action = _run(bundle, "policy.onnx", "action", policy_inputs)
     names = [term.name for term in spec.action]
     stages.append(_compare("policy network", action, golden["action"], NETWORK_TOLERANCE, names))
     stages.append(_compare("decode", decode_action(spec.action, golden["action"]), golden["command"], 0.0, names))
     return VerifyReport(tuple(stages))
+
+
+def _run(bundle: PolicyBundle, name: str, output: str, inputs: Golden) -> NDArray[Any]:
+    try:
+        return onnx_session(bundle._files[name]).run([output], inputs)[0]
+    except Exception as error:
+        raise BundleError(f"{name} does not run on the golden trace ({error}); export the run again") from error
 
 
 def _encode(terms: tuple[ObservationTerm, ...], signals: list[dict[str, Any]]) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """Every wrong bundle is refused, each with its own message."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_missing_extra_and_linked_files(bundle_copy, tmp_path):
     refused(bundle_copy, r"policy.onnx is missing")
     (tmp_path / "elsewhere").write_bytes(data)
     (bundle_copy / "policy.onnx").symlink_to(tmp_path / "elsewhere")
-    refused(bundle_copy, r"policy.onnx is missing")
+    refused(bundle_copy, r"policy.onnx in .* is a symbolic link")
     refused(tmp_path, "not a policy bundle")
 
 
@@ -82,6 +83,55 @@ def test_object_arrays_in_the_golden_trace(bundle_copy):
     edit_golden(bundle_copy, lambda golden: golden.update(action=np.array([{"a": 1}], dtype=object)))
     with pytest.raises(BundleError, match="not a plain array archive"):
         PolicyBundle.load(bundle_copy).golden()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g.update({"signals.up": g["signals.up"][:3]}), r"'signals.up' is float64 \[3, 3\]"),
+        (lambda g: g.update(observation=g["observation"][:, :5]), r"'observation' is float32 \[30, 5\]"),
+        (lambda g: g.update(command=g["command"].astype(np.float32)), r"'command' is float32 .* must be float64"),
+        (lambda g: g.update({name: value[:0] for name, value in g.items()}), "holds no steps"),
+        (lambda g: g.update(action=np.array(0.0)), "holds no steps"),
+    ],
+)
+def test_misshapen_golden_traces(bundle_copy, change, message):
+    edit_golden(bundle_copy, change)
+    with pytest.raises(BundleError, match=message):
+        verify(PolicyBundle.load(bundle_copy))
+
+
+@pytest.mark.parametrize("keep", [0, 0.5, 0.99])
+def test_a_cut_off_golden_trace(bundle_copy, keep):
+    data = (bundle_copy / "golden.npz").read_bytes()
+    (bundle_copy / "golden.npz").write_bytes(data[: int(keep * len(data))])
+    rehash(bundle_copy)
+    with pytest.raises(BundleError, match="not a plain array archive"):
+        PolicyBundle.load(bundle_copy).golden()
+
+
+def test_a_damaged_golden_trace_raises_nothing_else(tiny_bundle):
+    """Callers catch BundleError; no other error may come from a broken archive."""
+    bundle = PolicyBundle.load(tiny_bundle)
+    whole = bundle._files["golden.npz"]
+    refusals = 0
+    # Every header is reached: the local ones at the start of each array, the directory at the end.
+    for offset in {*range(0, len(whole), 37), *range(120), *range(len(whole) - 1000, len(whole))}:
+        data = bytearray(whole)
+        data[offset] ^= 0xFF
+        bundle._files["golden.npz"] = bytes(data)
+        try:
+            bundle.golden()
+        except BundleError:
+            refusals += 1
+    assert refusals > 100
+
+
+@pytest.mark.parametrize(("text", "message"), [("{", "cannot be read"), ("[1]", "is not a JSON object")])
+def test_provenance_that_is_no_json_object(bundle_copy, text, message):
+    (bundle_copy / "provenance.json").write_text(text)
+    rehash(bundle_copy)
+    refused(bundle_copy, f"provenance.json {message}")
 
 
 def test_a_network_of_another_policy(bundle_copy, tiny_parts):
@@ -204,6 +254,18 @@ def test_overwriting_is_asked_for_and_atomic(bundle_copy, tiny_bundle, tiny_part
         with pytest.raises(OSError, match="disk full"):
             rewrite(bundle_copy, tiny_bundle, tiny_parts, replace=True)
     assert PolicyBundle.load(bundle_copy).provenance["commit"] == "test"
+    rename = Path.rename
+
+    def fail_into_place(source, target):
+        if target == bundle_copy and not source.name.endswith(".previous"):
+            raise OSError("disk gone")
+        return rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail_into_place)
+        with pytest.raises(OSError, match="disk gone"):
+            rewrite(bundle_copy, tiny_bundle, tiny_parts, replace=True)
+    assert PolicyBundle.load(bundle_copy).provenance["commit"] == "test", "the old bundle is back in its place"
     rewrite(bundle_copy, tiny_bundle, tiny_parts, replace=True)
     assert PolicyBundle.load(bundle_copy).provenance["commit"] == "second"
     assert [p.name for p in bundle_copy.parent.iterdir()] == [bundle_copy.name], "nothing temporary is left"

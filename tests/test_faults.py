@@ -64,6 +64,9 @@ def test_state_that_stops_freezes_or_is_poisoned(pd_bundle, fault):
         assert rig.status["state"] == "land", "only a new activation ends landing"
         if fault == "nan":
             assert int(rig.status["messages_refused"]) > 10
+        rig.spin_until(lambda: rig.truth[-1][1][2] < 0.03, 12)
+        touchdown = [v[2] for _, p, v, _ in rig.truth if 0.02 < p[2] < 0.25]
+        assert touchdown and min(touchdown) > -1.6, "it lands, and not like a stone"
         rig.assert_gentle()
         rig.assert_commands_in_limits()
 

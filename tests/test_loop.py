@@ -1,6 +1,7 @@
 """The fixed-rate loop keeps its rate, counts what is late, and starts with the data."""
 
 import itertools
+import math
 import threading
 import time
 
@@ -77,10 +78,16 @@ def test_an_exception_is_reported_and_ends_the_loop():
 def test_it_begins_with_the_data_and_without_data_all_the_same():
     news, arrived, begun = threading.Condition(), [], []
 
-    def wait(timeout):
-        with news:
-            count = len(arrived)
-            return news.wait_for(lambda: len(arrived) != count, timeout)
+    class Clock:
+        def wait_for_new(self, since_s, timeout_s):
+            with news:
+                return news.wait_for(lambda: bool(arrived) and arrived[-1] >= since_s, timeout_s)
+
+        def arrival_s(self):
+            return arrived[-1] if arrived else -math.inf
+
+        def interval_s(self):
+            return 0.01 if arrived else 0.0
 
     def produce():
         due = time.monotonic()
@@ -93,7 +100,7 @@ def test_it_begins_with_the_data_and_without_data_all_the_same():
 
     thread = threading.Thread(target=produce)
     thread.start()
-    figures, _ = run(1.2, lambda: begun.append(time.monotonic()), wait_for_data=wait)
+    figures, _ = run(1.2, lambda: begun.append(time.monotonic()), data=Clock())
     thread.join()
     with_data = [t for t in begun if arrived[3] < t < arrived[-1]]
     ages = sorted(min(t - a for a in arrived if a <= t) for t in with_data)

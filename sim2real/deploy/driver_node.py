@@ -18,7 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import Pose, PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -31,6 +31,7 @@ from robot_drivers import load_driver
 from robot_drivers.driver import DriverState, RobotDriver, SimulatedRobot
 from robot_drivers.limits import DriverError, Watchdog, WatchdogStage
 from sim2real.deploy.crazyflie_messages import from_legacy
+from sim2real.deploy.executor import make_executor
 
 NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 # A command that comes back changed by more than rounding was clamped.
@@ -218,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
         0 after a requested end, 1 if the driver could not be started.
     """
     rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

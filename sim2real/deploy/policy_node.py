@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from sim2real.bundle import PolicyBundle, verify
 from sim2real.deploy.adapters import Adapter, make_adapter
+from sim2real.deploy.executor import make_executor
 from sim2real.deploy.loop import FixedRateLoop
 from sim2real.deploy.safety import SafetyFilter, SafetyState
 from sim2real.errors import BundleError, Sim2RealError
@@ -142,8 +143,11 @@ class PolicyNode(LifecycleNode):
 
     def _report_change(self) -> None:
         state, reason = self._safety.state, self._safety.reason
-        log = self.get_logger().info if state is SafetyState.FLY else self.get_logger().warning
-        log(f"{state.value}{': ' + reason if reason else ''}")
+        text = f"{state.value}{': ' + reason if reason else ''}"
+        if state is SafetyState.FLY:  # two calls: rclpy wants one severity for each line of code
+            self.get_logger().info(text)
+        else:
+            self.get_logger().warning(text)
 
     def _on_loop_error(self, error: Exception) -> None:
         self.get_logger().error(f"the control loop failed and holds: {type(error).__name__}: {error}")
@@ -225,7 +229,7 @@ def main(argv: list[str] | None = None, default_bundle: str = "") -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     node: Any = PolicyNode(default_bundle)
-    executor = SingleThreadedExecutor()
+    executor = make_executor()
     executor.add_node(node)
     try:
         if node.get_parameter("autostart").value:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from string import Template
+from xml.sax.saxutils import escape
 
 from sim2real.bundle import PolicyBundle
 from sim2real.errors import BundleError, ConfigError
@@ -45,9 +46,10 @@ def export_ros_package(bundle: Path, directory: Path, name: str) -> Path:
         raise ConfigError(f"{target} exists and is not an exported policy; choose another --name or folder")
     values = {
         "name": name,
-        "robot": loaded.robot.name,
-        "task": loaded.spec.task,
-        "commit": str(loaded.provenance.get("commit", "unknown")),
+        # A bundle's own words, escaped for package.xml; no template puts them into code.
+        "robot": escape(loaded.robot.name),
+        "task": escape(loaded.spec.task),
+        "commit": escape(str(loaded.provenance.get("commit", "unknown"))),
     }
     directory.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=directory))

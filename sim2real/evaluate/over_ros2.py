@@ -24,11 +24,11 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
+from sim2real.deploy.executor import make_executor
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.in_process import summarise
 from sim2real.tasks.waypoint import Waypoint
@@ -132,9 +132,10 @@ class Fleet:
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = Node("score_keeper", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor = make_executor(self._context)
         self._executor.add_node(self.node)
         self.namespaces = [Namespace(self.node, airframe, list(bundles)) for airframe in airframes]
+        self._configured = ""
 
     def _start(self, module: str, airframe: str, parameters: Mapping[str, str], name: str = "") -> None:
         command = [sys.executable, "-m", module, "--ros-args", "-r", f"__ns:=/{airframe.lower()}"]
@@ -147,13 +148,10 @@ class Fleet:
         )
 
     def __enter__(self) -> Fleet:
-        """Wait until every node answers and every policy is configured."""
+        """Wait until every node answers."""
         try:
             clients = [client for space in self.namespaces for client in space.clients()]
             self._wait(lambda: all(client.service_is_ready() for client in clients), START_TIMEOUT_S, "start")
-            for space in self.namespaces:
-                for policy in space.change_state:
-                    self._transition([space], policy, Transition.TRANSITION_CONFIGURE)
         except BaseException:
             self.close()
             raise
@@ -206,6 +204,7 @@ class Fleet:
 
     def launch(self, policy: str, condition: str, seed: int) -> None:
         """Put every airframe at the start of ``seed`` under ``condition``, and let ``policy`` fly it from there."""
+        self._configure(policy)
         settings = SetParameters.Request(parameters=[_parameter("condition", condition), _parameter("seed", seed)])
         self._call([(space.driver_parameters, settings) for space in self.namespaces], "take a condition")
         self._call([(space.reset, Trigger.Request()) for space in self.namespaces], "reset")
@@ -214,6 +213,15 @@ class Fleet:
         self._wait(lambda: all(len(space.track) > 20 for space in self.namespaces), CALL_TIMEOUT_S, "report a state")
         self._call([(space.arm, SetBool.Request(data=True)) for space in self.namespaces], "arm")
         self._transition(self.namespaces, policy, Transition.TRANSITION_ACTIVATE)
+
+    def _configure(self, policy: str) -> None:
+        """Configure the policy that flies next and no other: each that listens costs processor time."""
+        if self._configured == policy:
+            return
+        if self._configured:
+            self._transition(self.namespaces, self._configured, Transition.TRANSITION_CLEANUP)
+        self._transition(self.namespaces, policy, Transition.TRANSITION_CONFIGURE)
+        self._configured = policy
 
     def recall(self, policy: str) -> None:
         """End the flight."""
