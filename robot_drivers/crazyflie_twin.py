@@ -22,8 +22,12 @@ LIMITS = {
     "pitch": Limit(-0.52, 0.52, 40.0),
     "yaw_rate": Limit(-3.0, 3.0, 120.0),
 }
-LAND_THRUST = 0.94  # of what holding takes: from 1.5 m it touches down after 2 s at little over 1 m/s
 HOLD_AVERAGE_S = 2.0  # memory of what holding takes: a low battery needs more thrust than a full one
+HOLD_SHARE = (0.75, 2.0)  # of the nominal: a strong battery; a full payload on a low one
+# Landing, as a flight controller does it: a sink speed is held, with a share of the holding thrust.
+LAND_SPEED = 0.5
+LAND_GAIN = 0.4  # share of thrust per m/s
+LAND_SHARE = (0.8, 1.25)
 _COMMAND_PERIOD_S = 0.02
 GOAL_M = (0.0, 0.0, 1.5)
 START_M = 1.0
@@ -155,17 +159,23 @@ class CrazyflieTwinDriver:
                 raise DriverError("the drone is not armed; call the arm service first")
             sent = self._limits.apply(command, self._clock())
             self._send(sent)
-            gain = _COMMAND_PERIOD_S / HOLD_AVERAGE_S
-            self._hold_command["thrust"] += gain * (sent["thrust"] - self._hold_command["thrust"])
+            hold, nominal = self._hold_command["thrust"], self._twin.nominal_hover_command
+            hold += _COMMAND_PERIOD_S / HOLD_AVERAGE_S * (sent["thrust"] - hold)
+            self._hold_command["thrust"] = min(max(hold, HOLD_SHARE[0] * nominal), HOLD_SHARE[1] * nominal)
             return sent
 
     def hold(self) -> None:
         """Level, with the thrust that flying has taken lately, where it is armed and flying."""
-        self._override(1.0)
+        with self._lock:
+            self._override(1.0)
 
     def land(self) -> None:
-        """Level and sinking slowly, where it is armed and flying."""
-        self._override(LAND_THRUST)
+        """Level and sinking slowly, where it is armed and flying. Call it again and again, as the watchdog does."""
+        with self._lock:
+            self._catch_up()
+            climb = self._twin.estimate()[2][0, 2]
+            low, high = LAND_SHARE
+            self._override(min(max(1.0 - LAND_GAIN * (LAND_SPEED + climb), low), high))
 
     def stop(self) -> None:
         """Cut the motors and disarm."""
@@ -175,10 +185,10 @@ class CrazyflieTwinDriver:
             self._armed = False
             self._limits.reset()
 
-    def _override(self, thrust: float) -> None:
-        with self._lock:
-            if self._armed and self._flying:
-                self._send({**self._hold_command, "thrust": thrust * self._hold_command["thrust"]})
+    def _override(self, share: float) -> None:
+        """Send ``share`` of the holding thrust; the caller holds the lock."""
+        if self._armed and self._flying:
+            self._send({**self._hold_command, "thrust": share * self._hold_command["thrust"]})
 
     def _need_connection(self) -> None:
         if self._thread is None:

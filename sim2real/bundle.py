@@ -227,8 +227,6 @@ def _read_files(path: Path) -> dict[str, bytes]:
     files = {}
     for name, digest in listed.items():
         file = path / name
-        if file.is_symlink():
-            raise BundleError(f"{name} in {path} is a symbolic link; a bundle holds plain files only, copy it as one")
         if not file.is_file():
             raise BundleError(f"{name} is missing from {path}; copy the whole bundle again")
         data = file.read_bytes()

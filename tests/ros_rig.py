@@ -171,6 +171,10 @@ class Rig:
                 return future.result().success
         raise AssertionError(f"the policy node did not answer to transition {transition}")
 
+    def activate(self, seconds=10):
+        """Activate, again until a first state has arrived."""
+        self.spin_until(lambda: self.change(3), seconds)
+
     def arm(self, value=True):
         future = self.arm_client.call_async(SetBool.Request(data=value))
         self.spin_until(future.done, 10)
@@ -181,7 +185,7 @@ class Rig:
         assert self.change(1)
         self.spin_until(lambda: len(self.truth) > 20, 10)
         assert self.arm()
-        assert self.change(3)
+        self.activate()
         self.spin(3.5)
         assert self.distance() < 0.3, "it must be near the goal before anything is broken"
         self.truth.clear()

@@ -280,9 +280,16 @@ def test_driver_holds_and_lands() -> None:
             clock.now += 0.02
             driver.hold()
         assert abs(driver.truth().lin_vel[2]) < 0.6
-        for _ in range(20):
+        driver.command({**HOVER, "thrust": 0.73})  # and what it holds with is too much
+        for _ in range(50):
+            clock.now += 0.02
+            driver.command({**HOVER, "thrust": 0.5})
+        speeds = []
+        while not driver.has_crashed and len(speeds) < 1000:
             clock.now += 0.02
             driver.land()
-        assert -1.5 < driver.truth().lin_vel[2] < 0.0
+            speeds.append(driver.truth().lin_vel[2])
+        assert driver.truth().pos[2] < 0.05, "it comes down whatever it thinks it weighs"
+        assert min(speeds) > -1.0
     finally:
         driver.disconnect()

@@ -38,7 +38,7 @@ def test_nothing_moves_before_activation_and_it_flies_after(pd_bundle):
         assert not rig.commands, "an inactive node must not send commands"
         still = np.ptp([p for _, p, _, _ in rig.truth], axis=0)
         assert still.max() == 0.0, "an armed drone without commands must not move"
-        assert rig.change(3)
+        rig.activate()
         rig.spin(5.0)
         assert rig.distance() < 0.2
         assert rig.status["state"] == "fly"
@@ -95,7 +95,7 @@ def test_policy_killed_and_restarted_in_flight(pd_bundle):
         rig.spin_until(lambda: rig.truth, 5)
         landed = rig.truth[-1][1][2] < 0.1
         if not landed:
-            assert rig.change(3)
+            rig.activate()
             rig.spin(4.0)
             assert rig.distance() < 0.3, "it flies on"
         rig.assert_gentle()

@@ -33,7 +33,7 @@ def test_one_robot_sees_the_bits_of_its_row_in_a_batch(make_runner):
 
 
 def test_environment_and_runner_make_the_same_observations(make_runner):
-    env = build_env(load_config("up_osi"), 0, robots=4, record_history=True, restart=False)
+    env = build_env(load_config("up_osi", ["sim.robots=4"]), 0, robots=4, record_history=True, restart=False)
     runner, frames = make_runner(4), []
     measure = env.sim.model.measure
     env.sim.model.measure = lambda *a: frames.append(measure(*a)) or dict(frames[-1])

@@ -1,13 +1,17 @@
 """The exported ROS 2 package: complete, small, and really built and run without training software."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
+from conftest import rehash
 
 from sim2real.deploy.ros_package import export_ros_package, runtime_modules
 from sim2real.errors import ConfigError
@@ -24,6 +28,10 @@ ROBOT_NEEDS = [
     "colcon-common-extensions",
     "setuptools==69.5.1",
 ]
+
+
+def _text(package, module_file):
+    return (package / "my_drone" / "_runtime" / module_file).read_text()
 
 
 def test_files_shim_and_runtime(tiny_bundle, tmp_path):
@@ -47,8 +55,24 @@ def test_files_shim_and_runtime(tiny_bundle, tmp_path):
     modules = runtime_modules()
     assert not [m for m in modules if m.split(".")[1:2] in (["sim"], ["tasks"], ["learn"], ["evaluate"])]
     assert len(modules) < 25
+    training = re.compile(r"^\s*(import|from)\s+(torch|pybullet|rsl_rl|tensordict|gymnasium)\b", re.MULTILINE)
+    assert not [m for m, source in modules.items() if training.search(source.read_text())]
+    carried = {str(f.relative_to(package / "my_drone" / "_runtime")) for f in package.rglob("_runtime/**/*.py")}
+    assert len(carried) == len(modules) and not [f for f in carried if training.search(_text(package, f))]
     export_ros_package(tiny_bundle, tmp_path, "my_drone")
     assert [p.name for p in tmp_path.iterdir()] == ["my_drone"]
+
+
+def test_a_bundle_cannot_write_into_the_package_files(bundle_copy, tmp_path):
+    """Its strings reach package.xml, as text; nothing of it reaches code."""
+    provenance = json.loads((bundle_copy / "provenance.json").read_text())
+    evil = "</description><x>&\"'\nimport os"
+    (bundle_copy / "provenance.json").write_text(json.dumps({**provenance, "commit": evil}))
+    rehash(bundle_copy)
+    package = export_ros_package(bundle_copy, tmp_path / "src", "my_drone")
+    assert ElementTree.parse(package / "package.xml").find("description").text.endswith(evil)
+    for code in (package / "setup.py", package / "my_drone" / "policy_node.py", *package.glob("launch/*.py")):
+        assert "import os" not in code.read_text()
 
 
 def test_bad_names_and_foreign_folders_are_refused(tiny_bundle, tmp_path):
@@ -84,16 +108,20 @@ def in_robot_env(script, **variables):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_colcon_builds_it_and_its_node_configures_without_torch(robot_env, tiny_bundle, tmp_path):
+@pytest.mark.parametrize("build", ["", "--symlink-install"])
+def test_colcon_builds_it_and_its_node_configures_without_torch(robot_env, tiny_bundle, tmp_path, build):
     rclpy = pytest.importorskip("rclpy", reason="no rclpy here")
+    from lifecycle_msgs.msg import Transition
     from lifecycle_msgs.srv import ChangeState
 
     export_ros_package(tiny_bundle, tmp_path / "src", "my_drone")
     for module in ("torch", "pybullet"):
-        absent = subprocess.run(**in_robot_env(f"python -c 'import {module}'"), capture_output=True, check=False)
-        assert absent.returncode != 0, f"{module} must not be needed on a robot"
+        absent = subprocess.run(
+            **in_robot_env(f"python -c 'import rclpy; import {module}'"), capture_output=True, text=True, check=False
+        )
+        assert f"No module named '{module}'" in absent.stderr, f"{module} must not be needed on a robot"
     built = subprocess.run(
-        **in_robot_env("colcon build --event-handlers console_direct+"),
+        **in_robot_env(f"colcon build {build} --event-handlers console_direct+"),
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -110,28 +138,33 @@ def test_colcon_builds_it_and_its_node_configures_without_torch(robot_env, tiny_
     executor.add_node(client_node)
     run = ". install/setup.bash && exec install/my_drone/lib/my_drone/policy_node --ros-args"
     try:
-        for name, extra, expected in (("good", "", True), ("bad", f"-p bundle:={broken}", False)):
-            log = (tmp_path / f"{name}.log").open("w")
-            process = subprocess.Popen(
-                **in_robot_env(f"{run} -r __node:={name} {extra}", ROS_DOMAIN_ID=str(domain)),
-                cwd=tmp_path,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+        for name, extra, expected in (
+            ("policy", "", True),  # the default name and the installed bundle
+            ("broken", f"-r __node:=broken -p bundle:={broken}", False),
+        ):
             client = client_node.create_client(ChangeState, f"/{name}/change_state")
-            deadline = time.monotonic() + 30.0
-            while not client.service_is_ready() and time.monotonic() < deadline and process.poll() is None:
-                executor.spin_once(timeout_sec=0.1)
-            request = ChangeState.Request()
-            request.transition.id = 1  # configure
-            future = client.call_async(request)
-            executor.spin_until_future_complete(future, timeout_sec=20.0)
-            process.terminate()
-            process.wait(timeout=10.0)
+            with (tmp_path / f"{name}.log").open("w") as log:
+                process = subprocess.Popen(
+                    **in_robot_env(f"{run} {extra}", ROS_DOMAIN_ID=str(domain)),
+                    cwd=tmp_path,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+                try:
+                    deadline = time.monotonic() + 30.0
+                    while not client.service_is_ready() and time.monotonic() < deadline and process.poll() is None:
+                        executor.spin_once(timeout_sec=0.1)
+                    future = client.call_async(ChangeState.Request(transition=Transition(id=1)))  # configure
+                    executor.spin_until_future_complete(future, timeout_sec=20.0)
+                    process.terminate()
+                    status = process.wait(timeout=10.0)
+                finally:
+                    process.kill()
             text = (tmp_path / f"{name}.log").read_text()
             assert future.done(), text
+            assert status == 0, text
             assert future.result().success is expected, text
-            assert ("bundle verified" in text) is expected
+            assert ("bundle verified" in text) is expected, text
             assert ("configure refused: policy.onnx is a pickle" in text) is not expected, text
     finally:
         executor.shutdown()

@@ -93,6 +93,29 @@ def test_a_heavy_drone_holds_with_the_thrust_it_needed(safety):
     assert sent[0] == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize("sent, held", [(0.0, 0.75), (0.73, 2.0)])
+def test_holding_thrust_stays_within_what_drones_weigh(safety, sent, held):
+    for _ in range(500):
+        safety.step(np.array([sent, 0.0, 0.0, 0.0]), 0.0, {})
+    for _ in range(20):
+        sent = safety.step(None, 0.0, {})
+    assert sent[0] == pytest.approx(held * HOLD[0])
+
+
+@pytest.mark.parametrize("excess, speed", [(0.92, 2.2), (1.0, 2.0), (1.05, 2.2), (1.08, 2.8)])
+def test_landing_without_data_comes_to_an_end(safety, excess, speed):
+    """Open loop from 1.5 m, by a drone that holds with a little more than its weight."""
+    for _ in range(500):
+        safety.step(np.array([0.4, 0.0, 0.0, 0.0]), 0.0, {})
+    thrust = np.array([safety.step(None, np.inf, {})[0] for _ in range(int(40 / DT))])
+    assert safety.state is SafetyState.LAND and thrust[-1] == 0.0
+    climb = np.cumsum(9.81 * (thrust / (0.4 / excess) - 1.0) * DT)
+    height = 1.5 + np.cumsum(climb * DT)
+    touchdown = int(np.argmax(height < 0.0))
+    assert 0 < touchdown * DT < 10.0 and -speed < climb[touchdown] < 0.0
+    assert height.max() < 3.0
+
+
 def test_anything_in_only_safe_commands_out(safety):
     rng = np.random.default_rng(0)
     poison = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0])

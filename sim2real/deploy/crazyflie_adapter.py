@@ -11,6 +11,7 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
@@ -68,14 +69,13 @@ class CrazyflieAdapter:
         self._node = node
         for name, default in (("goal", [0.0, 0.0, 1.0]), ("state_source", "pose_twist")):
             if not node.has_parameter(name):
-                node.declare_parameter(name, default)
-        goal = list(node.get_parameter("goal").value)
-        if len(goal) != 3 or not np.isfinite(goal).all():
-            raise SpecError(f"parameter 'goal' must be three finite numbers [x, y, z] in metres, got {goal}")
+                # Any type is taken and checked below: [0, 0, 1] without points is an array of integers to ROS 2.
+                node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
+        goal = _goal(node.get_parameter("goal").value)
         self._source = str(node.get_parameter("state_source").value)
         if self._source not in _SOURCES:
             raise SpecError(f"parameter 'state_source' is '{self._source}'; choose one of {', '.join(_SOURCES)}")
-        self._goal = np.array(goal)
+        self._goal = goal
         self._news = threading.Condition()
         self._pose, self._twist = _Channel(), _Channel()
         self._pos, self._quat = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])
@@ -177,6 +177,16 @@ class CrazyflieAdapter:
         message.linear.x, message.linear.y, message.linear.z = legacy.linear_x, legacy.linear_y, legacy.linear_z
         message.angular.z = legacy.angular_z
         self._publisher.publish(message)
+
+
+def _goal(value: Any) -> Array:
+    try:
+        goal = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        goal = np.empty(0)
+    if goal.shape != (3,) or not np.isfinite(goal).all():
+        raise SpecError(f"parameter 'goal' must be three finite numbers [x, y, z] in metres, got {value!r}")
+    return goal
 
 
 def _pose(pose: Any) -> tuple[Array, Array] | None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gc
 import math
-import resource
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
+from rclpy.timer import Timer
 
 from sim2real.bundle import PolicyBundle, verify
 from sim2real.deploy.adapters import Adapter, make_adapter
@@ -33,6 +34,7 @@ from sim2real.policy import PolicyRunner
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _LATENCIES = 16384
+_SETTLING_STEPS = 10
 
 
 class PolicyNode(LifecycleNode):
@@ -98,7 +100,7 @@ class PolicyNode(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop flying and send hold once; the driver's watchdog takes over from there."""
+        """Stop flying and send hold; the driver's watchdog takes over from there."""
         self._halt()
         return super().on_deactivate(state)
 
@@ -123,9 +125,17 @@ class PolicyNode(LifecycleNode):
             return
         self._loop.stop()
         self._loop = None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Send hold, in as many steps as the slew rates ask for."""
+        assert self._adapter is not None and self._bundle is not None
         self._safety.deactivate()
-        if self._adapter is not None:
-            self._adapter.send(self._safety.hold_command)
+        for _ in range(_SETTLING_STEPS):
+            self._adapter.send(self._safety.step(None, math.inf, {}))
+            if self._safety.is_holding:
+                return
+            time.sleep(self._bundle.spec.control_dt)
 
     def _control(self) -> None:
         assert self._adapter is not None
@@ -151,10 +161,8 @@ class PolicyNode(LifecycleNode):
 
     def _on_loop_error(self, error: Exception) -> None:
         self.get_logger().error(f"the control loop failed and holds: {type(error).__name__}: {error}")
-        self._safety.deactivate()
+        self._settle()
         self._safety.reason = f"control loop failed: {error}"
-        if self._adapter is not None:
-            self._adapter.send(self._safety.hold_command)
 
     def _publish_diagnostics(self) -> None:
         status = DiagnosticStatus(name=self.get_fully_qualified_name(), message="not configured")
@@ -202,18 +210,22 @@ class PolicyNode(LifecycleNode):
 
 
 def _rss_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
+    """Most memory this program has held, MB; getrusage would also count the program that started it."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1024.0 for line in lines if line.startswith("VmHWM:")), math.nan)
 
 
 def _autostart(node: PolicyNode, stop: threading.Event) -> None:
     if node.trigger_configure() is not SUCCESS:
         stop.set()
         return
-    node.create_timer(0.5, lambda: _activate_when_ready(node))
+    timer = node.create_timer(0.5, lambda: _activate_when_ready(node, timer))
 
 
-def _activate_when_ready(node: PolicyNode) -> None:
+def _activate_when_ready(node: PolicyNode, timer: Timer) -> None:
     if node._adapter is not None and node._loop is None and node._adapter.age_s() <= 0.5:
+        timer.cancel()  # once: who deactivates it later means it
         node.trigger_activate()
 
 

@@ -37,6 +37,10 @@ class SafetySettings:
         recover_ticks: Good control periods in a row before HOLD ends.
         slow_factor: Share of a command's distance from hold that is kept while the estimate is out of its envelope.
         hold_average_s: Memory of what holding really takes (a heavy drone needs more than the nominal thrust).
+        hold_share: What holding may take at least and at most, as a share of the nominal: a light airframe with
+            strong motors; a full payload on a low battery.
+        land_ramp_after_s, land_ramp_per_s: A robot that has not come down after this time in LAND held with more
+            than it needs: from then on the command sinks by this share a second, down to nothing.
     """
 
     stale_s: float = 0.1
@@ -44,6 +48,9 @@ class SafetySettings:
     recover_ticks: int = 5
     slow_factor: float = 0.3
     hold_average_s: float = 2.0
+    hold_share: tuple[float, float] = (0.75, 2.0)
+    land_ramp_after_s: float = 0.5
+    land_ramp_per_s: float = 0.05
 
 
 class SafetyFilter:
@@ -65,11 +72,11 @@ class SafetyFilter:
         self._high = np.array([c.high for c in robot.commands])
         self._slew = np.array([c.slew_per_s for c in robot.commands]) * control_dt
         self._nominal_hold = np.array([c.hold for c in robot.commands])
-        land = np.array([c.land for c in robot.commands])
-        # Only commands that land differently from holding (a drone's thrust) depend on the robot's load.
-        self._loaded = land != self._nominal_hold
-        self._land_ratio = np.where(self._loaded, land / np.where(self._loaded, self._nominal_hold, 1.0), 1.0)
-        self.state, self.reason = SafetyState.INACTIVE, "not activated"
+        self._land = np.array([c.land for c in robot.commands])
+        # Only commands that hold against a weight and land with less (a drone's thrust) depend on the robot's load.
+        self._loaded = (self._land != self._nominal_hold) & (self._nominal_hold != 0.0)
+        self._land_ratio = np.divide(self._land, self._nominal_hold, out=np.ones_like(self._land), where=self._loaded)
+        self.activate()
         self.deactivate()
 
     def activate(self) -> None:
@@ -77,19 +84,16 @@ class SafetyFilter:
         self.state, self.reason = SafetyState.FLY, ""
         self.sent: Array = self._nominal_hold.copy()
         self._hold = self._nominal_hold.copy()
-        self._good_ticks, self._starved_s = 0, 0.0
+        self._good_ticks, self._starved_s, self._landing_s = 0, 0.0, 0.0
 
     def deactivate(self) -> None:
-        """Let nothing through but hold."""
-        hold = getattr(self, "_hold", self._nominal_hold)
-        self.activate()
-        self._hold = hold
+        """Let nothing through but hold, with the thrust it took lately and within the slew rates."""
         self.state, self.reason = SafetyState.INACTIVE, "not activated"
 
     @property
-    def hold_command(self) -> Array:
-        """What keeps the robot still, as far as is known [A]; inside the limits."""
-        return np.clip(self._hold, self._low, self._high)
+    def is_holding(self) -> bool:
+        """Whether the last command was what keeps the robot still, as far as is known."""
+        return bool(np.array_equal(self.sent, np.clip(self._hold, self._low, self._high)))
 
     def step(self, proposed: Array | None, age_s: float, signals: Mapping[str, Array]) -> Array:
         """Decide what is sent in this control period.
@@ -112,14 +116,18 @@ class SafetyFilter:
                 kept = np.where(self._loaded, 1.0, self._settings.slow_factor)
                 wanted = self._hold + kept * (proposed - self._hold)
         elif self.state is SafetyState.LAND:
-            wanted = self._hold * self._land_ratio
+            self._landing_s += self._dt
+            ramp = self._settings.land_ramp_per_s * max(0.0, self._landing_s - self._settings.land_ramp_after_s)
+            wanted = np.where(self._loaded, self._hold * self._land_ratio * max(0.0, 1.0 - ramp), self._land)
         else:
             wanted = self._hold
         within = np.clip(wanted, self._low, self._high)
         self.sent = np.clip(np.clip(within, self.sent - self._slew, self.sent + self._slew), self._low, self._high)
         if self.state is SafetyState.FLY:
             gain = self._dt / self._settings.hold_average_s
-            self._hold = np.where(self._loaded, self._hold + gain * (self.sent - self._hold), self._hold)
+            least, most = (share * self._nominal_hold for share in self._settings.hold_share)
+            average = np.clip(self._hold + gain * (self.sent - self._hold), least, most)
+            self._hold = np.where(self._loaded, average, self._hold)
         return self.sent.copy()
 
     def _trouble(self, proposed: Array | None, age_s: float) -> str:
