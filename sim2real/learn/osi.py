@@ -133,7 +133,7 @@ class EstimatorTrainer:
     def __init__(self, estimator: Estimator, config: OSIConfig, seed: int) -> None:
         self._estimator, self._batch_size = estimator, config.batch_size
         self._batches = config.batches_per_round
-        self._optimizer = torch.optim.Adam(estimator.parameters(), lr=config.learning_rate)
+        self._optimizer = torch.optim.Adam(estimator.parameters(), lr=config.learning_rate, fused=True)
         self._scheduler = torch.optim.lr_scheduler.OneCycleLR(
             self._optimizer, config.learning_rate, total_steps=self._batches * config.rounds + 1
         )
