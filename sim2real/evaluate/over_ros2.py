@@ -202,6 +202,18 @@ class Fleet:
         request = ChangeState.Request(transition=Transition(id=transition))
         self._call([(space.change_state[policy], request) for space in spaces], f"make transition {transition}")
 
+    def _activate(self, policy: str) -> None:
+        """Activate; a node that was configured just now refuses until its first state has arrived."""
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE))
+        waiting = self.namespaces
+        deadline = time.monotonic() + CALL_TIMEOUT_S
+        while waiting:
+            futures = [(space, space.change_state[policy].call_async(request)) for space in waiting]
+            left = deadline - time.monotonic()
+            self._wait(lambda called=futures: all(f.done() for _, f in called), left, "activate")  # type: ignore[misc]
+            waiting = [space for space, future in futures if not future.result().success]
+            self.spin(0.1 if waiting else 0.0)
+
     def launch(self, policy: str, condition: str, seed: int) -> None:
         """Put every airframe at the start of ``seed`` under ``condition``, and let ``policy`` fly it from there."""
         self._configure(policy)
@@ -212,7 +224,7 @@ class Fleet:
             space.track.clear()
         self._wait(lambda: all(len(space.track) > 20 for space in self.namespaces), CALL_TIMEOUT_S, "report a state")
         self._call([(space.arm, SetBool.Request(data=True)) for space in self.namespaces], "arm")
-        self._transition(self.namespaces, policy, Transition.TRANSITION_ACTIVATE)
+        self._activate(policy)
 
     def _configure(self, policy: str) -> None:
         """Configure the policy that flies next and no other: each that listens costs processor time."""

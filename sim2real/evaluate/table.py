@@ -69,6 +69,12 @@ def worst_success(airframes: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> f
     return min(float(cell["success"]) for cells in airframes.values() for cell in cells.values())
 
 
+def share_of_gap(results: Results, policy: str, oracle: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:
+    """Share of the gap between the nominal policy and the oracle that ``policy`` closed."""
+    nominal = mean_success(results["nominal"])
+    return (mean_success(results[policy]) - nominal) / (mean_success(oracle) - nominal)
+
+
 def print_table(console: Console, results: Results, where: str) -> None:
     """Print the table: success, 95 % interval, median final error, crashes."""
     table = Table("policy", "airframe", *[c.replace("_", " ") for c in CONDITIONS], title=f"Target simulator, {where}")
