@@ -39,7 +39,7 @@ import numpy as np
 
 ROOT = Path(__file__).parent.parent
 WARM_UP_S = 0.5
-OURS = {"sim2real, 1 robot": 1, "sim2real, 64 robots": 64, "sim2real, 128 robots": 128}
+OURS = {"sim2real, 1 robot": 1, "sim2real, 64 robots": 64, "sim2real, 256 robots": 256}
 GYM_PYBULLET_DRONES = "gym-pybullet-drones HoverAviary"
 PYFLYT = "PyFlyt QuadX-Hover"
 INSTALL = {
