@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from robot_drivers.limits import DriverError
-from sim2real.errors import Sim2RealError
+from sim2real.errors import ConfigError, Sim2RealError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -197,6 +197,8 @@ def evaluate(
     from sim2real.evaluate.table import fly_in_process, fly_over_ros2, print_table
 
     named = {bundle.parent.name if bundle.name == "bundle" else bundle.name: bundle for bundle in bundles}
+    if len(named) < len(bundles):
+        raise ConfigError(f"two bundles would have the same name in the table, of {sorted(named)}; rename a folder")
     with progress_bars() as progress:
         report = stage_reporter(progress)
         results = (

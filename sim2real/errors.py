@@ -19,7 +19,3 @@ class BundleError(Sim2RealError):
 
 class SimulationError(Sim2RealError):
     """The simulator was asked for something it cannot do, or produced something impossible."""
-
-
-class DriverError(Sim2RealError):
-    """A robot driver could not do what was asked of it."""
