@@ -101,11 +101,14 @@ def _train_all(console: Console, run_dir: Path, names: Sequence[str], overrides:
     context = get_context("spawn")
     queue = context.Queue()
     processes = {}
+    threads = max(1, (os.cpu_count() or 1) // len(names))
     for name in names:
         if (run_dir / name / "bundle" / "manifest.json").is_file():
             console.print(f"{name}: trained already, in {run_dir / name}")
             continue
-        processes[name] = context.Process(target=_train_one, args=(name, run_dir / name, list(overrides), queue))
+        processes[name] = context.Process(
+            target=_train_one, args=(name, run_dir / name, list(overrides), queue, threads)
+        )
     with progress_bars() as progress:
         reporters = {name: stage_reporter(progress, f"{name} ") for name in processes}
         for process in processes.values():
@@ -128,8 +131,8 @@ def _train_all(console: Console, run_dir: Path, names: Sequence[str], overrides:
             )
 
 
-def _train_one(name: str, folder: Path, overrides: list[str], queue: Any) -> None:
-    torch.set_num_threads(1)
+def _train_one(name: str, folder: Path, overrides: list[str], queue: Any, threads: int) -> None:
+    torch.set_num_threads(threads)
     config = load_config(name, overrides)
     bundle = train(config, folder, lambda *event: queue.put((name, *event)))
     queue.close()

@@ -12,7 +12,7 @@ import onnx
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
-from lifecycle_msgs.srv import ChangeState
+from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from onnx import TensorProto, helper, numpy_helper
 from rclpy.executors import SingleThreadedExecutor
@@ -65,6 +65,43 @@ def make_pd_bundle(path):
     )
 
 
+# State that a transition leads to: configure, cleanup, activate, deactivate.
+LEADS_TO = {1: 2, 2: 1, 3: 3, 4: 2}
+
+
+def change_state(node, executor, name, transition, timeout_s=30.0):
+    """Ask the lifecycle node ``name`` for a transition; whether it succeeded.
+
+    A server that has just been found may not have found its client: it acts, and its answer is lost. So the
+    caller waits a moment first, and asks for the state where no answer comes.
+    """
+    change = node.create_client(ChangeState, f"{name}/change_state")
+    get = node.create_client(GetState, f"{name}/get_state")
+    deadline = time.monotonic() + timeout_s
+    try:
+        while not (change.service_is_ready() and get.service_is_ready()):
+            assert time.monotonic() < deadline, f"{name} does not come up"
+            executor.spin_once(timeout_sec=0.05)
+        settled = time.monotonic() + 0.5
+        while time.monotonic() < settled:
+            executor.spin_once(timeout_sec=0.05)
+        request = ChangeState.Request()
+        request.transition.id = transition
+        answer = change.call_async(request)
+        executor.spin_until_future_complete(answer, timeout_sec=8.0)
+        if answer.done():
+            return answer.result().success
+        while time.monotonic() < deadline:
+            state = get.call_async(GetState.Request())
+            executor.spin_until_future_complete(state, timeout_sec=3.0)
+            if state.done():
+                return state.result().current_state.id == LEADS_TO[transition]
+        raise AssertionError(f"{name} does not answer to transition {transition}")
+    finally:
+        node.destroy_client(change)
+        node.destroy_client(get)
+
+
 class Rig:
     """Both nodes, the relay and the recordings; use it as a context manager.
 
@@ -97,10 +134,9 @@ class Rig:
         create(Odometry, "ground_truth/odom", self._on_truth, 100)
         create(DiagnosticArray, "diagnostics", self._on_diagnostics, 10)
         self.arm_client = self.node.create_client(SetBool, "arm")
-        self.change_client = self.node.create_client(ChangeState, "policy/change_state")
         self.driver = self.start("driver_node", ["-p", f"seed:={self.seed}", *_remap("pose"), *_remap("twist")])
         self.policy = self.start_policy()
-        self.spin_until(lambda: self.arm_client.service_is_ready() and self.change_client.service_is_ready(), 30)
+        self.spin_until(self.arm_client.service_is_ready, 30)
         return self
 
     def __exit__(self, *error):
@@ -160,16 +196,7 @@ class Rig:
 
     def change(self, transition):
         """1 configure, 2 cleanup, 3 activate, 4 deactivate; whether it succeeded."""
-        request = ChangeState.Request()
-        request.transition.id = transition
-        for _ in range(5):  # a node that was killed stays known for a while and may be asked in vain
-            future = self.change_client.call_async(request)
-            deadline = time.monotonic() + 5
-            while not future.done() and time.monotonic() < deadline:
-                self.executor.spin_once(timeout_sec=0.01)
-            if future.done():
-                return future.result().success
-        raise AssertionError(f"the policy node did not answer to transition {transition}")
+        return change_state(self.node, self.executor, "policy", transition)
 
     def activate(self, seconds=10):
         """Activate, again until a first state has arrived."""

@@ -92,11 +92,9 @@ def test_policy_killed_and_restarted_in_flight(pd_bundle):
         rig.status.clear()
         rig.spin_until(lambda: rig.status, 20)
         assert rig.change(1)
-        rig.spin_until(lambda: rig.truth, 5)
-        landed = rig.truth[-1][1][2] < 0.1
-        if not landed:
-            rig.activate()
-            rig.spin(4.0)
-            assert rig.distance() < 0.3, "it flies on"
+        rig.activate()
+        rig.spin(4.0)
+        landed = rig.truth[-1][1][2] < 0.03  # it may have come down before the new node was up
+        assert landed or rig.distance() < 0.3, "it flies on"
         rig.assert_gentle()
         rig.assert_commands_in_limits()

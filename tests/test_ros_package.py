@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -111,8 +110,7 @@ def in_robot_env(script, **variables):
 @pytest.mark.parametrize("build", ["", "--symlink-install"])
 def test_colcon_builds_it_and_its_node_configures_without_torch(robot_env, tiny_bundle, tmp_path, build):
     rclpy = pytest.importorskip("rclpy", reason="no rclpy here")
-    from lifecycle_msgs.msg import Transition
-    from lifecycle_msgs.srv import ChangeState
+    from ros_rig import change_state
 
     export_ros_package(tiny_bundle, tmp_path / "src", "my_drone")
     for module in ("torch", "pybullet"):
@@ -142,7 +140,6 @@ def test_colcon_builds_it_and_its_node_configures_without_torch(robot_env, tiny_
             ("policy", "", True),  # the default name and the installed bundle
             ("broken", f"-r __node:=broken -p bundle:={broken}", False),
         ):
-            client = client_node.create_client(ChangeState, f"/{name}/change_state")
             with (tmp_path / f"{name}.log").open("w") as log:
                 process = subprocess.Popen(
                     **in_robot_env(f"{run} {extra}", ROS_DOMAIN_ID=str(domain)),
@@ -151,19 +148,14 @@ def test_colcon_builds_it_and_its_node_configures_without_torch(robot_env, tiny_
                     stderr=subprocess.STDOUT,
                 )
                 try:
-                    deadline = time.monotonic() + 30.0
-                    while not client.service_is_ready() and time.monotonic() < deadline and process.poll() is None:
-                        executor.spin_once(timeout_sec=0.1)
-                    future = client.call_async(ChangeState.Request(transition=Transition(id=1)))  # configure
-                    executor.spin_until_future_complete(future, timeout_sec=20.0)
+                    configured = change_state(client_node, executor, name, 1)
                     process.terminate()
                     status = process.wait(timeout=10.0)
                 finally:
                     process.kill()
             text = (tmp_path / f"{name}.log").read_text()
-            assert future.done(), text
             assert status == 0, text
-            assert future.result().success is expected, text
+            assert configured is expected, text
             assert ("bundle verified" in text) is expected, text
             assert ("configure refused: policy.onnx is a pickle" in text) is not expected, text
     finally:

@@ -33,6 +33,8 @@ from sim2real.errors import Sim2RealError
 from sim2real.evaluate.in_process import summarise
 from sim2real.tasks.waypoint import Waypoint
 
+# A server that has just been found may not have found its client yet, and its answer would be lost.
+DISCOVERY_S = 1.0
 START_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 10.0
 SAMPLE_HZ = 50.0
@@ -152,6 +154,7 @@ class Fleet:
         try:
             clients = [client for space in self.namespaces for client in space.clients()]
             self._wait(lambda: all(client.service_is_ready() for client in clients), START_TIMEOUT_S, "start")
+            self.spin(DISCOVERY_S)
         except BaseException:
             self.close()
             raise

@@ -1,0 +1,1 @@
+"""What a robot's own recordings say about its physics: logs, replay, offline identification."""

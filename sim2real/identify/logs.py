@@ -1,0 +1,272 @@
+"""Recordings of joint commands and positions: reading and checking them.
+
+Three kinds are read: ``.npz`` (``t``, ``q_cmd``, ``q``, and where known ``dq``, ``tau``, ``joint_names``), ``.csv``
+(one column a joint: ``time, des_dof_pos.elbow, dof_pos.elbow, …``) and rosbag2 folders or ``.mcap`` files
+(``sensor_msgs/JointState`` and a command topic). A log that cannot be trusted is refused, with file, column and row.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2real.errors import Sim2RealError
+
+Array = NDArray[np.float64]
+
+SHORTEST_S = 1.0
+LARGEST_RAD = 2.0 * np.pi + 0.5  # a joint that reports more than a turn most likely reports degrees
+GAP_PERIODS = 10.0
+GAP_S = 0.5
+
+_TIME = ("time", "t", "timestamp", "time_s")
+_COLUMNS = {
+    "command": ("des_dof_pos", "q_cmd", "command", "cmd", "target"),
+    "position": ("dof_pos", "q", "joint_pos", "position", "pos"),
+    "velocity": ("dof_vel", "dq", "joint_vel", "velocity", "vel"),
+    "effort": ("dof_torque", "tau", "joint_effort", "effort", "torque"),
+}
+
+
+class LogError(Sim2RealError):
+    """A recording cannot be read or trusted. The message names file, column and row."""
+
+
+@dataclass(frozen=True)
+class JointLog:
+    """One motion of an arm, as recorded.
+
+    Attributes:
+        name: The motion's name.
+        joint_names: Joints in the order of the columns below.
+        time: [T] s, from zero, strictly increasing.
+        command: [T, J] rad; sent at ``time`` and held until the next row.
+        position: [T, J] rad, measured at ``time``.
+        velocity, effort: [T, J] rad/s and N·m where recorded.
+    """
+
+    name: str
+    joint_names: tuple[str, ...]
+    time: Array
+    command: Array
+    position: Array
+    velocity: Array | None = None
+    effort: Array | None = None
+
+    @property
+    def period_s(self) -> float:
+        """Median time between rows."""
+        return float(np.median(np.diff(self.time)))
+
+
+def read_logs(paths: Iterable[Path], joints: Sequence[str], aliases: Mapping[str, str] = {}) -> list[JointLog]:
+    """Read recordings; a folder that is not a rosbag stands for every recording in it.
+
+    Args:
+        paths: Files and folders.
+        joints: The robot's joints, in its order.
+        aliases: Other names by which recordings call joints.
+
+    Raises:
+        LogError: A recording cannot be trusted, there is none, or two have the same name.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir() and not (path / "metadata.yaml").is_file():
+            found = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".csv", ".mcap") or _is_bag(p))
+            if not found:
+                raise LogError(f"{path} holds no recordings (.npz, .csv, .mcap or rosbag2 folders)")
+            files += found
+        else:
+            files.append(path)
+    logs = [read_log(file, joints, aliases) for file in files]
+    names = [log.name for log in logs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LogError(f"several recordings are called {', '.join(twice)}; rename the files, names tell motions apart")
+    return logs
+
+
+def read_log(path: Path, joints: Sequence[str], aliases: Mapping[str, str] = {}) -> JointLog:
+    """Read and check one recording.
+
+    Raises:
+        LogError: It is missing, of no known kind, lacks a joint, or :func:`check_log` refuses it.
+    """
+    if not path.exists():
+        raise LogError(f"{path} does not exist")
+    if path.suffix == ".npz":
+        log = _read_npz(path, tuple(joints), aliases)
+    elif path.suffix == ".csv":
+        log = _read_csv(path, tuple(joints), aliases)
+    elif path.suffix == ".mcap" or _is_bag(path):
+        from sim2real.identify.bags import read_bag  # noqa: PLC0415 (rosbags is needed for bags only)
+
+        log = read_bag(path, tuple(joints), aliases)
+    else:
+        raise LogError(f"{path}: recordings are .npz, .csv, .mcap or a rosbag2 folder")
+    check_log(log, path)
+    return log
+
+
+def check_log(log: JointLog, path: Path) -> None:
+    """Refuse a recording whose rows cannot be trusted.
+
+    Raises:
+        LogError: Values that are not finite, stamps that stand still, run backwards or leave a gap, angles that
+            look like degrees, or too short a motion. The message names file, column and row (from 0).
+    """
+    for label in ("command", "position", "velocity", "effort"):
+        values = getattr(log, label)
+        if values is None:
+            continue
+        if values.shape != (len(log.time), len(log.joint_names)):
+            raise LogError(
+                f"{path}: {label} is {list(values.shape)}, expected [{len(log.time)}, {len(log.joint_names)}] for "
+                f"{len(log.time)} stamps and the joints {', '.join(log.joint_names)}"
+            )
+        rows, columns = np.nonzero(~np.isfinite(values))
+        if len(rows):
+            raise LogError(
+                f"{path}: {label} of '{log.joint_names[columns[0]]}' is {values[rows[0], columns[0]]} in row {rows[0]} "
+                f"({len(rows)} such values); cut the motion there or record it again"
+            )
+        if label in ("command", "position"):
+            row, column = np.unravel_index(int(np.abs(values).argmax()), values.shape)
+            if abs(values[row, column]) > LARGEST_RAD:
+                raise LogError(
+                    f"{path}: {label} of '{log.joint_names[column]}' is {values[row, column]:.4g} in row {row}, more "
+                    "than a turn; angles are radians, convert degrees first"
+                )
+    _check_time(log.time, path)
+
+
+def _check_time(time: Array, path: Path) -> None:
+    bad = np.nonzero(~np.isfinite(time))[0]
+    if len(bad):
+        raise LogError(f"{path}: the stamp in row {bad[0]} is {time[bad[0]]}")
+    steps = np.diff(time)
+    for wrong, what in ((steps == 0, "repeats the stamp before it"), (steps < 0, "is earlier than the row before it")):
+        rows = np.nonzero(wrong)[0]
+        if len(rows):
+            raise LogError(
+                f"{path}: row {rows[0] + 1} ({time[rows[0] + 1]:.4f} s) {what}, as do {len(rows) - 1} more; "
+                "sort the rows and drop doubles, or record again"
+            )
+    if len(time) < 2 or time[-1] - time[0] < SHORTEST_S:
+        length = time[-1] - time[0] if len(time) else 0.0
+        raise LogError(f"{path}: the motion lasts {length:.2f} s; at least {SHORTEST_S:g} s are needed")
+    period = float(np.median(steps))
+    rows = np.nonzero(steps > max(GAP_PERIODS * period, GAP_S))[0]
+    if len(rows):
+        raise LogError(
+            f"{path}: nothing was recorded for {steps[rows[0]]:.2f} s after row {rows[0]} ({time[rows[0]]:.2f} s; the "
+            f"period is {period:.4f} s); split the recording there"
+        )
+
+
+def match_joints(found: Sequence[str], joints: Sequence[str], aliases: Mapping[str, str], path: Path) -> list[int]:
+    """Column of every joint of the robot among the names ``found``.
+
+    Raises:
+        LogError: A joint is missing or named twice.
+    """
+    known = [aliases.get(name, name) for name in found]
+    for joint in joints:
+        if known.count(joint) != 1:
+            what = "lacks" if joint not in known else "holds more than once"
+            raise LogError(
+                f"{path} {what} the joint '{joint}'; it has {', '.join(found)}, the robot {', '.join(joints)}"
+            )
+    return [known.index(joint) for joint in joints]
+
+
+def _read_npz(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            content = {name: data[name] for name in data.files}
+    except (OSError, ValueError) as error:
+        raise LogError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+    for name in ("t", "q_cmd", "q"):
+        if name not in content:
+            raise LogError(f"{path} has no array '{name}'; it has {', '.join(content) or 'none'}")
+    order = list(range(len(joints)))
+    columns = content["q_cmd"].shape[1] if content["q_cmd"].ndim == 2 else 0
+    if "joint_names" in content:
+        order = match_joints([str(name) for name in content["joint_names"]], joints, aliases, path)
+    elif columns != len(joints):
+        raise LogError(f"{path} holds {columns} joints without names, the robot has {len(joints)}: {', '.join(joints)}")
+
+    def values(name: str) -> Array | None:
+        if name not in content:
+            return None
+        array = np.asarray(content[name], dtype=np.float64)
+        if array.ndim != 2 or array.shape[1] <= max(order):
+            raise LogError(f"{path}: '{name}' is {list(array.shape)}, expected [{len(content['t'])}, {columns}]")
+        return array[:, order]
+
+    command, position = values("q_cmd"), values("q")
+    assert command is not None and position is not None
+    time = np.asarray(content["t"], dtype=np.float64).reshape(-1)
+    return JointLog(path.stem, joints, _from_zero(time), command, position, values("dq"), values("tau"))
+
+
+def _read_csv(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    if len(rows) < 2:
+        raise LogError(f"{path} holds no rows; a first line of column names and one row a sample are needed")
+    header = [name.strip() for name in rows[0]]
+    table = _numbers(rows[1:], header, path)
+    time = [i for i, name in enumerate(header) if name.lower() in _TIME]
+    if len(time) != 1:
+        raise LogError(f"{path} needs one column of stamps in seconds, called one of {', '.join(_TIME)}")
+    parts: dict[str, Any] = {}
+    for label, prefixes in _COLUMNS.items():
+        found = _columns(header, prefixes)
+        if found or label in ("command", "position"):
+            if not found:
+                raise LogError(f"{path} has no {label} columns; name them {prefixes[0]}.JOINT, one a joint")
+            names = list(found)
+            order = match_joints(names, joints, aliases, path)
+            parts[label] = table[:, [found[names[i]] for i in order]]
+    return JointLog(path.stem, joints, _from_zero(table[:, time[0]]), **parts)
+
+
+def _columns(header: Sequence[str], prefixes: Sequence[str]) -> dict[str, int]:
+    """Joint names and columns of the headings ``PREFIX.JOINT`` (or ``/``, ``_``, ``PREFIX[JOINT]``)."""
+    for prefix in prefixes:
+        found = {}
+        for index, name in enumerate(header):
+            if name.startswith(prefix) and len(name) > len(prefix) + 1 and name[len(prefix)] in "./_[":
+                found[name[len(prefix) + 1 :].rstrip("]")] = index
+        if found:
+            return found
+    return {}
+
+
+def _numbers(rows: Sequence[Sequence[str]], header: Sequence[str], path: Path) -> Array:
+    table = np.empty((len(rows), len(header)))
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise LogError(f"{path}: row {number} has {len(row)} values, the first line names {len(header)} columns")
+        for column, text in enumerate(row):
+            try:
+                table[number, column] = float(text)
+            except ValueError:
+                raise LogError(f"{path}: '{header[column]}' is '{text}' in row {number}, not a number") from None
+    return table
+
+
+def _from_zero(time: Array) -> Array:
+    return time - time[0] if len(time) else time
+
+
+def _is_bag(path: Path) -> bool:
+    return path.is_dir() and (path / "metadata.yaml").is_file()

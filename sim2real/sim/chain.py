@@ -1,0 +1,171 @@
+"""Kinematics and gravity of a serial chain from its URDF, for many poses at once."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2real.errors import ConfigError
+from sim2real.geometry import quat_to_matrix, rpy_to_quat
+
+Array = NDArray[np.float64]
+GRAVITY = np.array([0.0, 0.0, -9.81])
+
+
+@dataclass(frozen=True)
+class _Link:
+    mass: float
+    com: Array  # [3] m in the link's frame
+
+
+@dataclass(frozen=True)
+class _Joint:
+    name: str
+    moves: bool
+    origin: Array  # [3] m, child frame in the parent's
+    rotation: Array  # [3, 3]
+    axis: Array  # [3], unit, in the child's frame
+    parent: str
+    child: str
+    low: float
+    high: float
+
+
+class Chain:
+    """A tree of revolute and fixed joints with point-accurate masses.
+
+    Args:
+        urdf: The description; every link needs an inertial, every moving joint a limit.
+
+    Attributes:
+        joint_names: Moving joints, from the base outwards.
+        low, high: [J] rad.
+
+    Raises:
+        ConfigError: The file is missing, not a URDF, or lacks a mass, a limit or a link.
+    """
+
+    def __init__(self, urdf: Path) -> None:
+        try:
+            root = ET.parse(urdf).getroot()
+        except (OSError, ET.ParseError) as error:
+            raise ConfigError(f"{urdf} is not a readable URDF: {error}") from error
+        self._links = {link.attrib["name"]: _read_link(link, urdf) for link in root.iter("link")}
+        joints = [_read_joint(joint, urdf) for joint in root.findall("joint")]
+        children = {joint.child for joint in joints}
+        order = [name for name in self._links if name not in children]
+        if len(order) != 1:
+            raise ConfigError(f"{urdf} needs one root link, it has {', '.join(order) or 'none'}")
+        self.root = order[0]
+        self._joints: list[_Joint] = []
+        for name in order:  # grows while it runs: parents before children
+            for joint in joints:
+                if joint.parent == name:
+                    self._joints.append(joint)
+                    order.append(joint.child)
+        moving = [joint for joint in self._joints if joint.moves]
+        self.joint_names = tuple(joint.name for joint in moving)
+        self.low = np.array([joint.low for joint in moving])
+        self.high = np.array([joint.high for joint in moving])
+        self._above = {joint.name: _above(joint, self._joints) for joint in moving}
+
+    def frames(self, position: Array) -> dict[str, tuple[Array, Array]]:
+        """Origin [N, 3] m and rotation [N, 3, 3] of every link in the root's frame, at poses [N, J] rad."""
+        count = len(position)
+        frames = {self.root: (np.zeros((count, 3)), np.tile(np.eye(3), (count, 1, 1)))}
+        column = 0
+        for joint in self._joints:
+            origin, rotation = frames[joint.parent]
+            placed = rotation @ joint.rotation
+            if joint.moves:
+                placed = placed @ _turn(joint.axis, position[:, column])
+                column += 1
+            frames[joint.child] = (origin + rotation @ joint.origin, placed)
+        return frames
+
+    def gravity_torque(self, position: Array, added_mass: Mapping[str, Array | float] = {}) -> Array:
+        """Torque that every joint must give to hold still [N, J] N·m at poses [N, J] rad, z upwards.
+
+        Args:
+            position: Poses.
+            added_mass: kg on top of a link's own at its centre of mass, by link; a payload.
+        """
+        frames = self.frames(position)
+        weights: dict[str, tuple[Array, Array]] = {}
+        for name, link in self._links.items():
+            origin, rotation = frames[name]
+            mass = np.broadcast_to(np.asarray(link.mass + added_mass.get(name, 0.0), dtype=np.float64), len(position))
+            weights[name] = (origin + rotation @ link.com, mass[:, None] * GRAVITY)
+        torque = np.zeros((len(position), len(self.joint_names)))
+        for column, joint in enumerate(joint for joint in self._joints if joint.moves):
+            origin, rotation = frames[joint.child]
+            moment = np.zeros((len(position), 3))
+            for name in self._above[joint.name]:
+                com, force = weights[name]
+                moment += np.cross(com - origin, force)
+            torque[:, column] = -np.einsum("ni,ni->n", rotation @ joint.axis, moment)
+        return torque
+
+
+def _above(joint: _Joint, joints: list[_Joint]) -> list[str]:
+    """Links that ``joint`` carries."""
+    carried = [joint.child]
+    for name in carried:
+        carried += [other.child for other in joints if other.parent == name]
+    return carried
+
+
+def _turn(axis: Array, angle: Array) -> Array:
+    """Rotation matrices [N, 3, 3] about a unit axis (Rodrigues)."""
+    k = np.array([[0.0, -axis[2], axis[1]], [axis[2], 0.0, -axis[0]], [-axis[1], axis[0], 0.0]])
+    sine, cosine = np.sin(angle)[:, None, None], np.cos(angle)[:, None, None]
+    result: Array = np.eye(3) + sine * k + (1.0 - cosine) * (k @ k)
+    return result
+
+
+def _numbers(text: str | None) -> Array:
+    return np.array([float(value) for value in (text or "0 0 0").split()])
+
+
+def _origin(element: ET.Element | None) -> tuple[Array, Array]:
+    origin = element.find("origin") if element is not None else None
+    if origin is None:
+        return np.zeros(3), np.eye(3)
+    rotation = quat_to_matrix(rpy_to_quat(_numbers(origin.get("rpy"))[None]))[0]
+    return _numbers(origin.get("xyz")), rotation
+
+
+def _read_link(link: ET.Element, urdf: Path) -> _Link:
+    inertial = link.find("inertial")
+    mass = inertial.find("mass") if inertial is not None else None
+    if inertial is None or mass is None or float(mass.get("value", "0")) <= 0.0:
+        raise ConfigError(f"{urdf}: link '{link.get('name')}' has no positive mass; give it an <inertial>")
+    return _Link(float(mass.get("value", "0")), _origin(inertial)[0])
+
+
+def _read_joint(joint: ET.Element, urdf: Path) -> _Joint:
+    name, kind = joint.attrib["name"], joint.attrib["type"]
+    if kind not in ("revolute", "fixed"):
+        raise ConfigError(f"{urdf}: joint '{name}' is {kind}; revolute and fixed joints are known")
+    limit, axis, parent, child = (joint.find(part) for part in ("limit", "axis", "parent", "child"))
+    assert parent is not None and child is not None
+    if kind == "revolute" and (limit is None or not float(limit.get("lower", 0)) < float(limit.get("upper", 0))):
+        raise ConfigError(f"{urdf}: joint '{name}' has no limits; give it <limit lower=… upper=…>")
+    direction = _numbers(axis.get("xyz")) if axis is not None else np.array([1.0, 0.0, 0.0])
+    origin, rotation = _origin(joint)
+    return _Joint(
+        name,
+        kind == "revolute",
+        origin,
+        rotation,
+        direction / max(float(np.linalg.norm(direction)), 1e-12),
+        parent.attrib["link"],
+        child.attrib["link"],
+        float(limit.get("lower", 0)) if limit is not None else 0.0,
+        float(limit.get("upper", 0)) if limit is not None else 0.0,
+    )
