@@ -47,6 +47,7 @@ setup(
     ],
     extras_require={
         "train": [
+            "cma>=4.0",
             "gymnasium>=1.0",
             "jinja2>=3.1",
             "matplotlib>=3.8",
@@ -54,6 +55,7 @@ setup(
             "onnxscript>=0.5",
             "pillow>=10.0",
             "pybullet>=3.2.6",
+            "rosbags>=0.10",
             "rsl-rl-lib>=5.5.1,<6",
             "scipy>=1.11",
             "tensorboard>=2.16",
