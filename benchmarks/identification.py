@@ -24,8 +24,8 @@ from sim2real.config import validate_config
 from sim2real.evaluate.in_process import fly, wilson
 from sim2real.learn.build import build_env
 from sim2real.learn.simulated import fly_simulated
-from sim2real.learn.train import commit
 from sim2real.policy import PolicyRunner, onnx_policy
+from sim2real.provenance import commit
 
 SEED = 987_654
 

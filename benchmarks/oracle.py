@@ -28,8 +28,8 @@ from sim2real.evaluate.table import mean_success, share_of_gap
 from sim2real.geometry import quat_to_matrix, rotate
 from sim2real.learn.osi import UniversalPolicy
 from sim2real.learn.ppo import Trainer
-from sim2real.learn.train import commit
 from sim2real.observation import ObservationHistory, decode_action, encode_action
+from sim2real.provenance import commit
 from sim2real.robots.crazyflie.signals import flight_signals
 from sim2real.sim.robot import BodyState
 from sim2real.spec import ParameterTerm, PolicySpec

@@ -19,7 +19,7 @@ from pathlib import Path
 from diagnostic_msgs.msg import DiagnosticArray
 
 from sim2real.evaluate.over_ros2 import Fleet
-from sim2real.learn.train import commit
+from sim2real.provenance import commit
 
 NUMBERS = (
     "cycles",

@@ -209,6 +209,71 @@ def evaluate(
 
 
 @app.command()
+def replay(
+    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[
+        list[Path], typer.Argument(help="Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them.")
+    ],
+    params: Annotated[Path | None, typer.Option(help="Parameters that 'sim2real identify' wrote.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots here (.html).")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Drive the simulated arm with recorded commands and compare it with what the real arm did."""
+    from sim2real.evaluate.identification import replay_logs
+    from sim2real.identify.logs import read_logs
+    from sim2real.sim.arm import load_arm
+
+    arm = load_arm(robot)
+    recordings = read_logs(logs, arm.joints, arm.aliases)
+    with console.status(f"replaying {len(recordings)} motions"):
+        figures = replay_logs(arm, recordings, params, report)
+    _print_errors(figures, "replay in PyBullet, open loop")
+    save_json(json_file, figures)
+    if report:
+        console.print(f"Report: {report}")
+
+
+@app.command()
+def identify(
+    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[
+        list[Path], typer.Argument(help="Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(help="Parameters file to write; a page goes beside it.")] = Path("params.yaml"),
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation.")] = 5,
+    generations: Annotated[int, typer.Option(min=1, help="Of the search; more fits better, up to a point.")] = 120,
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Fit the arm's servos and friction to recordings; run it again to resume."""
+    from sim2real.evaluate.identification import identify_logs
+    from sim2real.identify.logs import read_logs
+    from sim2real.sim.arm import load_arm
+
+    arm = load_arm(robot)
+    recordings = read_logs(logs, arm.joints, arm.aliases)
+    with progress_bars() as progress:
+        figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
+    _print_errors(figures["held_out"], "motions that the fit had not seen")
+    save_json(json_file, figures)
+    console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _print_errors(figures: dict[str, Any], title: str) -> None:
+    table = Table("motion", "mean joint error [rad]", "measured = commanded", title=f"Root mean square, {title}")
+    motions = figures["per_motion"].items()
+    for name, row in sorted(motions, key=lambda item: -float(item[1]["mean_joint_rmse_rad"])):
+        own, other = row["mean_joint_rmse_rad"], row["measured_is_commanded_rad"]
+        table.add_row(name, f"{own:.4f}", f"{other:.4f}", style="red" if own > other else "")
+    table.add_section()
+    for joint, value in figures["per_joint"].items():
+        table.add_row(f"all motions, {joint}", f"{value:.4f}", "")
+    own, other = figures["mean_joint_rmse_rad"], figures["measured_is_commanded_rad"]
+    table.add_row("[bold]all motions, mean joint", f"[bold]{own:.4f}", f"[bold]{other:.4f}")
+    console.print(table)
+
+
+@app.command()
 def demo(
     run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
     ros2: Annotated[bool, typer.Option(help="Also fly over ROS 2.")] = True,

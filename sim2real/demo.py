@@ -26,7 +26,8 @@ from sim2real.evaluate.report import Report, animate, write_report
 from sim2real.evaluate.table import fly_in_process, fly_over_ros2, mean_success, print_table, share_of_gap
 from sim2real.learn.ppo import seed_of
 from sim2real.learn.simulated import fly_simulated
-from sim2real.learn.train import commit, train
+from sim2real.learn.train import train
+from sim2real.provenance import commit
 
 POLICIES = ("nominal", "randomized", "up_osi")
 FLOWN_OVER_ROS2 = ("nominal", "up_osi")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from sim2real.config import ExperimentConfig
+from sim2real.evaluate.figures import data_uri, figure_uri, plt
 from sim2real.learn.build import build_env
 from sim2real.learn.simulated import SimulatedFlights
 from sim2real.policy import PolicyRunner
@@ -67,18 +63,6 @@ def write_report(report: Report, path: Path) -> Path:
     return path
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    """Bytes as a ``data:`` address that a page carries inside itself."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _figure_uri(figure: Any) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight")
-    plt.close(figure)
-    return data_uri(buffer.getvalue(), "svg+xml")
-
-
 def plot_learning(learning: dict[str, list[dict[str, float]]]) -> str:
     """Success and reward over training samples, one line a policy."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
@@ -89,7 +73,7 @@ def plot_learning(learning: dict[str, list[dict[str, float]]]) -> str:
     axes[0].set(xlabel="control steps, millions", ylabel="success in training (exploring)", ylim=(0, 1))
     axes[1].set(xlabel="control steps, millions", ylabel="reward a step")
     axes[0].legend(frameon=False)
-    return _figure_uri(figure)
+    return figure_uri(figure)
 
 
 def plot_trajectories(trajectories: dict[str, NDArray[np.float64]]) -> str:
@@ -103,7 +87,7 @@ def plot_trajectories(trajectories: dict[str, NDArray[np.float64]]) -> str:
         axis.axvspan(4.0, 5.0, color="#000", alpha=0.06)
         axis.set(title=name, xlabel="time, s", ylim=(1e-3, 3.0))
     axes[0][0].set_ylabel("distance to goal, m")
-    return _figure_uri(figure)
+    return figure_uri(figure)
 
 
 def plot_estimates(flights: SimulatedFlights, names: Sequence[str] = ()) -> str:
@@ -124,7 +108,7 @@ def plot_estimates(flights: SimulatedFlights, names: Sequence[str] = ()) -> str:
         axis.set_title(f"{term.name} [{term.unit}]", fontsize=8)
         axis.tick_params(labelsize=7)
         axis.set_ylim(term.low - 0.05 * (term.high - term.low), term.high + 0.05 * (term.high - term.low))
-    return _figure_uri(figure)
+    return figure_uri(figure)
 
 
 def animate(config: ExperimentConfig, runner: PolicyRunner, seed: int, every: int = 5) -> str:

@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import json
 import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
 from sim2real.learn.ppo import Trainer, seed_of
 from sim2real.learn.simulated import fly_simulated
 from sim2real.policy import PolicyRunner
+from sim2real.provenance import commit
 from sim2real.robots import load_robot
 from sim2real.spec import PolicySpec
 
@@ -195,21 +195,6 @@ def provenance(config: ExperimentConfig, metrics: dict[str, Any]) -> dict[str, A
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
         "metrics": metrics,
     }
-
-
-def commit() -> str:
-    """The source's git commit with ``+`` for uncommitted changes, or ``unknown`` outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 def write_text(path: Path, text: str) -> None:

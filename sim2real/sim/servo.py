@@ -67,6 +67,15 @@ class Servo:
         self.velocity = velocity.copy()
         self._motor = position.copy()
 
+    def place(self, rows: NDArray[np.int64], position: Array, velocity: Array) -> None:
+        """Start ``rows`` anew, in the middle of their play."""
+        self.position[rows], self._motor[rows], self.velocity[rows] = position, position, velocity
+
+    def observe(self, rows: NDArray[np.int64] | slice, position: Array, velocity: Array) -> None:
+        """Take over where the joints of ``rows`` really are, behind the gearbox; contact may have stopped them."""
+        self._motor[rows], self.velocity[rows] = position, velocity
+        self.position[rows] = position + _clip(self.position[rows] - position, self._play[rows])
+
     def step(self, reference: Array, gravity: Array) -> None:
         """Advance by ``dt``.
 
@@ -75,12 +84,18 @@ class Servo:
             gravity: Torque that gravity asks of the joint at this pose, N·m.
         """
         error = reference + self._offset - self.position
-        error -= np.clip(error, -self._dead_band, self._dead_band)
+        error -= _clip(error, self._dead_band)
         load = self._gravity_scale * gravity
-        torque = self._stall * np.clip(self._gain * error, -1.0, 1.0) - load
+        torque = self._stall * _clip(self._gain * error, 1.0) - load
         free = self._keep * self.velocity + self._drive * torque
         dry = np.where(np.abs(self.velocity) < STICTION_SPEED, self._sticking, self._coulomb)
         dry = self._drive * (dry + self._load_friction * np.abs(load))
-        self.velocity = free - np.clip(free, -dry, dry)
+        self.velocity = free - _clip(free, dry)
         self._motor += self._dt * self.velocity
-        self.position = np.clip(self.position, self._motor - self._play, self._motor + self._play)
+        self.position = self._motor + _clip(self.position - self._motor, self._play)
+
+
+def _clip(values: Array, limit: Array | float) -> Array:
+    """Values within ±limit; several times faster than numpy's own clip on small arrays."""
+    result: Array = np.minimum(np.maximum(values, -limit), limit)
+    return result

@@ -20,7 +20,7 @@ CELL_M = 16.0
 
 
 class World:
-    """A physics client with ``count`` free-floating robots of the same kind.
+    """A physics client with ``count`` robots of the same kind, free-floating or bolted down.
 
     Robots do not collide with each other. Each has a cell of its own, ``CELL_M`` wide, because Bullet's
     broad phase compares all bodies that overlap; positions are given and returned relative to the cell.
@@ -44,6 +44,8 @@ class World:
         self.count = count
         self.sim_dt = sim_dt
         self.bodies: list[int] = []
+        self.joint_names: tuple[str, ...] = ()
+        self._joints: list[int] = []
         side = int(np.ceil(np.sqrt(count)))
         index = np.arange(count)
         self._cell = CELL_M * np.stack((index % side, index // side, np.zeros(count)), axis=1)
@@ -53,8 +55,12 @@ class World:
             deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=self._client
         )
 
-    def load_robots(self, urdf: Path) -> None:
+    def load_robots(self, urdf: Path, fixed_base: bool = False) -> None:
         """Load every robot from one URDF, without damping (drag is a named parameter) and without mutual contact.
+
+        Args:
+            urdf: The robot's description, with inertias.
+            fixed_base: Bolt every base to the origin of its cell.
 
         Raises:
             SimulationError: The file is missing or Bullet refuses it.
@@ -62,14 +68,50 @@ class World:
         if not urdf.is_file():
             raise SimulationError(f"no URDF at {urdf}")
         flags = pybullet.URDF_USE_INERTIA_FROM_FILE
-        for _ in range(self.count):
+        for cell in self._cell.tolist():
+            place = cell if fixed_base else _ORIGIN
             try:
-                body = pybullet.loadURDF(str(urdf), flags=flags, physicsClientId=self._client)
+                body = pybullet.loadURDF(
+                    str(urdf), place, useFixedBase=fixed_base, flags=flags, physicsClientId=self._client
+                )
             except pybullet.error as error:
                 raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
             pybullet.setCollisionFilterGroupMask(body, -1, 0, 0, physicsClientId=self._client)
             pybullet.changeDynamics(body, -1, linearDamping=0.0, angularDamping=0.0, physicsClientId=self._client)
             self.bodies.append(body)
+        self._find_joints(urdf)
+
+    def _find_joints(self, urdf: Path) -> None:
+        body, client = self.bodies[0], self._client
+        infos = [pybullet.getJointInfo(body, i, client) for i in range(pybullet.getNumJoints(body, client))]
+        self._joints = [info[0] for info in infos if info[2] == pybullet.JOINT_REVOLUTE]
+        self.joint_names = tuple(infos[i][1].decode() for i in self._joints)
+        for link in range(len(infos)):
+            mass, _, inertia, *_ = pybullet.getDynamicsInfo(body, link, client)
+            if not (mass > 0 and min(inertia) > 0):
+                what = f"link '{infos[link][12].decode()}' has mass {mass} and inertia {inertia}"
+                raise SimulationError(f"{urdf}: {what}; both must be positive, give it an <inertial>")
+
+    def read_joints(self) -> tuple[Array, Array]:
+        """Positions [N, J] rad and velocities [N, J] rad/s of all moving joints, in the order of ``joint_names``."""
+        client, joints = self._client, self._joints
+        states = [pybullet.getJointStates(body, joints, client) for body in self.bodies]
+        values = np.array([[state[:2] for state in body] for body in states])
+        return values[..., 0], values[..., 1]
+
+    def write_joints(self, rows: Rows, pos: Array, vel: Array) -> None:
+        """Place the joints of the robots ``rows``; arrays are [len(rows), J]."""
+        for row, positions, velocities in zip(rows.tolist(), pos.tolist(), vel.tolist(), strict=True):
+            for joint, p, v in zip(self._joints, positions, velocities, strict=True):
+                pybullet.resetJointState(self.bodies[row], joint, p, v, self._client)
+
+    def drive_joints(self, velocity: Array, torque: Array) -> None:
+        """Turn every joint at ``velocity`` [N, J] rad/s with at most ``torque`` [J] N·m, until told otherwise."""
+        client, joints, kind, forces = self._client, self._joints, pybullet.VELOCITY_CONTROL, torque.tolist()
+        for body, target in zip(self.bodies, velocity.tolist(), strict=True):
+            pybullet.setJointMotorControlArray(
+                body, joints, kind, targetVelocities=target, forces=forces, physicsClientId=client
+            )
 
     def add_visual_box(self, half_extents: Sequence[float], position: Sequence[float], rgba: Sequence[float]) -> int:
         """A coloured box without mass or collision, for pictures."""

@@ -1,0 +1,156 @@
+"""``sim2real identify`` and ``sim2real replay``: recordings in; parameters, figures and a page out."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from sim2real.evaluate.identification_report import confused, write_identification_report
+from sim2real.identify.fit import JointFit, identify, parameters_file
+from sim2real.identify.logs import JointLog
+from sim2real.identify.replay import replay, summary
+from sim2real.provenance import commit
+from sim2real.sim.arm import Arm, read_parameters
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+
+
+def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report: Path | None) -> dict[str, Any]:
+    """Replay recordings in PyBullet and give the figures.
+
+    Args:
+        arm: The robot.
+        logs: Recordings.
+        params: Parameters file; the robot's own values by default.
+        report: Where a page with plots goes, if anywhere.
+    """
+    motions = replay(arm, logs, read_parameters(params, arm) if params else arm.nominal())
+    figures = summary(arm, motions)
+    if report:
+        source = str(params or f"{arm.name}'s own parameters")
+        lead = f"{len(logs)} motions driven through PyBullet, open loop from their first state, with {source}."
+        write_identification_report(report, arm, motions, f"{arm.name}: replay", lead, _facts())
+    return figures
+
+
+def identify_logs(
+    arm: Arm,
+    logs: Sequence[JointLog],
+    out: Path,
+    folds: int,
+    generations: int,
+    seed: int,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Fit the arm's parameters to recordings; write ``out`` and a page beside it.
+
+    Finished searches are kept beside ``out`` until all are done, so an interrupted call goes on where it was.
+
+    Returns:
+        Figures: ``held_out`` (cross-validation), ``replay`` (all motions in PyBullet), duration of the recordings.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _kept(out, _fingerprint(arm, logs, folds, generations, seed)) as (finished, keep):
+
+        def step(done: int, total: int, figures: dict[str, float]) -> None:
+            keep()
+            on_progress("identification", done, total, figures)
+
+        fits = identify(arm, logs, folds=folds, generations=generations, seed=seed, on_progress=step, finished=finished)
+    held_out = held_out_figures(arm, logs, fits)
+    facts = _facts() | {
+        "motions": ", ".join(log.name for log in logs),
+        "recorded": f"{sum(log.time[-1] for log in logs):.0f} s",
+        "search": f"CMA-ES, {generations} generations, {folds} folds of whole motions, seed {seed}",
+    }
+    content = parameters_file(
+        arm,
+        fits,
+        {
+            "made": facts,
+            "held_out_rmse_rad": held_out["per_joint"] | {"mean": held_out["mean_joint_rmse_rad"]},
+            "cannot_tell_apart": [line for fit in fits for line in confused(fit)],
+        },
+    )
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
+    temporary.replace(out)
+    motions = replay(arm, logs, read_parameters(out, arm))
+    lead = (
+        f"Fitted to {len(logs)} motions, joint by joint; on motions that a fit had not seen the mean joint error is "
+        f"{1e3 * held_out['mean_joint_rmse_rad']:.1f} mrad."
+    )
+    page = out.with_suffix(".html")
+    write_identification_report(page, arm, motions, f"{arm.name}: identification", lead, facts, content, fits)
+    _partial(out).unlink(missing_ok=True)
+    return {"held_out": held_out, "replay": summary(arm, motions), "parameters": str(out), "report": str(page)}
+
+
+def held_out_figures(arm: Arm, logs: Sequence[JointLog], fits: Sequence[JointFit]) -> dict[str, Any]:
+    """Errors of motions by fits that had not seen them, rad."""
+    seconds = np.array([log.time[-1] for log in logs])
+    squared = np.array([[fit.held_out[log.name] for fit in fits] for log in logs])
+    lag = np.array([((log.command - log.position) ** 2).mean(axis=0) for log in logs])
+    per_joint = np.sqrt(np.average(squared, axis=0, weights=seconds))
+    return {
+        "mean_joint_rmse_rad": float(per_joint.mean()),
+        "measured_is_commanded_rad": float(np.sqrt(np.average(lag, axis=0, weights=seconds)).mean()),
+        "per_joint": dict(zip(arm.joints, per_joint.tolist(), strict=True)),
+        "per_motion": {
+            log.name: {
+                "mean_joint_rmse_rad": float(np.sqrt(own).mean()),
+                "measured_is_commanded_rad": float(np.sqrt(other).mean()),
+            }
+            for log, own, other in zip(logs, squared, lag, strict=True)
+        },
+    }
+
+
+def _facts() -> dict[str, str]:
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _fingerprint(arm: Arm, logs: Sequence[JointLog], *settings: int) -> str:
+    """Changes with anything that the searches depend on."""
+    digest = hashlib.sha256(repr((arm.name, arm.servo, settings)).encode())
+    digest.update(arm.urdf.read_bytes())
+    for log in logs:
+        for array in (log.time, log.command, log.position):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _partial(out: Path) -> Path:
+    return out.with_name(f".{out.name}.partial.json")
+
+
+@contextmanager
+def _kept(out: Path, fingerprint: str) -> Iterator[tuple[dict[str, dict[str, float]], Callable[[], None]]]:
+    """Finished searches of an earlier call with the same input, and a function that writes them down."""
+    file = _partial(out)
+    finished: dict[str, dict[str, float]] = {}
+    if file.is_file():
+        content = json.loads(file.read_text())
+        if content.get("fingerprint") == fingerprint:
+            finished = content["finished"]
+
+    def keep() -> None:
+        temporary = file.with_name(file.name + ".tmp")
+        temporary.write_text(json.dumps({"fingerprint": fingerprint, "finished": finished}))
+        temporary.replace(file)
+
+    yield finished, keep
