@@ -221,9 +221,10 @@ def replay(
     """Drive the simulated arm with recorded commands and compare it with what the real arm did."""
     from sim2real.evaluate.identification import replay_logs
     from sim2real.identify.logs import read_logs
-    from sim2real.sim.arm import load_arm
+    from sim2real.robots import robot_folder
+    from sim2real.sim.arm import Arm
 
-    arm = load_arm(robot)
+    arm = Arm(robot_folder(robot))
     recordings = read_logs(logs, arm.joints, arm.aliases)
     with console.status(f"replaying {len(recordings)} motions"):
         figures = replay_logs(arm, recordings, params, report)
@@ -248,9 +249,10 @@ def identify(
     """Fit the arm's servos and friction to recordings; run it again to resume."""
     from sim2real.evaluate.identification import identify_logs
     from sim2real.identify.logs import read_logs
-    from sim2real.sim.arm import load_arm
+    from sim2real.robots import robot_folder
+    from sim2real.sim.arm import Arm
 
-    arm = load_arm(robot)
+    arm = Arm(robot_folder(robot))
     recordings = read_logs(logs, arm.joints, arm.aliases)
     with progress_bars() as progress:
         figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from sim2real.errors import ConfigError
@@ -25,3 +26,16 @@ def load_robot(name: str) -> RobotModel:
         raise ConfigError(f"unknown robot '{name}'; known: {', '.join(sorted(ROBOTS))}")
     module, _, attribute = ROBOTS[name].partition(":")
     return cast("RobotModel", getattr(import_module(module), attribute)())
+
+
+def robot_folder(name: str) -> Path:
+    """Folder of a robot shipped with this package by name, or any folder with a ``robot.yaml`` by path.
+
+    Raises:
+        ConfigError: There is no such robot.
+    """
+    shipped = Path(__file__).parent / name
+    folder = shipped if (shipped / "robot.yaml").is_file() else Path(name)
+    if not (folder / "robot.yaml").is_file():
+        raise ConfigError(f"no robot '{name}': neither one of this package's nor a folder with a robot.yaml")
+    return folder

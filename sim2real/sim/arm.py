@@ -11,7 +11,6 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-import sim2real.robots
 from sim2real.errors import ConfigError
 from sim2real.sim.chain import Chain
 from sim2real.sim.servo import SERVO_QUANTITIES
@@ -95,19 +94,6 @@ class Arm:
     def nominal(self) -> dict[str, Array]:
         """Identified values where the folder has them, else those of ``robot.yaml``: quantity → [J]."""
         return {name: values.copy() for name, values in self._nominal.items()}
-
-
-def load_arm(name: str) -> Arm:
-    """An arm shipped with this package by name, or any folder by path.
-
-    Raises:
-        ConfigError: There is no such arm.
-    """
-    shipped = Path(sim2real.robots.__file__).parent / name
-    folder = shipped if (shipped / "robot.yaml").is_file() else Path(name)
-    if not (folder / "robot.yaml").is_file():
-        raise ConfigError(f"no arm '{name}': neither one of this package's robots nor a folder with a robot.yaml")
-    return Arm(folder)
 
 
 def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
