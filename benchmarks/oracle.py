@@ -63,7 +63,7 @@ class TwinEnv:
         self.sim = SimpleNamespace(rng=np.random.default_rng(seed), close=lambda: None)
         self.episode_steps = 250
         self.steps = np.zeros(self.count, dtype=np.int64)
-        self.goal = self.task.goals(self.count)
+        self.goal = np.tile(self.task.goal_m, (self.count, 1))
         self.success = np.zeros(self.count, dtype=np.bool_)
         self._held = np.zeros(self.count, dtype=np.int64)
         self._action = np.zeros((self.count, 4))

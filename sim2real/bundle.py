@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from sim2real.errors import BundleError, SpecError
-from sim2real.observation import ObservationHistory, decode_action, encode_action
+from sim2real.observation import ObservationHistory, decode_action
 from sim2real.policy import PolicyRunner, onnx_session
 from sim2real.spec import ObservationTerm, PolicySpec, RobotSpec
 
@@ -187,6 +187,7 @@ class PolicyBundle:
         arrays: dict[str, tuple[int, type[np.floating[Any]]]] = {
             "observation": (spec.observation_size, np.float32),
             "action": (actions, np.float32),
+            "previous_command": (actions, np.float64),
             "command": (actions, np.float64),
         }
         arrays |= {f"signals.{name}": (signal.size, np.float64) for name, signal in spec.signals().items()}
@@ -278,9 +279,10 @@ def _check_commands(spec: PolicySpec, robot: RobotSpec) -> None:
     for term, limit in zip(spec.action, robot.commands, strict=True):
         if term.unit != limit.unit:
             raise BundleError(f"action '{term.name}' is in {term.unit}, the robot's command in {limit.unit}")
-        if term.low < limit.low or term.high > limit.high:
+        low, high = term.reach
+        if low < limit.low or high > limit.high:
             raise BundleError(
-                f"action '{term.name}' reaches {term.low} .. {term.high} {term.unit}, the robot allows "
+                f"action '{term.name}' reaches {low} .. {high} {term.unit}, the robot allows "
                 f"{limit.low} .. {limit.high}"
             )
 
@@ -311,13 +313,10 @@ def record_golden(runner: PolicyRunner, frames: Iterable[Mapping[str, NDArray[np
         stages.setdefault(name, []).append(value[0].copy())
 
     for frame in frames:
-        keep(
-            "signals.last_action", encode_action(runner.spec.action, runner.command) if stages else 0.0 * runner.command
-        )
         runner.step(frame)
         for name in runner.spec.signals():
-            if name != "last_action":
-                keep(f"signals.{name}", frame[name])
+            keep(f"signals.{name}", runner.frame[name])
+        keep("previous_command", runner.previous_command)
         keep("observation", runner.observation)
         if runner.spec.parameters:
             keep("estimator_observation", runner.estimator_observation)
@@ -389,9 +388,10 @@ def verify(bundle: PolicyBundle) -> VerifyReport:
         stages.append(_compare("estimator network", mean, golden["estimate_mean"], NETWORK_TOLERANCE, names))
         policy_inputs["parameters"] = golden["parameters"]
     action = _run(bundle, "policy.onnx", "action", policy_inputs)
-    names = [term.name for term in spec.action]
-    stages.append(_compare("policy network", action, golden["action"], NETWORK_TOLERANCE, names))
-    stages.append(_compare("decode", decode_action(spec.action, golden["action"]), golden["command"], 0.0, names))
+    labels = [term.name for term in spec.action]
+    stages.append(_compare("policy network", action, golden["action"], NETWORK_TOLERANCE, labels))
+    command = decode_action(spec.action, golden["action"], golden["previous_command"])
+    stages.append(_compare("decode", command, golden["command"], 0.0, labels))
     return VerifyReport(tuple(stages))
 
 

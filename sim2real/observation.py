@@ -87,22 +87,73 @@ class ObservationHistory:
         return np.concatenate([frames.reshape(len(frames), -1) for frames in self._frames], axis=1)
 
 
-def decode_action(terms: tuple[ActionTerm, ...], action: Float32) -> NDArray[np.float64]:
+def decode_action(
+    terms: tuple[ActionTerm, ...], action: Float32, previous: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Network output [N, A] to a command [N, A] in the terms' units.
 
     The output is clipped to -1 .. 1 first. Non-finite output stays NaN: the safety filter holds on it.
+
+    Args:
+        terms: The policy's action terms.
+        action: Network output.
+        previous: The last command [N, A]; needed where a term is an increment.
     """
     low = np.array([term.low for term in terms])
     high = np.array([term.high for term in terms])
     result: NDArray[np.float64] = low + 0.5 * (np.clip(action.astype(np.float64), -1.0, 1.0) + 1.0) * (high - low)
+    relative = [i for i, term in enumerate(terms) if term.limits]
+    if relative:
+        if previous is None:
+            raise SpecError("this policy commands increments; decoding needs the last command")
+        least, most = np.array([terms[i].limits for i in relative]).T
+        result[:, relative] = np.clip(previous[:, relative] + result[:, relative], least, most)
     return result
 
 
-def encode_action(terms: tuple[ActionTerm, ...], command: NDArray[np.float64]) -> NDArray[np.float64]:
+def encode_action(
+    terms: tuple[ActionTerm, ...], command: NDArray[np.float64], previous: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Command [N, A] back to -1 .. 1: what was really sent, as the policy's ``last_action`` signal."""
     low = np.array([term.low for term in terms])
     high = np.array([term.high for term in terms])
+    relative = [i for i, term in enumerate(terms) if term.limits]
+    if relative:
+        if previous is None:
+            raise SpecError("this policy commands increments; encoding needs the last command")
+        command = command.copy()
+        command[:, relative] -= previous[:, relative]
     return np.clip(2.0 * (command - low) / (high - low) - 1.0, -1.0, 1.0)
+
+
+def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:
+    """The command [N, A] that would keep the robot where ``signals`` say it is; the middle where none would."""
+    count = len(next(iter(signals.values())))
+    middle = np.array([0.5 * (term.low + term.high) for term in spec.action])
+    result = np.tile(middle, (count, 1))
+    components = {term.name: term.components for term in (*spec.observation, *spec.estimator_observation)}
+    for column, term in enumerate(spec.action):
+        if term.measured and term.limits:
+            value = signals[term.measured][:, components[term.measured].index(term.name)]
+            result[:, column] = np.clip(value, *term.limits)
+    return result
+
+
+def own_signals(
+    spec: PolicySpec, signals: Signals, last_action: NDArray[np.float64], last_command: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """``signals`` with what the policy knows without measuring (``sim2real.spec.OWN_SIGNALS``).
+
+    Args:
+        spec: The policy's contract.
+        signals: Measured, [N, d] by name.
+        last_action: [N, A], -1 .. 1.
+        last_command: [N, A] in the action terms' units.
+    """
+    frame = {**signals, "last_action": last_action}
+    if any(term.measured for term in spec.action):
+        frame["command_lead"] = last_command - measured_command(spec, signals)
+    return frame
 
 
 class EstimateFilter:

@@ -8,7 +8,15 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sim2real.observation import EstimateFilter, ObservationHistory, Signals, decode_action, encode_action
+from sim2real.observation import (
+    EstimateFilter,
+    ObservationHistory,
+    Signals,
+    decode_action,
+    encode_action,
+    measured_command,
+    own_signals,
+)
 from sim2real.spec import PolicySpec, denormalise_parameters
 
 Float32 = NDArray[np.float32]
@@ -63,6 +71,8 @@ class PolicyRunner:
         observation, estimator_observation: What the networks read in the last step.
         newest_mean: The estimator's own newest output [N, P], before filtering.
         action, command: Network output [N, A] and command [N, A] of the last step.
+        previous_command: The command [N, A] before that, as sent.
+        frame: The signals of the last step, the policy's own included.
     """
 
     def __init__(self, spec: PolicySpec, policy: Policy, estimator: Estimator | None = None, count: int = 1) -> None:
@@ -79,7 +89,9 @@ class PolicyRunner:
         self.estimator_observation = np.zeros((count, spec.estimator_size), dtype=np.float32)
         self.newest_mean = np.zeros((count, len(spec.parameters)), dtype=np.float32)
         self.action = np.zeros((count, len(spec.action)), dtype=np.float32)
-        self.command: Array = decode_action(spec.action, self.action)
+        self.frame: dict[str, Array] = {}
+        self.previous_command = self._last_command = np.zeros((count, len(spec.action)))
+        self.command: Array = decode_action(spec.action, self.action, self._last_command)
 
     @classmethod
     def from_onnx(cls, spec: PolicySpec, policy: bytes, estimator: bytes | None, count: int = 1) -> PolicyRunner:
@@ -109,13 +121,15 @@ class PolicyRunner:
         """Act on one frame.
 
         Args:
-            signals: Measured signals [N, d] by name, without ``last_action``.
+            signals: Measured signals [N, d] by name, without the policy's own.
 
         Returns:
             Command [N, A] in the action terms' units.
         """
-        frame = {**signals, "last_action": self._last_action}
         fresh = np.nonzero(self._fresh)[0]
+        if len(fresh):
+            self._last_command[fresh] = measured_command(self.spec, signals)[fresh]
+        frame = self.frame = own_signals(self.spec, signals, self._last_action, self._last_command)
         for history in (self._history, self._estimator_history):
             if history is None:
                 continue
@@ -129,13 +143,15 @@ class PolicyRunner:
             self.newest_mean, std = self._estimator(self.estimator_observation)
             self._filter.update(self.newest_mean, std)
         self.action = self._policy(self.observation, self._filter.mean)
-        self.command = decode_action(self.spec.action, self.action)
-        self._last_action = encode_action(self.spec.action, self.command)
+        self.previous_command = self._last_command
+        self.command = decode_action(self.spec.action, self.action, self.previous_command)
+        self.record_sent(self.command)
         return self.command
 
     def record_sent(self, command: Array) -> None:
         """Tell the runner what was really sent [N, A] after limits: it is the next ``last_action``."""
-        self._last_action = encode_action(self.spec.action, command)
+        self._last_action = encode_action(self.spec.action, command, self.previous_command)
+        self._last_command = command.copy()
 
     def estimate(self) -> dict[str, tuple[float, float]]:
         """Value and standard deviation of every parameter of the first robot, in physical units."""

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FORMAT_VERSION: Final = 1
+# What a policy knows without measuring: the network's last output, and how far the last command is from what is
+# measured (increments only).
+OWN_SIGNALS: Final = ("last_action", "command_lead")
 
 
 class Model(BaseModel):
@@ -51,18 +54,35 @@ class ObservationTerm(SignalSpec):
 
 
 class ActionTerm(Model):
-    """One component of the command: ``low .. high`` for a network output of -1 .. 1."""
+    """One component of the command: ``low .. high`` for a network output of -1 .. 1.
+
+    Attributes:
+        limits: Makes the value an increment: it is added to the last command, and the sum kept within these. The
+            first increment is added to what is measured, so a robot starts from where it is.
+        measured: The signal whose component of the same name the command is compared with; given with ``limits``.
+    """
 
     name: str
     unit: str
     low: float
     high: float
+    limits: tuple[float, float] | None = None
+    measured: str | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> ActionTerm:
         if not self.low < self.high:
             raise ValueError(f"action '{self.name}': low {self.low} is not below high {self.high}")
+        if (self.limits is None) != (self.measured is None):
+            raise ValueError(f"action '{self.name}': an increment needs both 'limits' and 'measured'")
+        if self.limits and not self.limits[0] < self.limits[1]:
+            raise ValueError(f"action '{self.name}': limits {self.limits} are not (low, high)")
         return self
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Lowest and highest command this term can give."""
+        return self.limits or (self.low, self.high)
 
 
 class ParameterTerm(Model):
@@ -110,6 +130,10 @@ class PolicySpec(Model):
                 raise ValueError(f"{label}: a term appears twice in {names}")
         if bool(self.estimator_observation) != bool(self.parameters):
             raise ValueError("estimator_observation and parameters are given together or not at all")
+        measured = {term.name: term for term in (*self.observation, *self.estimator_observation)}
+        for action in self.action:
+            if action.measured and action.name not in getattr(measured.get(action.measured), "components", ()):
+                raise ValueError(f"action '{action.name}' starts from '{action.measured}', which no term observes")
         return self
 
     @property
@@ -133,6 +157,10 @@ class PolicySpec(Model):
             term.name: SignalSpec(name=term.name, components=term.components, unit=term.unit, frame=term.frame)
             for term in (*self.observation, *self.estimator_observation)
         }
+
+    def measured_signals(self) -> dict[str, SignalSpec]:
+        """Those of :meth:`signals` that the robot must provide."""
+        return {name: signal for name, signal in self.signals().items() if name not in OWN_SIGNALS}
 
     def nominal_parameters(self) -> NDArray[np.float32]:
         """Normalised nominal parameters, shape [P]."""

@@ -17,7 +17,18 @@ import sim2real
 ROOT = Path(__file__).parent.parent
 OWN = ("sim2real", "robot_drivers", "calibration")
 
-CORE = {"__init__", "bundle", "config", "errors", "geometry", "observation", "policy", "provenance", "spec"}
+CORE = {
+    "__init__",
+    "bundle",
+    "config",
+    "errors",
+    "geometry",
+    "kinematics",
+    "observation",
+    "policy",
+    "provenance",
+    "spec",
+}
 APPLICATION = {"__main__", "cli", "demo", "doctor"}
 
 # Layer: the layers it may import besides itself. "application" is what stands on top and may import everything.

@@ -69,8 +69,7 @@ class PolicyNode(LifecycleNode):
             if not replayed.ok:
                 raise BundleError(f"the golden trace does not replay here: {replayed.message}")
             adapter = make_adapter(bundle.robot.name, self)
-            needed = {name: signal for name, signal in bundle.spec.signals().items() if name != "last_action"}
-            check_signals(needed, adapter.provides)
+            check_signals(bundle.spec.measured_signals(), adapter.provides)
         except Sim2RealError as error:
             self.get_logger().error(f"configure refused: {error}")
             return FAILURE

@@ -131,7 +131,7 @@ def fly(
     if sorted(names) != sorted(COMMAND_NAMES):
         raise SpecError(f"the drone target takes {list(COMMAND_NAMES)}, this policy commands {names}")
     order = [names.index(name) for name in COMMAND_NAMES]
-    goal, control_dt = task.goals(episodes), runner.spec.control_dt
+    goal, control_dt = np.tile(task.goal_m, (episodes, 1)), runner.spec.control_dt
     twin = DroneTwin(airframe, condition, episodes, seed)
     twin.reset(*_starts(task, episodes, seed))
     runner.reset()

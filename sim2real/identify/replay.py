@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sim2real.identify.logs import JointLog
 from sim2real.sim.arm import Arm
 from sim2real.sim.servo import Servo
-from sim2real.sim.world import World
+from sim2real.sim.world import NO_GRAVITY, World
 
 Array = NDArray[np.float64]
 
@@ -73,7 +73,8 @@ def replay(arm: Arm, logs: Sequence[JointLog], parameters: Mapping[str, Array]) 
         One replay a log, in their order.
     """
     lanes = _pack(logs, min(LANES, len(logs)))
-    world = World(len(lanes), SIM_DT)
+    # The servo model carries the arm's weight; a second one would make the motors in Bullet creep.
+    world = World(len(lanes), SIM_DT, gravity=NO_GRAVITY)
     try:
         world.load_robots(arm.urdf, fixed_base=True)
         return _run(world, arm, logs, lanes, parameters)

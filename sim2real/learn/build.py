@@ -9,7 +9,7 @@ from sim2real.errors import ConfigError
 from sim2real.robots import load_robot
 from sim2real.sim.physics import PhysicsParams
 from sim2real.sim.randomization import Randomization, RandomizationTerm
-from sim2real.sim.robot import RobotModel, RobotSim
+from sim2real.sim.robot import RobotModel
 from sim2real.spec import PolicySpec
 from sim2real.tasks import load_task
 from sim2real.tasks.env import Task, TaskEnv, identified_terms
@@ -31,22 +31,23 @@ def chosen_terms(config: ExperimentConfig, model: RobotModel) -> dict[str, Rando
     return {name: model.randomization[name] for name in config.randomize}
 
 
-def build_task(config: ExperimentConfig) -> Task:
+def build_task(config: ExperimentConfig, model: RobotModel) -> Task:
     """The configured task."""
     settings = {key: value for key, value in config.task.items() if key != "name"}
-    return load_task(config.task["name"], settings)
+    return load_task(config.task["name"], settings, model)
 
 
 def build_spec(config: ExperimentConfig) -> PolicySpec:
     """The observation and action contract of a configuration; the same for the same configuration."""
-    model, task = load_robot(config.robot), build_task(config)
+    model = load_robot(config.robot)
+    task = build_task(config, model)
     unknown = [name for name in config.identify if name not in model.identified]
     if unknown:
         raise ConfigError(f"robot '{model.name}' cannot identify {unknown}; it knows {', '.join(model.identified)}")
     params = PhysicsParams(model.parameters, 1)
     sample = Randomization(chosen_terms(config, model), params, np.random.default_rng(0)).sample(20_000)
     return PolicySpec(
-        robot=config.robot,
+        robot=model.name,
         task=config.task["name"],
         control_rate_hz=model.spec.control_rate_hz,
         observation=task.observation(),
@@ -71,7 +72,7 @@ def build_env(
     """
     model = load_robot(config.robot)
     terms = chosen_terms(config, model)
-    sim = RobotSim(model, robots or config.sim.robots, terms, config.sim.decimation, seed)
-    env = TaskEnv(sim, build_task(config), build_spec(config), record_history, restart)
+    sim = model.simulator(robots or config.sim.robots, terms, config.sim.decimation, seed)
+    env = TaskEnv(sim, build_task(config, model), build_spec(config), record_history, restart)
     env.reset()
     return env

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sim2real.config import PPOConfig
 from sim2real.learn.rollout import GROUPS, Buffers, EnvFactory, RolloutStats, Workers, read_groups
+from sim2real.learn.warm_start import warm_start
 
 Progress = Callable[[int, dict[str, float]], None]
 
@@ -88,7 +89,6 @@ class Trainer:
         probe = make_env(seed)
         groups = read_groups(probe)
         self._robots = probe.count
-        probe.sim.close()
         whole = TensorDict(
             {name: groups[name].repeat(workers, 1) for name in GROUPS}, batch_size=[workers * self._robots]
         )
@@ -97,6 +97,9 @@ class Trainer:
         self._mirror = make_ppo(groups, actions, config, told_parameters).actor.share_memory()
         self._buffers = [Buffers(config.steps, groups, actions) for _ in range(workers)]
         self._make_env, self._seed = make_env, seed
+        if probe.task.teacher is not None and not (run_dir / "checkpoint.pt").is_file():
+            warm_start(probe, self.actor, seed)
+        probe.sim.close()
 
     @property
     def actor(self) -> MLPModel:

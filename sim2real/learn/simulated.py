@@ -100,7 +100,7 @@ def fly_simulated(config: ExperimentConfig, runner: PolicyRunner, seed: int) -> 
         sim.step(runner.step(sim.model.measure(sim.estimate(), env.goal)))
         crashed |= env.task.failed(sim.state, env.goal)
         held = np.where(env.task.within(sim.state, env.goal) & ~crashed, held + 1, 0)
-        position.append(sim.state.pos - env.goal)
+        position.append(sim.model.position(sim.state) - env.goal)
         if config.identify:
             estimate.append(denormalise_parameters(spec.parameters, runner.parameters))
             estimate_std.append(runner.parameters_std * half_range)

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 ROBOTS = {
     "crazyflie": "sim2real.robots.crazyflie.model:Crazyflie",
 }
+ARM = "sim2real.sim.arm:Arm"  # an arm is a folder without code
 
 
 def load_robot(name: str) -> RobotModel:
-    """Make the robot model registered as ``name``.
+    """Make the robot model registered as ``name``, or the arm whose folder has this name or path.
 
     Raises:
         ConfigError: No such robot.
     """
-    if name not in ROBOTS:
-        raise ConfigError(f"unknown robot '{name}'; known: {', '.join(sorted(ROBOTS))}")
-    module, _, attribute = ROBOTS[name].partition(":")
-    return cast("RobotModel", getattr(import_module(module), attribute)())
+    folder = None if name in ROBOTS else robot_folder(name)
+    module, _, attribute = ROBOTS.get(name, ARM).partition(":")
+    model = getattr(import_module(module), attribute)
+    return cast("RobotModel", model(folder) if folder else model())
 
 
 def robot_folder(name: str) -> Path:
@@ -37,5 +38,6 @@ def robot_folder(name: str) -> Path:
     shipped = Path(__file__).parent / name
     folder = shipped if (shipped / "robot.yaml").is_file() else Path(name)
     if not (folder / "robot.yaml").is_file():
-        raise ConfigError(f"no robot '{name}': neither one of this package's nor a folder with a robot.yaml")
+        shipped_robots = ", ".join(sorted(file.parent.name for file in Path(__file__).parent.glob("*/robot.yaml")))
+        raise ConfigError(f"no robot '{name}'; there are {shipped_robots}, and any folder with a robot.yaml")
     return folder

@@ -1,8 +1,9 @@
-"""An arm as a folder describes it: URDF, ``robot.yaml`` with limits, names and servo quantities."""
+"""An arm as a folder describes it: URDF, ``robot.yaml`` with limits, names, servo quantities and randomization."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from sim2real.errors import ConfigError
-from sim2real.sim.chain import Chain
+from sim2real.kinematics import Chain, arm_signals, signal_specs
+from sim2real.sim.arm_sim import ArmSim, ArmState
+from sim2real.sim.physics import PhysicsParameter, PhysicsParams
+from sim2real.sim.randomization import RandomizationTerm
+from sim2real.sim.robot import IdentifiedQuantity
 from sim2real.sim.servo import SERVO_QUANTITIES
 from sim2real.spec import Model, RobotSpec
 
 Array = NDArray[np.float64]
+_STOPS = ("low_stop", "high_stop")
 
 
 class ServoQuantity(Model):
@@ -46,8 +52,13 @@ class ServoQuantity(Model):
 class _ArmFile(Model):
     spec: RobotSpec
     urdf: str
+    ee: str
+    encoder_step: float = Field(gt=0)
+    rest: dict[str, float] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
     servo: dict[str, ServoQuantity]
+    parameters: dict[str, PhysicsParameter]
+    randomization: dict[str, RandomizationTerm] = Field(default_factory=dict)
 
 
 class Arm:
@@ -55,19 +66,28 @@ class Arm:
 
     Args:
         folder: Holds ``robot.yaml`` and the URDF it names.
+        identified: Parameters that 'sim2real identify' wrote; the folder's own ``identified.yaml`` by default.
 
     Attributes:
         name, spec, aliases: From ``robot.yaml``.
         urdf: Its file.
         chain: Its kinematics and gravity.
+        ee: The end effector's link.
+        rest: Joint positions [J] rad of its rest pose.
+        encoder_step: rad.
         servo: Quantities by name.
         joints: Joint names in order.
+        parameters: Everything the physics can vary: ``JOINT.QUANTITY`` of every servo, ``LINK.mass_scale``, and those
+            named in ``robot.yaml``.
+        randomization: Terms; one of a servo quantity stands for every joint, drawn independently.
+        signals: What a policy may read.
+        identified: Every parameter, and the sum of all delays.
 
     Raises:
         ConfigError: A file is missing or wrong; the message says which and where.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, identified: Path | None = None) -> None:
         file = folder / "robot.yaml"
         try:
             data = _ArmFile.model_validate(yaml.safe_load(file.read_text()))
@@ -77,27 +97,136 @@ class Arm:
             raise ConfigError(f"{file} is not an arm's description: {error}") from error
         self.spec, self.aliases, self.servo = data.spec, data.aliases, data.servo
         self.name, self.joints = data.spec.name, data.spec.actuators
-        self.folder, self.urdf = folder, folder / data.urdf
+        self.folder, self.urdf, self.ee, self.encoder_step = folder, folder / data.urdf, data.ee, data.encoder_step
         self.chain = Chain(self.urdf)
+        self.rest = np.array([data.rest.get(joint, 0.0) for joint in self.joints])
+        self._check(file)
+        own = folder / "identified.yaml"
+        source = identified or (own if own.is_file() else None)
+        self._nominal = read_parameters(source, self) if source else self.described()
+        self.parameters = self._all_parameters(data.parameters)
+        self.randomization = self._all_terms(data.randomization, file)
+        self.signals = {signal.name: signal for signal in signal_specs(self.joints)}
+        self.identified = {
+            name: IdentifiedQuantity(parameter.unit, partial(_value, name))
+            for name, parameter in self.parameters.items()
+        }
+        self.identified["delay"] = IdentifiedQuantity("s", self._delay)
+        self.longest_delay_s = self.servo["dead_time"].high + self.parameters["action_delay"].high
+
+    position_signal = "goal_error"
+
+    def position(self, state: ArmState) -> Array:
+        """Of the end effector, base frame [N, 3] m."""
+        return state.ee_pos
+
+    def nominal_state(self, count: int) -> ArmState:
+        """At rest, in its rest pose."""
+        position = np.tile(self.rest, (count, 1))
+        return ArmState(position, np.zeros_like(position), self.chain.frames(position)[self.ee][0])
+
+    def _check(self, file: Path) -> None:
         if self.chain.joint_names != self.joints:
             raise ConfigError(f"{file} lists the joints {self.joints}, {self.urdf} has {self.chain.joint_names}")
-        wanted = {*SERVO_QUANTITIES, "low_stop", "high_stop"}
+        if self.ee not in self.chain.link_names:
+            raise ConfigError(
+                f"{file}: '{self.ee}' is no link of {self.urdf}; it has {', '.join(self.chain.link_names)}"
+            )
+        wanted = {*SERVO_QUANTITIES, *_STOPS}
         if set(self.servo) != wanted:
             raise ConfigError(f"{file}: servo needs exactly {sorted(wanted)}, it has {sorted(self.servo)}")
-        identified = folder / "identified.yaml"
-        self._nominal = read_parameters(identified, self) if identified.is_file() else self.described()
 
     def described(self) -> dict[str, Array]:
         """Values of ``robot.yaml``: quantity → [J]."""
         return {n: np.array([q.joints.get(j, q.nominal) for j in self.joints]) for n, q in self.servo.items()}
 
     def nominal(self) -> dict[str, Array]:
-        """Identified values where the folder has them, else those of ``robot.yaml``: quantity → [J]."""
+        """Identified values where there are any, else those of ``robot.yaml``: quantity → [J]."""
         return {name: values.copy() for name, values in self._nominal.items()}
 
+    def _all_parameters(self, others: Mapping[str, PhysicsParameter]) -> dict[str, PhysicsParameter]:
+        servos = {
+            f"{joint}.{name}": PhysicsParameter(
+                unit=quantity.unit, nominal=float(self._nominal[name][index]), low=quantity.low, high=quantity.high
+            )
+            for index, joint in enumerate(self.joints)
+            for name, quantity in self.servo.items()
+        }
+        masses = {
+            f"{link}.mass_scale": PhysicsParameter(unit="1", nominal=1.0, low=0.1, high=10.0)
+            for link in self.chain.link_names
+            if link not in (self.chain.root, self.ee)
+        }
+        return {**servos, **masses, **others}
 
-def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
-    """Servo quantities [J] from a parameters file; what it does not name keeps the description's value.
+    def _all_terms(self, terms: Mapping[str, RandomizationTerm], file: Path) -> dict[str, RandomizationTerm]:
+        result = {}
+        for name, term in terms.items():
+            quantity = term.parameter or name
+            matching = [p for p in self.parameters if p == quantity or p.rpartition(".")[2] == quantity]
+            if not matching:
+                raise ConfigError(f"{file}: randomization '{name}' changes '{quantity}', which this arm does not have")
+            for parameter in matching:
+                prefix = parameter.rpartition(".")[0]
+                result[f"{prefix}.{name}" if prefix else name] = term.model_copy(update={"parameter": parameter})
+        return result
+
+    def identified_terms(self, path: Path) -> dict[str, RandomizationTerm]:
+        """The randomization with the ranges of what ``path`` (a parameters file) has identified in place of its own.
+
+        Raises:
+            ConfigError: The file cannot be used; see :func:`read_parameters`.
+        """
+        entries = read_entries(path, self)
+        terms = dict(self.randomization)
+        for name, entry in entries.items():
+            if entry.get("identified") and entry["low"] < entry["high"]:
+                terms = {key: term for key, term in terms.items() if term.parameter != name or term.kind == "step"}
+                terms[name] = RandomizationTerm(
+                    parameter=name,
+                    operation="set",
+                    distribution="uniform",
+                    range=(float(entry["low"]), float(entry["high"])),
+                    reason=f"identified: {path.name}",
+                )
+        return terms
+
+    def servo_quantities(self, values: Array, table: PhysicsParams) -> dict[str, Array]:
+        """Servo quantities [n, J] by name of parameter rows [n, P]."""
+        return {
+            name: values[:, [table.column(f"{joint}.{name}") for joint in self.joints]].copy() for name in self.servo
+        }
+
+    def added_mass(self, values: Array, table: PhysicsParams) -> dict[str, Array]:
+        """Kg on top of every link's own [n], by link, of parameter rows [n, P]."""
+        added = {self.ee: values[:, table.column("payload")]}
+        for link, mass in self.chain.masses.items():
+            if f"{link}.mass_scale" in table.table:
+                added[link] = mass * (values[:, table.column(f"{link}.mass_scale")] - 1.0)
+        return added
+
+    def _delay(self, p: Mapping[str, Array]) -> Array:
+        dead_times = np.mean([p[f"{joint}.dead_time"] for joint in self.joints], axis=0)
+        result: Array = dead_times + p["action_delay"] + p["observation_delay"]
+        return result
+
+    def measure(self, state: ArmState, goal: Array) -> dict[str, Array]:
+        """Signals [N, d] relative to ``goal`` [N, 3] m in the base frame: :func:`sim2real.kinematics.arm_signals`."""
+        return arm_signals(self.chain, self.ee, state.joint_pos, state.joint_vel, goal)
+
+    def simulator(
+        self, count: int, terms: Mapping[str, RandomizationTerm], decimation: int = 2, seed: int = 0
+    ) -> ArmSim:
+        """``count`` simulated arms."""
+        return ArmSim(self, count, terms, decimation, seed)
+
+
+def _value(name: str, p: Mapping[str, Array]) -> Array:
+    return p[name]
+
+
+def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
+    """The entries of a parameters file by ``JOINT.QUANTITY``, checked.
 
     Raises:
         ConfigError: The file is missing, of another robot, or names or values are wrong.
@@ -110,13 +239,29 @@ def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
         raise ConfigError(f"{path} is not a parameters file; 'sim2real identify {arm.name} LOG … --out' writes one")
     if content.get("robot") != arm.name:
         raise ConfigError(f"{path} holds parameters of '{content.get('robot')}', not of '{arm.name}'")
-    values = arm.described()
-    for name, entry in content["parameters"].items():
+    entries: dict[str, dict[str, Any]] = content["parameters"]
+    for name, entry in entries.items():
         joint, _, quantity = name.rpartition(".")
         if joint not in arm.joints or quantity not in arm.servo:
             raise ConfigError(f"{path}: '{name}' is no parameter of '{arm.name}'; they are JOINT.QUANTITY")
-        value, bounds = float(entry["value"]), arm.servo[quantity]
+        bounds = arm.servo[quantity]
+        try:
+            value = float(entry["value"])
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{path}: {name} has no number as its value") from None
         if not bounds.low <= value <= bounds.high:
             raise ConfigError(f"{path}: {name} is {value}, outside {bounds.low} .. {bounds.high} {bounds.unit}")
-        values[quantity][arm.joints.index(joint)] = value
+    return entries
+
+
+def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
+    """Servo quantities [J] from a parameters file; what it does not name keeps the description's value.
+
+    Raises:
+        ConfigError: As :func:`read_entries`.
+    """
+    values = arm.described()
+    for name, entry in read_entries(path, arm).items():
+        joint, _, quantity = name.rpartition(".")
+        values[quantity][arm.joints.index(joint)] = float(entry["value"])
     return values

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.sim.randomization import RandomizationTerm
-from sim2real.sim.robot import BodyState, RobotModel, RobotSim
+from sim2real.sim.robot import RobotModel
 
 Array = NDArray[np.float64]
 NO_EFFECT = 1e-9
@@ -87,16 +87,11 @@ class Auditor:
 
     def rollout(self, values: Mapping[str, float], step_terms: Mapping[str, RandomizationTerm]) -> dict[str, Array]:
         """Measured signals over time, each [T, robots, d], with the given parameter values."""
-        sim = RobotSim(self.model, self._robots, step_terms, self._decimation, self._seed)
+        sim = self.model.simulator(self._robots, step_terms, self._decimation, self._seed)
         params = np.tile(sim.params.nominal, (self._robots, 1))
         for name, value in values.items():
             params[:, sim.params.column(name)] = value
-        start = BodyState(
-            np.tile([0.0, 0.0, 5.0], (self._robots, 1)),
-            np.tile([0.0, 0.0, 0.0, 1.0], (self._robots, 1)),
-            np.tile([0.5, 0.3, 0.1], (self._robots, 1)),
-            np.zeros((self._robots, 3)),
-        )
+        start = self.model.nominal_state(self._robots)
         sim.reset(np.arange(self._robots), start, self._commands[0], params)
         frames = []
         for command in self._commands:
@@ -122,6 +117,7 @@ def audit(model: RobotModel, terms: Mapping[str, RandomizationTerm], auditor: Au
             parameter = term.parameter or name
             middle[parameter] = ends(term, nominal[parameter])[1]
     reference = auditor.rollout(middle, {})
+    place = model.position_signal
     spread = {name: max(float(value.std()), 1e-9) for name, value in reference.items()}
     rows = []
     for name, term in terms.items():
@@ -131,7 +127,7 @@ def audit(model: RobotModel, terms: Mapping[str, RandomizationTerm], auditor: Au
             rollouts = [auditor.rollout(middle, {name: term})]
         else:
             rollouts = [auditor.rollout({**middle, parameter: end}, {}) for end in (low, high)]
-        rows.append(_row(name, low, high, reference, spread, rollouts))
+        rows.append(_row(name, low, high, place, reference, spread, rollouts))
     return sorted(rows, key=lambda row: -row.effect)
 
 
@@ -139,6 +135,7 @@ def _row(
     name: str,
     low: float,
     high: float,
+    place: str,
     reference: dict[str, Array],
     spread: dict[str, float],
     rollouts: list[dict[str, Array]],
@@ -147,8 +144,7 @@ def _row(
     for rollout in rollouts:
         squares = [float((((rollout[s] - reference[s]) / spread[s]) ** 2).mean()) for s in reference]
         effects.append(float(np.sqrt(np.mean(squares))))
-        if "position_error" in reference:
-            moved = ((rollout["position_error"] - reference["position_error"]) ** 2).sum(axis=-1)
-            distances.append(float(np.sqrt(moved.mean())))
+        moved = ((rollout[place] - reference[place]) ** 2).sum(axis=-1)
+        distances.append(float(np.sqrt(moved.mean())))
     effect = max(effects)
     return AuditRow(name, low, high, max(distances, default=0.0), effect, effect > NO_EFFECT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,11 @@ class Actuation(Protocol):
 
 
 class RobotModel(Protocol):
-    """What a robot's folder provides to the simulator."""
+    """What a robot's folder provides to the simulator.
+
+    Attributes:
+        position_signal: The signal that is zero where the robot should be, m.
+    """
 
     name: str
     spec: RobotSpec
@@ -74,15 +78,63 @@ class RobotModel(Protocol):
     randomization: dict[str, RandomizationTerm]
     signals: dict[str, SignalSpec]
     identified: dict[str, IdentifiedQuantity]
+    position_signal: str
+
+    def position(self, state: Any) -> Array:
+        """What a goal is about [N, 3] m: a drone's body, an arm's end effector."""
+
+    def nominal_state(self, count: int) -> Any:
+        """A plain state of ``count`` robots, to start an audit from."""
+
+    def simulator(
+        self, count: int, terms: Mapping[str, RandomizationTerm], decimation: int = 2, seed: int = 0
+    ) -> Simulation:
+        """``count`` simulated robots with the randomization ``terms``."""
+
+    def measure(self, state: Any, goal: Array) -> dict[str, Array]:
+        """Signals of a state estimate, relative to ``goal`` [N, 3] m."""
+
+
+class Simulation(Protocol):
+    """Simulated robots of one kind: :class:`RobotSim` for a floating base, ``ArmSim`` for an arm.
+
+    Attributes:
+        model: The robot.
+        count: Number of robots N.
+        rng: For start states and goals.
+        params: Physics of every robot.
+        state: True state.
+        world: What they live in, for pictures.
+    """
+
+    model: Any
+    count: int
+    rng: np.random.Generator
+    params: PhysicsParams
+    state: Any
+    world: World
+
+    def reset(self, rows: Rows, state: Any, command: Array, params: Array | None = None) -> None:
+        """Start robots anew in ``state``, with drawn or given physics."""
+
+    def step(self, command: Array) -> None:
+        """Send ``command`` [N, A] and advance one control period."""
+
+    def estimate(self) -> Any:
+        """The state as the robot's own sensors report it."""
+
+    def close(self) -> None:
+        """Release the physics client."""
+
+
+class FloatingModel(RobotModel, Protocol):
+    """What the folder of a robot with a floating base provides besides."""
 
     def inertial(self, params: Array, table: PhysicsParams) -> tuple[Array, Array]:
         """Mass [n] kg and principal inertia [n, 3] kg·m² of parameter rows [n, P]."""
 
     def actuation(self, params: PhysicsParams, sim_dt: float, rng: np.random.Generator) -> Actuation:
         """The robot's actuators for ``params``."""
-
-    def measure(self, state: BodyState, goal: Array) -> dict[str, Array]:
-        """Signals (all but ``last_action``) of a state estimate, relative to ``goal`` [N, 3] m."""
 
 
 class DelayLine:
@@ -139,7 +191,7 @@ class RobotSim:
 
     def __init__(
         self,
-        model: RobotModel,
+        model: FloatingModel,
         count: int,
         terms: Mapping[str, RandomizationTerm],
         decimation: int = 2,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Rows = NDArray[np.int64] | slice
 
 # Quantity → unit, in the order that arm models list them.
 SERVO_QUANTITIES = {
@@ -35,6 +36,10 @@ SERVO_QUANTITIES = {
     "gravity_scale": "1",
     "offset": "rad",
 }
+_DERIVED = (
+    "gain", "dead_band", "stall", "drive", "keep", "coulomb", "sticking", "load_friction", "play", "gravity_scale",
+    "offset",
+)  # fmt: skip
 STICTION_SPEED = 0.02  # rad/s; slower than this a joint counts as standing
 
 
@@ -53,28 +58,43 @@ class Servo:
     """
 
     def __init__(self, parameters: Mapping[str, Array], position: Array, velocity: Array, dt: float) -> None:
-        p = parameters
         self._dt = dt
-        self._gain, self._dead_band, self._stall = p["gain"], p["dead_band"], p["stall_torque"]
-        per_inertia = dt / p["armature"]
-        # (1 + dt b / J) divides everything: speed-dependent torque at the end of the step.
-        slow = 1.0 / (1.0 + per_inertia * p["stall_torque"] / p["no_load_speed"])
-        self._drive, self._keep = per_inertia * slow, slow
-        self._coulomb, self._sticking = p["coulomb"], np.maximum(p["stiction"], p["coulomb"])
-        self._load_friction, self._play = p["load_friction"], 0.5 * p["backlash"]
-        self._gravity_scale, self._offset = p["gravity_scale"], p["offset"]
+        self._p = {name: np.empty(position.shape) for name in _DERIVED}
         self.position = position.copy()
         self.velocity = velocity.copy()
         self._motor = position.copy()
+        self.configure(slice(None), parameters)
 
-    def place(self, rows: NDArray[np.int64], position: Array, velocity: Array) -> None:
+    def configure(self, rows: Rows, parameters: Mapping[str, Array]) -> None:
+        """Give ``rows`` other quantities."""
+        p = parameters
+        per_inertia = self._dt / p["armature"]
+        # (1 + dt b / J) divides everything: speed-dependent torque at the end of the step.
+        slow = 1.0 / (1.0 + per_inertia * p["stall_torque"] / p["no_load_speed"])
+        derived = {
+            "gain": p["gain"],
+            "dead_band": p["dead_band"],
+            "stall": p["stall_torque"],
+            "drive": per_inertia * slow,
+            "keep": slow,
+            "coulomb": p["coulomb"],
+            "sticking": np.maximum(p["stiction"], p["coulomb"]),
+            "load_friction": p["load_friction"],
+            "play": 0.5 * p["backlash"],
+            "gravity_scale": p["gravity_scale"],
+            "offset": p["offset"],
+        }
+        for name, values in derived.items():
+            self._p[name][rows] = values
+
+    def place(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Start ``rows`` anew, in the middle of their play."""
         self.position[rows], self._motor[rows], self.velocity[rows] = position, position, velocity
 
-    def observe(self, rows: NDArray[np.int64] | slice, position: Array, velocity: Array) -> None:
+    def observe(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Take over where the joints of ``rows`` really are, behind the gearbox; contact may have stopped them."""
         self._motor[rows], self.velocity[rows] = position, velocity
-        self.position[rows] = position + _clip(self.position[rows] - position, self._play[rows])
+        self.position[rows] = position + _clip(self.position[rows] - position, self._p["play"][rows])
 
     def step(self, reference: Array, gravity: Array) -> None:
         """Advance by ``dt``.
@@ -83,16 +103,17 @@ class Servo:
             reference: What the controller has received by now, rad.
             gravity: Torque that gravity asks of the joint at this pose, N·m.
         """
-        error = reference + self._offset - self.position
-        error -= _clip(error, self._dead_band)
-        load = self._gravity_scale * gravity
-        torque = self._stall * _clip(self._gain * error, 1.0) - load
-        free = self._keep * self.velocity + self._drive * torque
-        dry = np.where(np.abs(self.velocity) < STICTION_SPEED, self._sticking, self._coulomb)
-        dry = self._drive * (dry + self._load_friction * np.abs(load))
+        p = self._p
+        error = reference + p["offset"] - self.position
+        error -= _clip(error, p["dead_band"])
+        load = p["gravity_scale"] * gravity
+        torque = p["stall"] * _clip(p["gain"] * error, 1.0) - load
+        free = p["keep"] * self.velocity + p["drive"] * torque
+        dry = np.where(np.abs(self.velocity) < STICTION_SPEED, p["sticking"], p["coulomb"])
+        dry = p["drive"] * (dry + p["load_friction"] * np.abs(load))
         self.velocity = free - _clip(free, dry)
         self._motor += self._dt * self.velocity
-        self.position = self._motor + _clip(self.position - self._motor, self._play)
+        self.position = self._motor + _clip(self.position - self._motor, p["play"])
 
 
 def _clip(values: Array, limit: Array | float) -> Array:

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 _ORIGIN = (0.0, 0.0, 0.0)
 CELL_M = 16.0
+NO_GRAVITY = (0.0, 0.0, 0.0)
 
 
 class World:
@@ -91,6 +92,16 @@ class World:
             if not (mass > 0 and min(inertia) > 0):
                 what = f"link '{infos[link][12].decode()}' has mass {mass} and inertia {inertia}"
                 raise SimulationError(f"{urdf}: {what}; both must be positive, give it an <inertial>")
+
+    def use_as_arms(self, solver_iterations: int = 10) -> None:
+        """Settings for jointed robots: joint motors converge in few iterations, and links do not collide."""
+        pybullet.setPhysicsEngineParameter(numSolverIterations=solver_iterations, physicsClientId=self._client)
+        for body in self.bodies:
+            for link in range(pybullet.getNumJoints(body, self._client)):
+                pybullet.setCollisionFilterGroupMask(body, link, 0, 0, physicsClientId=self._client)
+                pybullet.changeDynamics(
+                    body, link, linearDamping=0.0, angularDamping=0.0, jointDamping=0.0, physicsClientId=self._client
+                )
 
     def read_joints(self) -> tuple[Array, Array]:
         """Positions [N, J] rad and velocities [N, J] rad/s of all moving joints, in the order of ``joint_names``."""

@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, Any, cast
 from sim2real.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sim2real.sim.robot import RobotModel
     from sim2real.tasks.env import Task
 
 TASKS = {
     "waypoint": "sim2real.tasks.waypoint:Waypoint",
+    "reach": "sim2real.tasks.reach:Reach",
 }
 
 
-def load_task(name: str, settings: dict[str, Any]) -> Task:
-    """Make the task registered as ``name`` with ``settings``.
+def load_task(name: str, settings: dict[str, Any], model: RobotModel) -> Task:
+    """Make the task registered as ``name`` with ``settings`` for a robot.
 
     Raises:
-        ConfigError: No such task.
+        ConfigError: No such task, or it does not suit the robot.
     """
     if name not in TASKS:
         raise ConfigError(f"unknown task '{name}'; known: {', '.join(sorted(TASKS))}")
     module, _, attribute = TASKS[name].partition(":")
-    return cast("Task", getattr(import_module(module), attribute)(**settings))
+    return cast("Task", getattr(import_module(module), attribute).for_robot(model, settings))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.observation import ObservationHistory, decode_action, encode_action
+from sim2real.observation import ObservationHistory, decode_action, encode_action, measured_command, own_signals
 from sim2real.sim.physics import PhysicsParams
-from sim2real.sim.robot import BodyState, RobotModel, RobotSim
+from sim2real.sim.robot import RobotModel, Simulation
 from sim2real.spec import ActionTerm, ObservationTerm, ParameterTerm, PolicySpec, normalise_parameters
 
 Array = NDArray[np.float64]
@@ -20,11 +20,21 @@ Rows = NDArray[np.int64]
 
 
 class Task(Protocol):
-    """What a task file provides."""
+    """What a task file provides. States are the robot's: a drone's ``BodyState``, an arm's ``ArmState``.
+
+    Attributes:
+        name: As in ``TASKS``.
+        episode_s: Length of an episode.
+        hold_s: The end of the episode that must be spent within tolerance.
+        teacher: Signals to action [N, A], -1 .. 1: a controller to imitate before PPO begins; None without one.
+        near: What the distance from the goal is divided by for the critic, m: about three tolerances.
+    """
 
     name: str
     episode_s: float
     hold_s: float
+    near: float
+    teacher: Callable[[Mapping[str, Array]], Array] | None
 
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
@@ -35,19 +45,22 @@ class Task(Protocol):
     def action(self) -> tuple[ActionTerm, ...]:
         """Terms of the command."""
 
-    def start(self, rng: np.random.Generator, count: int) -> BodyState:
+    def start(self, rng: np.random.Generator, count: int) -> Any:
         """Draw start states."""
 
-    def goals(self, count: int) -> Array:
-        """Goals [count, 3]."""
+    def start_command(self, state: Any) -> Array:
+        """Command [N, A] taken as already sent at the start."""
 
-    def failed(self, state: BodyState, goal: Array) -> Bools:
+    def goals(self, rng: np.random.Generator, count: int) -> Array:
+        """Draw goals [count, 3]."""
+
+    def failed(self, state: Any, goal: Array) -> Bools:
         """Whether each robot has failed for good."""
 
-    def reward(self, state: BodyState, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
+    def reward(self, state: Any, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
         """Reward of a step."""
 
-    def within(self, state: BodyState, goal: Array) -> Bools:
+    def within(self, state: Any, goal: Array) -> Bools:
         """Whether each robot satisfies the task now."""
 
 
@@ -91,10 +104,14 @@ class TaskEnv:
         spec: Observation and action contract; its estimator terms are recorded only with ``record_history``.
         record_history: Keep the identification network's input (costs time, not needed while training π).
         restart: Start a robot anew when its episode ends; without it the last observation stays.
+
+    Attributes:
+        signals: What the robots measure now, before encoding, by name.
+        success: Of the episodes that ended in the last step.
     """
 
     def __init__(
-        self, sim: RobotSim, task: Task, spec: PolicySpec, record_history: bool = False, restart: bool = True
+        self, sim: Simulation, task: Task, spec: PolicySpec, record_history: bool = False, restart: bool = True
     ) -> None:
         self.sim, self.task, self.spec, self.restart = sim, task, spec, restart
         self.count = sim.count
@@ -102,24 +119,26 @@ class TaskEnv:
         self._hold_steps = round(task.hold_s * spec.control_rate_hz)
         self._history = ObservationHistory(spec.observation, self.count)
         self._estimator_history = ObservationHistory(spec.estimator_observation, self.count) if record_history else None
-        self.goal = task.goals(self.count)
+        self.goal = np.zeros((self.count, 3))
         self.steps = np.zeros(self.count, dtype=np.int64)
         self._held = np.zeros(self.count, dtype=np.int64)
+        self.signals: dict[str, Array] = {}
         self._action = np.zeros((self.count, len(spec.action)))
+        self._command = np.zeros((self.count, len(spec.action)))
         self._identified = [sim.model.identified[term.name] for term in spec.parameters]
         self._mu = np.zeros((self.count, len(spec.parameters)), dtype=np.float32)
         self.success = np.zeros(self.count, dtype=np.bool_)
 
-    def reset(self, params: Array | None = None, start: BodyState | None = None) -> None:
+    def reset(self, params: Array | None = None, start: Any = None) -> None:
         """Start every robot anew, with drawn or given physics ``params`` [N, P] and ``start`` states."""
         rows = np.arange(self.count)
         self._restart(rows, params, start)
         self._observe(rows)
 
-    def _restart(self, rows: Rows, params: Array | None = None, start: BodyState | None = None) -> None:
+    def _restart(self, rows: Rows, params: Array | None = None, start: Any = None) -> None:
         state = self.task.start(self.sim.rng, len(rows)) if start is None else start
-        zero = np.zeros((len(rows), len(self.spec.action)), dtype=np.float32)
-        self.sim.reset(rows, state, decode_action(self.spec.action, zero), params)
+        self.goal[rows] = self.task.goals(self.sim.rng, len(rows))
+        self.sim.reset(rows, state, self.task.start_command(state), params)
         self.steps[rows] = 0
         self._held[rows] = 0
         self._action[rows] = 0.0
@@ -129,18 +148,16 @@ class TaskEnv:
             self._mu[rows] = normalise_parameters(self.spec.parameters, values)
 
     def _observe(self, restarted: Rows) -> None:
-        signals = self._signals()
+        measured = self.sim.model.measure(self.sim.estimate(), self.goal)
+        if len(restarted):
+            self._command[restarted] = measured_command(self.spec, measured)[restarted]
+        signals = self.signals = own_signals(self.spec, measured, self._action, self._command)
         fresh = {name: value[restarted] for name, value in signals.items()} if len(restarted) else {}
         for history in (self._history, self._estimator_history):
             if history is not None:
                 history.push(signals)
                 if len(restarted):
                     history.reset(fresh, restarted)
-
-    def _signals(self) -> dict[str, Array]:
-        signals = self.sim.model.measure(self.sim.estimate(), self.goal)
-        signals["last_action"] = self._action
-        return signals
 
     def step(self, action: Float32) -> tuple[Array, Bools, Bools]:
         """Act for one control period.
@@ -152,8 +169,9 @@ class TaskEnv:
             reward [N], terminated [N] (crashed), truncated [N] (time is up). Robots of which either
             is true have already started anew (with ``restart``); ``success`` [N] tells of their last episode.
         """
-        command = decode_action(self.spec.action, action)
-        sent = encode_action(self.spec.action, command)
+        command = decode_action(self.spec.action, action, self._command)
+        sent = encode_action(self.spec.action, command, self._command)
+        self._command = command
         self.sim.step(command)
         state = self.sim.state
         terminated = self.task.failed(state, self.goal)
@@ -183,15 +201,16 @@ class TaskEnv:
         return self._mu
 
     def privileged_observation(self) -> Float32:
-        """What only the critic sees, [N, 16]: the true state, time left, and scaled physics."""
+        """What only the critic sees: the true state, time left, and scaled physics."""
         state = self.sim.state
         left = (1.0 - self.steps / self.episode_steps)[:, None]
         signals = self.sim.model.measure(state, self.goal)
-        near = 10.0 * signals["position_error"]
-        return np.concatenate((*signals.values(), np.clip(near, -3, 3), left, self._all_parameters()), axis=1).astype(
-            np.float32
-        )
+        near = np.clip(signals[self.sim.model.position_signal] / self.task.near, -3, 3)
+        return np.concatenate((*signals.values(), near, left, self._all_parameters()), axis=1).astype(np.float32)
 
     def _all_parameters(self) -> Array:
         params = self.sim.params
-        return (params.values - params.nominal) / (params.high - params.low) * 4.0
+        width = params.high - params.low
+        free = np.nonzero(width > 0)[0]
+        result: Array = (params.values[:, free] - params.nominal[free]) / width[free] * 4.0
+        return result

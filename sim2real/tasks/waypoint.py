@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sim2real.errors import ConfigError
 from sim2real.geometry import quat_multiply, rotation_vector_to_quat, rpy_to_quat, tilt_of
-from sim2real.sim.robot import BodyState
+from sim2real.sim.robot import BodyState, RobotModel
 from sim2real.spec import ActionTerm, Model, ObservationTerm
 
 Array = NDArray[np.float64]
@@ -37,6 +40,8 @@ class Waypoint(Model):
     """
 
     name: str = "waypoint"
+    near: float = 0.1
+    teacher: None = None
     episode_s: float = 5.0
     hold_s: float = 1.0
     tolerance_m: float = 0.03
@@ -48,6 +53,14 @@ class Waypoint(Model):
     goal_m: tuple[float, float, float] = (0.0, 0.0, 1.5)
     action_history: int = Field(default=8, ge=1)
     estimator_history: int = Field(default=40, ge=2)
+
+    @classmethod
+    def for_robot(cls, model: RobotModel, settings: dict[str, Any]) -> Waypoint:
+        """The task for a robot that flies."""
+        names = tuple(command.name for command in model.spec.commands)
+        if names != _COMMAND:
+            raise ConfigError(f"task 'waypoint' commands {_COMMAND}, robot '{model.name}' takes {names}")
+        return cls(**settings)
 
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
@@ -81,8 +94,12 @@ class Waypoint(Model):
         velocity *= (rng.uniform(0.0, self.start_speed, count) / np.linalg.norm(velocity, axis=1))[:, None]
         return BodyState(pos, quat, velocity, np.zeros((count, 3)))
 
-    def goals(self, count: int) -> Array:
-        """Goals [count, 3], m, world frame."""
+    def start_command(self, state: BodyState) -> Array:
+        """The middle of every command [N, A]."""
+        return np.tile([0.5 * (term.low + term.high) for term in self.action()], (len(state.pos), 1))
+
+    def goals(self, rng: np.random.Generator, count: int) -> Array:
+        """Goals [count, 3], m, world frame: all the same."""
         return np.tile(np.array(self.goal_m), (count, 1))
 
     def failed(self, state: BodyState, goal: Array) -> NDArray[np.bool_]:

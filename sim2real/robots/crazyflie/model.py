@@ -13,7 +13,7 @@ from sim2real.geometry import quat_conjugate, quat_multiply, quat_to_matrix, rot
 from sim2real.robots.crazyflie.signals import SIGNALS, flight_signals
 from sim2real.sim.physics import PhysicsParameter, PhysicsParams
 from sim2real.sim.randomization import RandomizationTerm
-from sim2real.sim.robot import Actuation, BodyState, IdentifiedQuantity
+from sim2real.sim.robot import Actuation, BodyState, IdentifiedQuantity, RobotSim
 from sim2real.sim.world import World
 from sim2real.spec import RobotSpec
 
@@ -29,6 +29,7 @@ class Crazyflie:
     name = "crazyflie"
     urdf = FOLDER / "crazyflie.urdf"
     signals = SIGNALS
+    position_signal = "position_error"
 
     def __init__(self) -> None:
         data = yaml.safe_load((FOLDER / "robot.yaml").read_text())
@@ -72,6 +73,25 @@ class Crazyflie:
     def actuation(self, params: PhysicsParams, sim_dt: float, rng: np.random.Generator) -> Actuation:
         """Rotors and stock attitude controller for ``params``."""
         return CrazyflieActuation(self, params, sim_dt, rng)
+
+    def position(self, state: BodyState) -> Array:
+        """Of the body, world frame [N, 3] m."""
+        return state.pos
+
+    def nominal_state(self, count: int) -> BodyState:
+        """In slow level flight."""
+        return BodyState(
+            np.tile([0.0, 0.0, 5.0], (count, 1)),
+            np.tile([0.0, 0.0, 0.0, 1.0], (count, 1)),
+            np.tile([0.5, 0.3, 0.1], (count, 1)),
+            np.zeros((count, 3)),
+        )
+
+    def simulator(
+        self, count: int, terms: Mapping[str, RandomizationTerm], decimation: int = 2, seed: int = 0
+    ) -> RobotSim:
+        """``count`` simulated drones."""
+        return RobotSim(self, count, terms, decimation, seed)
 
     def measure(self, state: BodyState, goal: Array) -> dict[str, Array]:
         """Signals of a state estimate; see :data:`sim2real.robots.crazyflie.signals.SIGNALS`."""

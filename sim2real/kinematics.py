@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
 from sim2real.geometry import quat_to_matrix, rpy_to_quat
+from sim2real.spec import SignalSpec
 
 Array = NDArray[np.float64]
-GRAVITY = np.array([0.0, 0.0, -9.81])
+GRAVITY = 9.81
+STEP_DAMPING = 0.03  # m/rad; a twentieth to a tenth of an arm's reach
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Chain:
     Attributes:
         joint_names: Moving joints, from the base outwards.
         low, high: [J] rad.
+        link_names: All links.
+        masses: kg by link.
 
     Raises:
         ConfigError: The file is missing, not a URDF, or lacks a mass, a limit or a link.
@@ -72,7 +76,8 @@ class Chain:
         self.joint_names = tuple(joint.name for joint in moving)
         self.low = np.array([joint.low for joint in moving])
         self.high = np.array([joint.high for joint in moving])
-        self._above = {joint.name: _above(joint, self._joints) for joint in moving}
+        self.link_names = tuple(self._links)
+        self.masses = {name: link.mass for name, link in self._links.items()}
 
     def frames(self, position: Array) -> dict[str, tuple[Array, Array]]:
         """Origin [N, 3] m and rotation [N, 3, 3] of every link in the root's frame, at poses [N, J] rad."""
@@ -88,36 +93,103 @@ class Chain:
             frames[joint.child] = (origin + rotation @ joint.origin, placed)
         return frames
 
-    def gravity_torque(self, position: Array, added_mass: Mapping[str, Array | float] = {}) -> Array:
+    def jacobian(self, link: str, frames: Mapping[str, tuple[Array, Array]]) -> Array:
+        """How ``link``'s origin moves with every joint [N, 3, J] m/rad, in the root's frame.
+
+        Args:
+            link: Its name.
+            frames: Of :meth:`frames`.
+        """
+        tip = frames[link][0]
+        result = np.zeros((len(tip), 3, len(self.joint_names)))
+        parents = {joint.child: joint for joint in self._joints}
+        columns = {name: index for index, name in enumerate(self.joint_names)}
+        while link != self.root:
+            joint = parents[link]
+            if joint.moves:
+                origin, rotation = frames[joint.child]
+                result[:, :, columns[joint.name]] = np.cross(rotation @ joint.axis, tip - origin)
+            link = joint.parent
+        return result
+
+    def joint_step(self, link: str, frames: Mapping[str, tuple[Array, Array]], error: Array, damping: float) -> Array:
+        """Change of the joints [N, J] rad that moves ``link`` by ``error`` [N, 3] m, by damped least squares.
+
+        Args:
+            link: Its name.
+            frames: Of :meth:`frames`.
+            error: Wanted displacement in the root's frame.
+            damping: m/rad; the larger, the shorter the step near singular poses (Wampler 1986).
+        """
+        jacobian = self.jacobian(link, frames)
+        square = jacobian @ jacobian.transpose(0, 2, 1) + damping**2 * np.eye(3)
+        result: Array = (jacobian.transpose(0, 2, 1) @ np.linalg.solve(square, error[:, :, None]))[:, :, 0]
+        return result
+
+    def gravity_torque(
+        self,
+        position: Array,
+        added_mass: Mapping[str, Array | float] = {},
+        frames: Mapping[str, tuple[Array, Array]] | None = None,
+    ) -> Array:
         """Torque that every joint must give to hold still [N, J] N·m at poses [N, J] rad, z upwards.
 
         Args:
             position: Poses.
             added_mass: kg on top of a link's own at its centre of mass, by link; a payload.
+            frames: Of :meth:`frames` at these poses, where they are known already.
         """
-        frames = self.frames(position)
-        weights: dict[str, tuple[Array, Array]] = {}
-        for name, link in self._links.items():
-            origin, rotation = frames[name]
-            mass = np.broadcast_to(np.asarray(link.mass + added_mass.get(name, 0.0), dtype=np.float64), len(position))
-            weights[name] = (origin + rotation @ link.com, mass[:, None] * GRAVITY)
+        frames = self.frames(position) if frames is None else frames
         torque = np.zeros((len(position), len(self.joint_names)))
-        for column, joint in enumerate(joint for joint in self._joints if joint.moves):
-            origin, rotation = frames[joint.child]
-            moment = np.zeros((len(position), 3))
-            for name in self._above[joint.name]:
-                com, force = weights[name]
-                moment += np.cross(com - origin, force)
-            torque[:, column] = -np.einsum("ni,ni->n", rotation @ joint.axis, moment)
+        # From the tips to the base: mass and mass times place of everything a joint carries.
+        carried: dict[str, tuple[Array | float, Array]] = {}
+        column = len(self.joint_names)
+        for joint in reversed(self._joints):
+            name = joint.child
+            (origin, rotation), link = frames[name], self._links[name]
+            own = np.asarray(link.mass + added_mass.get(name, 0.0))
+            mass, moment = carried.get(name, (0.0, np.zeros_like(origin)))
+            mass = mass + own
+            moment = moment + own[..., None] * (origin + rotation @ link.com)
+            above = carried.get(joint.parent, (0.0, np.zeros_like(origin)))
+            carried[joint.parent] = (above[0] + mass, above[1] + moment)
+            if joint.moves:
+                column -= 1
+                arm = moment - np.asarray(mass)[..., None] * origin
+                axis = rotation @ joint.axis
+                # axis · (arm × gravity), against it, with gravity along -z
+                torque[:, column] = -GRAVITY * (axis[:, 1] * arm[:, 0] - axis[:, 0] * arm[:, 1])
         return torque
 
 
-def _above(joint: _Joint, joints: list[_Joint]) -> list[str]:
-    """Links that ``joint`` carries."""
-    carried = [joint.child]
-    for name in carried:
-        carried += [other.child for other in joints if other.parent == name]
-    return carried
+def signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:
+    """What a policy of an arm may read, of :func:`arm_signals`."""
+    return (
+        SignalSpec(name="joint_pos", components=joints, unit="rad", frame="joint"),
+        SignalSpec(name="joint_vel", components=joints, unit="rad/s", frame="joint"),
+        SignalSpec(name="goal_error", components=("x", "y", "z"), unit="m", frame="base"),
+        SignalSpec(name="joint_step", components=joints, unit="rad", frame="joint"),
+    )
+
+
+def arm_signals(chain: Chain, ee: str, joint_pos: Array, joint_vel: Array, goal: Array) -> dict[str, Array]:
+    """Signals of N arms: the one copy of this code, for simulator and robot.
+
+    Args:
+        chain: The arm's kinematics.
+        ee: Its end effector's link.
+        joint_pos: Measured, [N, J] rad.
+        joint_vel: Measured, [N, J] rad/s.
+        goal: Where the end effector should be, [N, 3] m in the base frame.
+
+    Returns:
+        ``joint_pos`` and ``joint_vel``; ``goal_error`` [N, 3] m, end effector minus goal; ``joint_step`` [N, J] rad,
+        the damped least squares step to the goal.
+    """
+    frames = chain.frames(joint_pos)
+    error = frames[ee][0] - goal
+    step = chain.joint_step(ee, frames, -error, STEP_DAMPING)
+    return {"joint_pos": joint_pos, "joint_vel": joint_vel, "goal_error": error, "joint_step": step}
 
 
 def _turn(axis: Array, angle: Array) -> Array:

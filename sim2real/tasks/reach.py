@@ -1,0 +1,189 @@
+"""Bring an arm's end effector to a point and hold it there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from sim2real.errors import ConfigError
+from sim2real.sim.arm import Arm
+from sim2real.sim.arm_sim import ArmState
+from sim2real.spec import ActionTerm, Model, ObservationTerm
+
+Array = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+# How each signal is scaled for the networks: one unit of the network is about the spread near the goal.
+_SCALE = {
+    "joint_pos": 1.0,
+    "joint_vel": 0.5,
+    "goal_error": 10.0,
+    "joint_step": 5.0,
+    "command_lead": 10.0,
+    "last_action": 1.0,
+}
+TEACHER_GAIN = 3.0  # 1/s; approach with this rate, slower than the servo's lag
+TEACHER_DAMPING_S = 0.15
+TEACHER_LEAD = 0.25  # rad; more than this pulls a servo no harder
+_DRAWS = 200  # poses tried for one that is clear of the table, before any is taken
+
+
+class ReachSettings(Model):
+    """Settings of the task; every arm takes the same file.
+
+    Attributes:
+        tolerance_m: Success is being this close for the last ``hold_s``.
+        span: Share of every joint's range that poses are drawn from.
+        near_m, far_m: Starts and goals are this far from the base's axis, horizontally,
+        low_m, high_m: this far above the base plane,
+        azimuth_rad: and at most this far to either side of the base's x axis.
+        speed: Largest command speed, rad/s.
+        action_history: Past outputs the policy sees.
+        estimator_history: Control steps the identification network sees.
+    """
+
+    episode_s: float = Field(default=4.0, gt=0)
+    hold_s: float = Field(default=0.5, gt=0)
+    tolerance_m: float = Field(default=0.01, gt=0)
+    span: float = Field(default=0.8, gt=0, le=1)
+    near_m: float = 0.15
+    far_m: float = 0.35
+    low_m: float = 0.05
+    high_m: float = 0.30
+    azimuth_rad: float = 1.2
+    speed: float = Field(default=2.0, gt=0)
+    action_history: int = Field(default=6, ge=1)
+    estimator_history: int = Field(default=30, ge=2)
+
+
+class Reach:
+    """The task ``reach`` for one arm.
+
+    Args:
+        arm: The arm.
+        settings: Of the task.
+    """
+
+    name = "reach"
+
+    def __init__(self, arm: Arm, settings: ReachSettings) -> None:
+        self.arm, self.settings = arm, settings
+        self.episode_s, self.hold_s = settings.episode_s, settings.hold_s
+        self.near = 3.0 * settings.tolerance_m
+        limits = arm.spec.commands
+        middle = np.array([0.5 * (c.low + c.high) for c in limits])
+        half = np.array([0.5 * (c.high - c.low) for c in limits])
+        self._low, self._high = middle - settings.span * half, middle + settings.span * half
+
+    @classmethod
+    def for_robot(cls, model: Any, settings: dict[str, Any]) -> Reach:
+        """The task for an arm."""
+        if not isinstance(model, Arm):
+            raise ConfigError(f"task 'reach' is for arms; '{model.name}' is none")
+        return cls(model, ReachSettings(**settings))
+
+    def observation(self) -> tuple[ObservationTerm, ...]:
+        """Terms of the policy's observation."""
+        return tuple(self._term(name, {"last_action": self.settings.action_history}.get(name, 1)) for name in _SCALE)
+
+    def estimator_observation(self) -> tuple[ObservationTerm, ...]:
+        """Terms of the identification network's input."""
+        names = ("joint_pos", "joint_vel", "command_lead", "last_action")
+        return tuple(self._term(name, self.settings.estimator_history) for name in names)
+
+    def action(self) -> tuple[ActionTerm, ...]:
+        """Increments of every joint's position command."""
+        step = self.settings.speed / self.arm.spec.control_rate_hz
+        return tuple(
+            ActionTerm(
+                name=limit.name,
+                unit=limit.unit,
+                low=-step,
+                high=step,
+                limits=(limit.low, limit.high),
+                measured="joint_pos",
+            )
+            for limit in self.arm.spec.commands
+        )
+
+    def _term(self, name: str, history: int) -> ObservationTerm:
+        own = {"command_lead": ("rad", "command"), "last_action": ("1", "command")}
+        signal = self.arm.signals.get(name)
+        unit, frame = (signal.unit, signal.frame) if signal else own[name]
+        return ObservationTerm(
+            name=name,
+            components=signal.components if signal else self.arm.joints,
+            unit=unit,
+            frame=frame,
+            scale=_SCALE[name],
+            clip=10.0,
+            history=history,
+        )
+
+    def teacher(self, signals: Mapping[str, Array]) -> Array:
+        """Walk along the damped least squares step, without winding the command up."""
+        lead = signals["command_lead"]
+        walk = TEACHER_GAIN * (signals["joint_step"] - TEACHER_DAMPING_S * signals["joint_vel"])
+        step = np.clip(walk / self.arm.spec.control_rate_hz, -TEACHER_LEAD - lead, TEACHER_LEAD - lead)
+        result: Array = step * (self.arm.spec.control_rate_hz / self.settings.speed)
+        return result
+
+    def start(self, rng: np.random.Generator, count: int) -> ArmState:
+        """Draw ``count`` poses at rest."""
+        position = self._poses(rng, count)
+        ee = self.arm.chain.frames(position)[self.arm.ee][0]
+        return ArmState(position, np.zeros_like(position), ee)
+
+    def start_command(self, state: ArmState) -> Array:
+        """Stay where it is [N, J]."""
+        return state.joint_pos
+
+    def goals(self, rng: np.random.Generator, count: int) -> Array:
+        """Draw points [count, 3] m in the base frame that the end effector can reach."""
+        goals: Array = self.arm.chain.frames(self._poses(rng, count))[self.arm.ee][0]
+        return goals
+
+    def _poses(self, rng: np.random.Generator, count: int) -> Array:
+        s = self.settings
+        poses = np.tile(self.arm.rest, (count, 1))
+        open_rows = np.arange(count)
+        for _ in range(_DRAWS):
+            draw = rng.uniform(self._low, self._high, (len(open_rows), len(self._low)))
+            frames = self.arm.chain.frames(draw)
+            lowest = np.min([frames[link][0][:, 2] for link in self.arm.chain.link_names[2:]], axis=0)
+            tip = frames[self.arm.ee][0]
+            distance = np.sqrt((tip[:, :2] ** 2).sum(axis=1))
+            good = (lowest > 0.5 * s.low_m) & (tip[:, 2] > s.low_m) & (tip[:, 2] < s.high_m)
+            good &= (distance > s.near_m) & (distance < s.far_m)
+            good &= np.abs(np.arctan2(tip[:, 1], tip[:, 0])) < s.azimuth_rad
+            poses[open_rows[good]] = draw[good]
+            open_rows = open_rows[~good]
+            if not len(open_rows):
+                break
+        return poses
+
+    def failed(self, state: ArmState, goal: Array) -> Bools:
+        """Whether each arm has failed for good: never, an arm that is bolted down cannot fall."""
+        return np.zeros(len(goal), dtype=np.bool_)
+
+    def reward(self, state: ArmState, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
+        """Reward [N] of a step, about 1 when holding still on the goal, never above."""
+        error = state.ee_pos - goal
+        distance = np.sqrt((error * error).sum(axis=1))
+        tolerance = self.settings.tolerance_m
+        # Bells of several widths: always a slope towards the goal, and a margin inside the tolerance.
+        reward = 0.3 * (1.0 - np.minimum(distance / 0.3, 1.5))
+        for weight, width in ((0.2, 5.0), (0.3, 1.0), (0.2, 0.4)):
+            reward += weight * np.exp(-((distance / (width * tolerance)) ** 2))
+        change = ((action - previous) ** 2).sum(axis=1)
+        speed = (state.joint_vel**2).sum(axis=1)
+        result: Array = reward - 0.01 * (action * action).sum(axis=1) - 0.01 * change - 0.002 * speed
+        return result
+
+    def within(self, state: ArmState, goal: Array) -> Bools:
+        """Whether each arm is inside the tolerance now."""
+        result: Bools = ((state.ee_pos - goal) ** 2).sum(axis=1) <= self.settings.tolerance_m**2
+        return result
