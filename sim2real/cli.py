@@ -28,6 +28,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, for example ppo.iterations=10. Repeatable."),
 ]
+LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
 
 
@@ -210,21 +211,24 @@ def evaluate(
 
 @app.command()
 def replay(
-    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
-    logs: Annotated[
-        list[Path], typer.Argument(help="Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them.")
-    ],
+    robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
     params: Annotated[Path | None, typer.Option(help="Parameters that 'sim2real identify' wrote.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a page with plots here (.html).")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page with plots here (.html); arms only.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Drive the simulated arm with recorded commands and compare it with what the real arm did."""
+    """Drive the simulated robot with recorded commands and compare it with what the real one did."""
+    from sim2real.robots import is_arm, robot_folder
+
+    folder = robot_folder(robot)
+    if not is_arm(folder):
+        _replay_flights(folder, logs, params, json_file)
+        return
     from sim2real.evaluate.identification import replay_logs
     from sim2real.identify.logs import read_logs
-    from sim2real.robots import robot_folder
     from sim2real.sim.arm import Arm
 
-    arm = Arm(robot_folder(robot))
+    arm = Arm(folder)
     recordings = read_logs(logs, arm.joints, arm.aliases)
     with console.status(f"replaying {len(recordings)} motions"):
         figures = replay_logs(arm, recordings, params, report)
@@ -234,31 +238,82 @@ def replay(
         console.print(f"Report: {report}")
 
 
+def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_file: Path | None) -> None:
+    from sim2real.evaluate.flight_identification import replay_flights
+    from sim2real.identify.flight_logs import read_flight_logs
+
+    if params is None:
+        raise ConfigError(f"give --params; 'sim2real identify {folder.name} LOG … --out params.yaml' writes them")
+    figures = replay_flights(folder.name, read_flight_logs(logs), params)
+    _print_flights(figures["per_log"])
+    save_json(json_file, figures)
+
+
 @app.command()
 def identify(
-    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
-    logs: Annotated[
-        list[Path], typer.Argument(help="Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them.")
-    ],
+    robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
     out: Annotated[Path, typer.Option(help="Parameters file to write; a page goes beside it.")] = Path("params.yaml"),
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation.")] = 5,
-    generations: Annotated[int, typer.Option(min=1, help="Of the search; more fits better, up to a point.")] = 120,
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation; arms only.")] = 5,
+    generations: Annotated[int, typer.Option(min=1, help="Of the search; arms only.")] = 120,
+    mass: Annotated[float | None, typer.Option(help="kg as flown; drones only, the bare drone's by default.")] = None,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Fit the arm's servos and friction to recordings; run it again to resume."""
+    """Fit the robot's simulator to recordings; an interrupted fit of an arm goes on when it is run again."""
+    from sim2real.robots import is_arm, robot_folder
+
+    folder = robot_folder(robot)
+    if not is_arm(folder):
+        _identify_flights(folder, logs, out, mass, seed, json_file)
+        return
     from sim2real.evaluate.identification import identify_logs
     from sim2real.identify.logs import read_logs
-    from sim2real.robots import robot_folder
     from sim2real.sim.arm import Arm
 
-    arm = Arm(robot_folder(robot))
+    arm = Arm(folder)
     recordings = read_logs(logs, arm.joints, arm.aliases)
     with progress_bars() as progress:
         figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
     _print_errors(figures["held_out"], "motions that the fit had not seen")
     save_json(json_file, figures)
     console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _identify_flights(
+    folder: Path, logs: list[Path], out: Path, mass: float | None, seed: int, json_file: Path | None
+) -> None:
+    from sim2real.evaluate.flight_identification import airframe, identify_flights
+    from sim2real.identify.flight_logs import read_flight_logs
+
+    frame = airframe(folder, mass)
+    with progress_bars() as progress:
+        report = stage_reporter(progress)
+        figures = identify_flights(folder.name, read_flight_logs(logs), frame, out, seed, report)
+    table = Table("", "value", "95 % interval", "unit", title=f"{folder.name}, {frame.mass:g} kg")
+    for name, entry in figures["parameters"].items():
+        interval = f"{entry['low']:.4g} .. {entry['high']:.4g}"
+        table.add_row(
+            name, f"{entry['value']:.5g}", interval, entry["unit"], style="" if entry["identified"] else "dim"
+        )
+    console.print(table)
+    if figures["held_out"]:
+        _print_flights(figures["held_out"])
+    for remark in figures["remarks"]:
+        console.print(f"[dim]{escape(remark)}")
+    save_json(json_file, figures)
+    console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _print_flights(rows: dict[str, Any]) -> None:
+    table = Table("flight", "", "position [m]", "velocity [m/s]", "attitude [rad]", "rate [rad/s]")
+    for name, row in rows.items():
+        for key, value in row.items():
+            if isinstance(value, dict):
+                table.add_row(name, f"after {key} steps of 0.01 s", *(f"{v:.4f}" for v in value.values()))
+            else:
+                table.add_row(name, f"{key} {value:.4f}", "", "", "", "")
+    console.print(table)
 
 
 def _print_errors(figures: dict[str, Any], title: str) -> None:

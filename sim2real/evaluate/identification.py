@@ -39,7 +39,7 @@ def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report:
     if report:
         source = str(params or f"{arm.name}'s own parameters")
         lead = f"{len(logs)} motions driven through PyBullet, open loop from their first state, with {source}."
-        write_identification_report(report, arm, motions, f"{arm.name}: replay", lead, _facts())
+        write_identification_report(report, arm, motions, f"{arm.name}: replay", lead, facts())
     return figures
 
 
@@ -68,7 +68,7 @@ def identify_logs(
 
         fits = identify(arm, logs, folds=folds, generations=generations, seed=seed, on_progress=step, finished=finished)
     held_out = held_out_figures(arm, logs, fits)
-    facts = _facts() | {
+    made = facts() | {
         "motions": ", ".join(log.name for log in logs),
         "recorded": f"{sum(log.time[-1] for log in logs):.0f} s",
         "search": f"CMA-ES, {generations} generations, {folds} folds of whole motions, seed {seed}",
@@ -77,7 +77,7 @@ def identify_logs(
         arm,
         fits,
         {
-            "made": facts,
+            "made": made,
             "held_out_rmse_rad": held_out["per_joint"] | {"mean": held_out["mean_joint_rmse_rad"]},
             "cannot_tell_apart": [line for fit in fits for line in confused(fit)],
         },
@@ -91,7 +91,7 @@ def identify_logs(
         f"{1e3 * held_out['mean_joint_rmse_rad']:.1f} mrad."
     )
     page = out.with_suffix(".html")
-    write_identification_report(page, arm, motions, f"{arm.name}: identification", lead, facts, content, fits)
+    write_identification_report(page, arm, motions, f"{arm.name}: identification", lead, made, content, fits)
     _partial(out).unlink(missing_ok=True)
     return {"held_out": held_out, "replay": summary(arm, motions), "parameters": str(out), "report": str(page)}
 
@@ -116,7 +116,8 @@ def held_out_figures(arm: Arm, logs: Sequence[JointLog], fits: Sequence[JointFit
     }
 
 
-def _facts() -> dict[str, str]:
+def facts() -> dict[str, str]:
+    """When, from which commit and on what a result was made."""
     return {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),

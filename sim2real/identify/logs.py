@@ -144,10 +144,15 @@ def check_log(log: JointLog, path: Path) -> None:
                     f"{path}: {label} of '{log.joint_names[column]}' is {values[row, column]:.4g} in row {row}, more "
                     "than a turn; angles are radians, convert degrees first"
                 )
-    _check_time(log.time, path)
+    check_stamps(log.time, path)
 
 
-def _check_time(time: Array, path: Path) -> None:
+def check_stamps(time: Array, path: Path) -> None:
+    """Refuse stamps [T] s that are not finite, stand still, run backwards, leave a gap or span too little.
+
+    Raises:
+        LogError: Names file and row.
+    """
     bad = np.nonzero(~np.isfinite(time))[0]
     if len(bad):
         raise LogError(f"{path}: the stamp in row {bad[0]} is {time[bad[0]]}")

@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import yaml
+
 from sim2real.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,3 +43,12 @@ def robot_folder(name: str) -> Path:
         shipped_robots = ", ".join(sorted(file.parent.name for file in Path(__file__).parent.glob("*/robot.yaml")))
         raise ConfigError(f"no robot '{name}'; there are {shipped_robots}, and any folder with a robot.yaml")
     return folder
+
+
+def is_arm(folder: Path) -> bool:
+    """Whether a robot's folder describes an arm: its joints have servos."""
+    try:
+        data = yaml.safe_load((folder / "robot.yaml").read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{folder / 'robot.yaml'} is not valid YAML: {error}") from error
+    return isinstance(data, dict) and "servo" in data

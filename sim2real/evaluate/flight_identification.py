@@ -1,0 +1,222 @@
+"""``sim2real identify`` and ``sim2real replay`` for a quadrotor: recordings in; parameters, figures and a page out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import yaml
+
+from sim2real.errors import ConfigError
+from sim2real.evaluate.figures import figure_uri, plt
+from sim2real.evaluate.identification import facts
+from sim2real.identify.flight_file import (
+    FlightParameters,
+    imu_entries,
+    pose_entries,
+    read_flight_parameters,
+    write_flight_parameters,
+)
+from sim2real.identify.flight_fit import HORIZONS, FlightFit, fit_flights, multi_step
+from sim2real.identify.flight_imu import Airframe, ImuFit, fit_imu, lift_error
+from sim2real.identify.flight_logs import FlightLog
+from sim2real.identify.flight_model import resample
+from sim2real.identify.logs import LogError
+from sim2real.identify.residual import Residual, train_residual
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+TEMPLATE = Path(__file__).parent / "flight_identification.html"
+FOLDS = 4
+
+
+def airframe(folder: Path, mass: float | None) -> Airframe:
+    """What the robot's folder says about its rotors; ``mass`` (kg) in place of its own where it is given.
+
+    Raises:
+        ConfigError: The folder is not a quadrotor's.
+    """
+    body = yaml.safe_load((folder / "robot.yaml").read_text()).get("body", {})
+    if "rotors" not in body:
+        raise ConfigError(f"{folder / 'robot.yaml'} has no body.rotors; flights can be identified of quadrotors only")
+    own = float(body["recorded_mass"]) if mass is None else mass
+    return Airframe(own, np.array(body["rotors"]), np.array(body["turns"], dtype=np.float64), float(body["yaw_ratio"]))
+
+
+def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[str, Any]:
+    """How parameters explain flights: multi-step prediction where there is a pose, lift where there is an IMU.
+
+    Raises:
+        ConfigError: The file does not fit the robot or the kind of logs.
+    """
+    known = read_flight_parameters(params, robot)
+    figures: dict[str, Any] = {"per_log": {}}
+    for log in logs:
+        if log.has_pose:
+            if known.model is None:
+                raise ConfigError(
+                    f"{params} was fitted to an IMU only; '{log.name}' has a pose, identify one such flight"
+                )
+            flight = resample(log, known.model.time_constant)
+            figures["per_log"][log.name] = multi_step(known.model, flight, known.trim, known.residual)
+        else:
+            if "thrust_0" not in known.values:
+                raise ConfigError(f"{params} has no thrust curve; identify a flight with an IMU")
+            figures["per_log"][log.name] = lift_error(log, known.values, known.mass)
+    posed = [figures["per_log"][log.name] for log in logs if log.has_pose]
+    if posed:
+        figures["steps"] = _mean(posed)
+        figures["network"] = known.residual is not None
+    return figures
+
+
+def _mean(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    return {
+        str(step): {name: float(np.mean([row[str(step)][name] for row in rows])) for name in rows[0][str(step)]}
+        for step in HORIZONS
+    }
+
+
+def identify_flights(
+    robot: str, logs: Sequence[FlightLog], frame: Airframe, out: Path, seed: int, on_progress: Progress
+) -> dict[str, Any]:
+    """Fit flights, write ``out`` and a page beside it.
+
+    Flights with an IMU give thrust curve, rotor lag and inertia; flights with a pose a model that predicts, with a
+    network for what it leaves out where that helps. With several flights each is also predicted by a fit to others.
+
+    Returns:
+        ``parameters`` (entries), ``held_out`` (per flight), ``remarks``, ``report``.
+    """
+    with_imu = [log for log in logs if log.acc is not None and log.motor is not None and not log.has_pose]
+    with_pose = [log for log in logs if log.has_pose]
+    if not with_imu and not with_pose:
+        raise LogError("no flight has motor commands with an IMU, and none has a pose")
+    entries: dict[str, Any] = {}
+    held_out: dict[str, Any] = {}
+    remarks: list[str] = []
+    imu, posed, network = None, None, None
+    if with_imu:
+        imu = fit_imu(with_imu, frame, seed, on_progress)
+        entries |= imu_entries(imu)
+        remarks += imu.remarks
+        held_out |= _held_out_imu(with_imu, frame, seed)
+    if with_pose:
+        held_out |= _held_out_pose(with_pose, seed, on_progress)
+        posed, network, told = _fit_pose(with_pose, seed, on_progress)
+        entries |= pose_entries(posed, frame.mass)
+        remarks.append(told)
+    made = facts() | {"flights": ", ".join(log.name for log in logs), "seed": str(seed), "mass": f"{frame.mass:g} kg"}
+    extra = {"made": made, "held_out": held_out, "remarks": remarks}
+    write_flight_parameters(out, robot, frame.mass, entries, extra, posed, network)
+    known = read_flight_parameters(out, robot)
+    page = out.with_suffix(".html")
+    _write_page(page, robot, logs, entries, held_out, remarks, imu, known, made)
+    return {"parameters": entries, "held_out": held_out, "remarks": remarks, "report": str(page)}
+
+
+def _fit_pose(logs: Sequence[FlightLog], seed: int, on_progress: Progress) -> tuple[FlightFit, Residual | None, str]:
+    fit = fit_flights(logs, on_progress)
+    flights = [resample(log, fit.model.time_constant) for log in logs]
+    on_progress("residual network", 0, 1, {})
+    network, before, after = train_residual(fit.model, flights, fit.trim, seed)
+    on_progress("residual network", 1, 1, {"position_m": after})
+    kept = (
+        f"lowers it from {before:.4f} to {after:.4f} m and is kept" if network else "does not lower it and is left out"
+    )
+    return (
+        fit,
+        network,
+        f"position error after 50 steps on unseen ends of the flights: {before:.4f} m; the network {kept}",
+    )
+
+
+def _held_out_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int) -> dict[str, Any]:
+    """Lift of every flight by the thrust curve of the others."""
+    result = {}
+    for index, log in enumerate(logs):
+        others = [other for i, other in enumerate(logs) if i != index]
+        if others:
+            fit = fit_imu(others, frame, seed, lambda *_: None)
+            values = {name: estimate.value for name, estimate in fit.estimates.items()}
+            result[log.name] = lift_error(log, values, frame.mass)
+    return result
+
+
+def _held_out_pose(logs: Sequence[FlightLog], seed: int, on_progress: Progress) -> dict[str, Any]:
+    """Multi-step errors of every flight by a fit to others."""
+    folds = min(FOLDS, len(logs))
+    result: dict[str, Any] = {}
+    if folds < 2:
+        return result
+    part = np.random.default_rng(seed).permutation(len(logs)) % folds
+    for fold in range(folds):
+        on_progress("held-out flights", fold, folds, {})
+        seen = [log for log, p in zip(logs, part, strict=True) if p != fold]
+        fit, network, _ = _fit_pose(seen, seed, lambda *_: None)
+        for log, p in zip(logs, part, strict=True):
+            if p == fold:
+                flight = resample(log, fit.model.time_constant)
+                result[log.name] = multi_step(fit.model, flight, fit.trim, network)
+    on_progress("held-out flights", folds, folds, {})
+    return result
+
+
+def _write_page(
+    path: Path,
+    robot: str,
+    logs: Sequence[FlightLog],
+    entries: Mapping[str, Any],
+    held_out: Mapping[str, Any],
+    remarks: Sequence[str],
+    imu: ImuFit | None,
+    known: FlightParameters,
+    made: Mapping[str, str],
+) -> None:
+    html = jinja2.Template(TEMPLATE.read_text(), autoescape=True, undefined=jinja2.StrictUndefined).render(
+        title=f"{robot}: identification from {len(logs)} flights",
+        entries=entries,
+        held_out=held_out,
+        remarks=remarks,
+        thrust=_plot_thrust(imu, logs) if imu else "",
+        growth=_plot_growth(logs, known) if known.model else "",
+        facts=made,
+    )
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(html)
+    temporary.replace(path)
+
+
+def _plot_thrust(imu: ImuFit, logs: Sequence[FlightLog]) -> str:
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    command = np.linspace(0.0, 1.0, 101)
+    curve, quadratic = imu.thrust(command), imu.estimates["thrust_quadratic"]
+    spread = imu.estimates["thrust_quadratic"].std
+    axis.plot(command, curve, color="#2b6cb0", label="full curve")
+    axis.plot(command, quadratic.value * command**2, color="#b4472e", linestyle="--", label="quadratic")
+    axis.fill_between(
+        command, (quadratic.value - 2 * spread) * command**2, (quadratic.value + 2 * spread) * command**2,
+        color="#b4472e", alpha=0.2,
+    )  # fmt: skip
+    flown = np.concatenate([np.ravel(log.motor) for log in logs if log.motor is not None])
+    low, high = np.percentile(flown[flown > 0.05], (1, 99))
+    axis.axvspan(low, high, color="#d9dee5", alpha=0.5, label="flown")
+    axis.set(xlabel="motor command", ylabel="thrust of a motor, N")
+    axis.legend(frameon=False)
+    return figure_uri(figure)
+
+
+def _plot_growth(logs: Sequence[FlightLog], known: FlightParameters) -> str:
+    assert known.model is not None
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+    for log in logs:
+        if log.has_pose:
+            found = multi_step(known.model, resample(log, known.model.time_constant), known.trim, known.residual, 400)
+            axis.plot(
+                [0.01 * s for s in HORIZONS], [found[str(s)]["position_m"] for s in HORIZONS], "o-", label=log.name
+            )
+    axis.set(xlabel="prediction ahead, s", ylabel="position error, m", xscale="log", yscale="log")
+    axis.legend(frameon=False, fontsize=7)
+    return figure_uri(figure)

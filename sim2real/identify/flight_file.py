@@ -1,0 +1,136 @@
+"""The parameters file of a quadrotor: what recordings say, and a model that replay and simulator can run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from sim2real.errors import ConfigError
+from sim2real.identify.flight_fit import FlightFit, Trim
+from sim2real.identify.flight_imu import ImuFit
+from sim2real.identify.flight_model import FlightModel
+from sim2real.identify.residual import Residual
+
+KIND = "sim2real_parameters"
+
+
+@dataclass(frozen=True)
+class FlightParameters:
+    """A parameters file as replay needs it.
+
+    Attributes:
+        values: Identified values by name.
+        model, trim, residual: From flights with a pose; None without.
+        mass: kg that the values belong to.
+    """
+
+    values: dict[str, float]
+    mass: float
+    model: FlightModel | None
+    trim: Trim
+    residual: Residual | None
+
+
+def imu_entries(fit: ImuFit) -> dict[str, dict[str, Any]]:
+    """Entries of a parameters file from a fit to IMU logs."""
+    return {name: _entry(e.value, e.std, e.unit) for name, e in fit.estimates.items()}
+
+
+def pose_entries(fit: FlightFit, mass: float) -> dict[str, dict[str, Any]]:
+    """Entries of a parameters file from a fit to flights with a pose; forces belong to ``mass``."""
+    std = np.sqrt(np.clip(np.diag(fit.covariance), 0.0, None))
+    spread = fit.model.unpack(std)
+    entries = {
+        f"thrust_coefficient_m{i + 1}": _entry(
+            mass * float(fit.model.thrust[i]) * 1e-6, mass * float(spread.thrust[i]) * 1e-6, "N*s^2/rad^2"
+        )
+        for i in range(4)
+    }
+    for index, axis in enumerate("xyz"):
+        entries[f"drag_{axis}"] = _entry(float(fit.model.drag[index]), float(spread.drag[index]), "1/s")
+    if fit.model.time_constant:
+        entries["time_constant"] = _entry(fit.model.time_constant, 0.25 * fit.model.time_constant, "s")
+    return entries
+
+
+def _entry(value: float, std: float, unit: str) -> dict[str, Any]:
+    digits = 8 if abs(value) > 1e-4 else 12
+    low, high = sorted((value - 2.0 * std, value + 2.0 * std))
+    return {
+        "value": round(value, digits),
+        "std": round(std, digits),
+        "low": round(low, digits),
+        "high": round(high, digits),
+        "unit": unit,
+        "identified": bool(std < 0.25 * abs(value)),
+    }
+
+
+def write_flight_parameters(
+    path: Path,
+    robot: str,
+    mass: float,
+    entries: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    fit: FlightFit | None,
+    residual: Residual | None,
+) -> None:
+    """Write the file, and the residual network beside it, each to a temporary name that is then renamed."""
+    content: dict[str, Any] = {"kind": KIND, "robot": robot, **extra, "mass": mass, "parameters": dict(entries)}
+    if fit is not None:
+        content["flight_model"] = {
+            part.name: np.round(getattr(fit.model, part.name), 8).tolist() for part in fields(FlightModel)
+        }
+        content["trim"] = asdict(fit.trim)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if residual is not None:
+        network = path.with_suffix(".residual.npz")
+        residual.save(network)
+        digest = hashlib.sha256(network.read_bytes()).hexdigest()
+        content["residual"] = {"file": network.name, "sha256": digest}
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
+    temporary.replace(path)
+
+
+def read_flight_parameters(path: Path, robot: str) -> FlightParameters:
+    """Read what :func:`write_flight_parameters` wrote.
+
+    Raises:
+        ConfigError: The file is missing, of another robot, broken, or its network is not the one it names.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, Mapping) or content.get("kind") != KIND or content.get("robot") != robot:
+        raise ConfigError(
+            f"{path} holds no parameters of '{robot}'; 'sim2real identify {robot} LOG … --out' writes them"
+        )
+    try:
+        values = {name: float(entry["value"]) for name, entry in content["parameters"].items()}
+        model = None
+        if "flight_model" in content:
+            parts = {name: np.asarray(value, dtype=np.float64) for name, value in content["flight_model"].items()}
+            constant = float(parts.pop("time_constant"))
+            model = FlightModel(**parts, time_constant=constant)
+        trim = Trim(**content.get("trim", {}))
+        mass = float(content["mass"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); run 'sim2real identify' again") from error
+    return FlightParameters(values, mass, model, trim, _residual(path, content.get("residual")))
+
+
+def _residual(path: Path, entry: Mapping[str, str] | None) -> Residual | None:
+    if not entry:
+        return None
+    network = path.parent / Path(entry["file"]).name
+    if not network.is_file() or hashlib.sha256(network.read_bytes()).hexdigest() != entry["sha256"]:
+        raise ConfigError(f"{network} is missing or not the network that {path.name} was written with")
+    return Residual.load(network)

@@ -1,0 +1,203 @@
+"""Recordings of flights: motor commands with an IMU, or with a measured pose.
+
+``.npz`` files with named arrays, or ``.csv`` files whose columns are called ``NAME.0``, ``NAME.1`` … (or ``.x``,
+``.y`` …). A log that cannot be trusted is refused, with file, row and column.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2real.geometry import quat_conjugate, quat_multiply
+from sim2real.identify.logs import LogError, check_stamps
+
+Array = NDArray[np.float64]
+
+STANDARD_GRAVITY = 9.80665  # m/s², what "g" means to an accelerometer
+PWM_FULL = 65535.0
+FASTEST_ROTOR = 6000.0  # rad/s; no propeller that small survives more, so it is revolutions per minute
+WIDTHS = {"pos": 3, "vel": 3, "quat": 4, "ang_vel": 3, "acc": 3, "gyro": 3, "motor": 4, "rotor_speed": 4}
+_SUFFIXES = {"x": 0, "y": 1, "z": 2, "w": 3, **{str(i): i for i in range(4)}}
+
+
+@dataclass(frozen=True)
+class FlightLog:
+    """One flight.
+
+    Attributes:
+        name: The file's.
+        time: [T] s from zero, strictly increasing.
+        motor: [T, 4] commands, 0 .. 1; None where rotor speeds are known.
+        rotor_speed: [T, 4] rad/s, measured.
+        acc, gyro: [T, 3] m/s² and rad/s, body frame (x forward, y left, z up).
+        pos, vel: [T, 3] m and m/s, world frame, z up.
+        quat: [T, 4] xyzw, body to world.
+        ang_vel: [T, 3] rad/s, body frame.
+    """
+
+    name: str
+    time: Array
+    motor: Array | None = None
+    rotor_speed: Array | None = None
+    acc: Array | None = None
+    gyro: Array | None = None
+    pos: Array | None = None
+    vel: Array | None = None
+    quat: Array | None = None
+    ang_vel: Array | None = None
+
+    @property
+    def has_pose(self) -> bool:
+        """Whether the full state was recorded."""
+        return all(part is not None for part in (self.pos, self.vel, self.quat, self.ang_vel))
+
+
+def read_flight_logs(paths: Iterable[Path]) -> list[FlightLog]:
+    """Read flights; a folder stands for every recording in it.
+
+    Raises:
+        LogError: A recording cannot be trusted, or there is none.
+    """
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".csv")) if path.is_dir() else [path]
+        if not found:
+            raise LogError(f"{path} holds no recordings (.npz, .csv)")
+        files += found
+    return [read_flight_log(file) for file in files]
+
+
+def read_flight_log(path: Path) -> FlightLog:
+    """Read and check one flight: ``t`` with ``acc`` (g), ``gyro`` (deg/s) and ``motor``, or with ``pos``, ``vel``,
+    ``quat``, ``ang_vel`` and ``motor`` or ``rotor_speed``.
+
+    Raises:
+        LogError: An array is missing, of the wrong shape or unit, not finite, or contradicts another.
+    """  # noqa: D205
+    if not path.is_file():
+        raise LogError(f"{path} does not exist")
+    if path.suffix == ".npz":
+        content = _read_npz(path)
+    elif path.suffix == ".csv":
+        content = _read_csv(path)
+    else:
+        raise LogError(f"{path}: flights are .npz or .csv")
+    time = content.pop("t", None)
+    if time is None:
+        raise LogError(f"{path} has no 't' (s); it has {', '.join(content) or 'nothing'}")
+    arrays = {name: _checked(path, name, values, len(time)) for name, values in content.items() if name in WIDTHS}
+    check_stamps(time, path)
+    motor, rotor = arrays.pop("motor", None), arrays.pop("rotor_speed", None)
+    pose = [name for name in ("pos", "vel", "quat", "ang_vel") if name in arrays]
+    if motor is None and rotor is None:
+        raise LogError(f"{path} has neither 'motor' [T, 4] nor 'rotor_speed' [T, 4] (rad/s)")
+    if len(pose) not in (0, 4) or (not pose and not {"acc", "gyro"} <= set(arrays)):
+        raise LogError(f"{path} needs acc and gyro, or pos, vel, quat and ang_vel; it has {', '.join(content)}")
+    if rotor is not None and rotor.max() > FASTEST_ROTOR:
+        raise LogError(f"{path}: rotor_speed reaches {rotor.max():.0f}; it must be rad/s, divide rpm by 9.549")
+    if motor is not None:
+        if motor.min() < 0 or motor.max() > PWM_FULL:
+            raise LogError(f"{path}: motor spans {motor.min():g} .. {motor.max():g}; commands are 0 .. 1 or 0 .. 65535")
+        motor = motor / PWM_FULL if motor.max() > 1.0 else motor
+    if "acc" in arrays:
+        arrays["acc"], arrays["gyro"] = arrays["acc"] * STANDARD_GRAVITY, np.deg2rad(arrays["gyro"])
+    log = FlightLog(path.stem, time - time[0], motor, rotor, **arrays)
+    return _checked_pose(log, path) if log.has_pose else log
+
+
+def _checked(path: Path, name: str, values: Array, count: int) -> Array:
+    if values.shape != (count, WIDTHS[name]):
+        raise LogError(f"{path}: '{name}' is {list(values.shape)}, expected [{count}, {WIDTHS[name]}]")
+    rows, columns = np.nonzero(~np.isfinite(values))
+    if len(rows):
+        raise LogError(f"{path}: '{name}' is {values[rows[0], columns[0]]} in row {rows[0]}, column {columns[0]}")
+    return values
+
+
+def _checked_pose(log: FlightLog, path: Path) -> FlightLog:
+    """The log with unit quaternions.
+
+    Raises:
+        LogError: Pose and velocities contradict each other: another order, frame or unit.
+    """
+    assert log.pos is not None and log.vel is not None and log.quat is not None and log.ang_vel is not None
+    norm = np.sqrt((log.quat**2).sum(axis=1))
+    off = int(np.abs(norm - 1.0).argmax())
+    if abs(norm[off] - 1.0) > 0.05:
+        raise LogError(f"{path}: the quaternion in row {off} has length {norm[off]:.3f}, it must be 1")
+    quat = log.quat / norm[:, None]
+    span = max(1, round(0.05 / float(np.median(np.diff(log.time)))))
+    if len(log.time) > 3 * span:
+        _compare_motion(log, quat, span, path)
+    return FlightLog(log.name, log.time, log.motor, log.rotor_speed, log.acc, log.gyro, log.pos, log.vel, quat,
+                     log.ang_vel)  # fmt: skip
+
+
+def _compare_motion(log: FlightLog, quat: Array, span: int, path: Path) -> None:
+    assert log.pos is not None and log.vel is not None and log.ang_vel is not None
+    elapsed = (log.time[span:] - log.time[:-span])[:, None]
+
+    def mean(values: Array) -> Array:
+        return 0.5 * (values[span:] + values[:-span])
+
+    def share(wanted: Array, got: Array) -> float:
+        """Of the motion that is explained; 1 is all."""
+        total = float((wanted**2).sum())
+        return 1.0 - float(((wanted - got) ** 2).sum()) / total if total > 1e-9 else 1.0
+
+    def turn(order: Array) -> Array:
+        step = quat_multiply(quat_conjugate(order[:-span]), order[span:])
+        result: Array = 2.0 * np.where(step[:, 3:] < 0, -1.0, 1.0) * step[:, :3] / elapsed
+        return result
+
+    moved = share((log.pos[span:] - log.pos[:-span]) / elapsed, mean(log.vel))
+    if moved < 0.3:
+        raise LogError(
+            f"{path}: 'vel' is not the rate of 'pos' ({moved:.0%} agree); both must be SI in the world frame"
+        )
+    turned, swapped = (share(turn(order), mean(log.ang_vel)) for order in (quat, np.roll(quat, -1, axis=1)))
+    if turned < 0.3:
+        hint = "the order is xyzw, this looks like wxyz" if swapped > 0.5 else "it must be rad/s in the body frame"
+        raise LogError(f"{path}: 'ang_vel' is not the rate of 'quat' ({turned:.0%} agree); {hint}")
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {name: np.asarray(data[name], dtype=np.float64) for name in data.files}
+    except (OSError, ValueError) as error:
+        raise LogError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+
+
+def _read_csv(path: Path) -> dict[str, Array]:
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    if len(rows) < 2:
+        raise LogError(f"{path} holds no rows; a first line of column names and one row a sample are needed")
+    header = [name.strip() for name in rows[0]]
+    content: dict[str, Array] = {}
+    for column, heading in enumerate(header):
+        name, _, suffix = heading.rpartition(".")
+        if heading in ("t", "time"):
+            content["t"] = _column(path, rows, column, heading)
+        elif name in WIDTHS and suffix in _SUFFIXES and _SUFFIXES[suffix] < WIDTHS[name]:
+            values = content.setdefault(name, np.full((len(rows) - 1, WIDTHS[name]), np.nan))
+            values[:, _SUFFIXES[suffix]] = _column(path, rows, column, heading)
+    return content
+
+
+def _column(path: Path, rows: list[list[str]], column: int, heading: str) -> Array:
+    values = np.empty(len(rows) - 1)
+    for number, row in enumerate(rows[1:]):
+        try:
+            values[number] = float(row[column])
+        except (IndexError, ValueError):
+            text = row[column] if column < len(row) else "missing"
+            raise LogError(f"{path}: '{heading}' is '{text}' in row {number}, not a number") from None
+    return values
