@@ -292,10 +292,8 @@ def _identify_flights(
         figures = identify_flights(folder.name, read_flight_logs(logs), frame, out, seed, report)
     table = Table("", "value", "95 % interval", "unit", title=f"{folder.name}, {frame.mass:g} kg")
     for name, entry in figures["parameters"].items():
-        interval = f"{entry['low']:.4g} .. {entry['high']:.4g}"
-        table.add_row(
-            name, f"{entry['value']:.5g}", interval, entry["unit"], style="" if entry["identified"] else "dim"
-        )
+        row = (name, f"{entry['value']:.5g}", f"{entry['low']:.4g} .. {entry['high']:.4g}", entry["unit"])
+        table.add_row(*row, style="" if entry["identified"] else "dim")
     console.print(table)
     if figures["held_out"]:
         _print_flights(figures["held_out"])
@@ -306,14 +304,21 @@ def _identify_flights(
 
 
 def _print_flights(rows: dict[str, Any]) -> None:
-    table = Table("flight", "", "position [m]", "velocity [m/s]", "attitude [rad]", "rate [rad/s]")
-    for name, row in rows.items():
-        for key, value in row.items():
-            if isinstance(value, dict):
-                table.add_row(name, f"after {key} steps of 0.01 s", *(f"{v:.4f}" for v in value.values()))
-            else:
-                table.add_row(name, f"{key} {value:.4f}", "", "", "", "")
-    console.print(table)
+    posed = {name: row for name, row in rows.items() if "50" in row}
+    if posed:
+        headings = ("position [m]", "velocity [m/s]", "attitude [rad]", "rate [rad/s]")
+        table = Table("flight", "steps", *headings, title="Prediction, steps of 0.01 s")
+        for name, row in posed.items():
+            for steps, errors in row.items():
+                table.add_row(name, steps, *(f"{value:.4f}" for value in errors.values()))
+        console.print(table)
+    others = {name: row for name, row in rows.items() if name not in posed}
+    if others:
+        table = Table("flight", "lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", title="Thrust")
+        for name, row in others.items():
+            lift, rmse, spread = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
+            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{spread:.2f}")
+        console.print(table)
 
 
 def _print_errors(figures: dict[str, Any], title: str) -> None:

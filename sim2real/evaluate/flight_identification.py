@@ -56,9 +56,7 @@ def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[
     for log in logs:
         if log.has_pose:
             if known.model is None:
-                raise ConfigError(
-                    f"{params} was fitted to an IMU only; '{log.name}' has a pose, identify one such flight"
-                )
+                raise ConfigError(f"{params} comes from an IMU only; '{log.name}' has a pose, identify such a flight")
             flight = resample(log, known.model.time_constant)
             figures["per_log"][log.name] = multi_step(known.model, flight, known.trim, known.residual)
         else:
@@ -123,14 +121,8 @@ def _fit_pose(logs: Sequence[FlightLog], seed: int, on_progress: Progress) -> tu
     on_progress("residual network", 0, 1, {})
     network, before, after = train_residual(fit.model, flights, fit.trim, seed)
     on_progress("residual network", 1, 1, {"position_m": after})
-    kept = (
-        f"lowers it from {before:.4f} to {after:.4f} m and is kept" if network else "does not lower it and is left out"
-    )
-    return (
-        fit,
-        network,
-        f"position error after 50 steps on unseen ends of the flights: {before:.4f} m; the network {kept}",
-    )
+    kept = f"the network lowers it to {after:.4f} m" if network else "a network does not lower it and is left out"
+    return fit, network, f"on unseen ends of the flights the position is off by {before:.4f} m after 50 steps; {kept}"
 
 
 def _held_out_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int) -> dict[str, Any]:
@@ -214,9 +206,8 @@ def _plot_growth(logs: Sequence[FlightLog], known: FlightParameters) -> str:
     for log in logs:
         if log.has_pose:
             found = multi_step(known.model, resample(log, known.model.time_constant), known.trim, known.residual, 400)
-            axis.plot(
-                [0.01 * s for s in HORIZONS], [found[str(s)]["position_m"] for s in HORIZONS], "o-", label=log.name
-            )
+            error = [found[str(step)]["position_m"] for step in HORIZONS]
+            axis.plot([0.01 * step for step in HORIZONS], error, "o-", label=log.name)
     axis.set(xlabel="prediction ahead, s", ylabel="position error, m", xscale="log", yscale="log")
     axis.legend(frameon=False, fontsize=7)
     return figure_uri(figure)

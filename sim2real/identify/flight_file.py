@@ -110,9 +110,7 @@ def read_flight_parameters(path: Path, robot: str) -> FlightParameters:
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, Mapping) or content.get("kind") != KIND or content.get("robot") != robot:
-        raise ConfigError(
-            f"{path} holds no parameters of '{robot}'; 'sim2real identify {robot} LOG … --out' writes them"
-        )
+        raise ConfigError(f"{path} holds no parameters of '{robot}'; write them: sim2real identify {robot} LOG … --out")
     try:
         values = {name: float(entry["value"]) for name, entry in content["parameters"].items()}
         model = None
