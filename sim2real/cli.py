@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,10 @@ from rich.table import Table
 
 from robot_drivers.limits import DriverError
 from sim2real.errors import ConfigError, Sim2RealError
+
+if TYPE_CHECKING:
+    from sim2real.identify.logs import JointLog
+    from sim2real.sim.arm import Arm
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,17 +32,22 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, for example ppo.iterations=10. Repeatable."),
 ]
+MAPPING_HELP = "Correct the joints with what 'sim2real check-joints' wrote; arms only."
 LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
 
 
 def save_json(path: Path | None, data: Any) -> None:
     """Write ``data`` to ``path`` at once, if a path was given."""
-    if path is None:
-        return
+    if path is not None:
+        save_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
 
 
@@ -214,6 +223,7 @@ def replay(
     robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
     logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
     params: Annotated[Path | None, typer.Option(help="Parameters that 'sim2real identify' wrote.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page with plots here (.html); arms only.")] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -225,17 +235,29 @@ def replay(
         _replay_flights(folder, logs, params, json_file)
         return
     from sim2real.evaluate.identification import replay_logs
-    from sim2real.identify.logs import read_logs
     from sim2real.sim.arm import Arm
 
     arm = Arm(folder)
-    recordings = read_logs(logs, arm.joints, arm.aliases)
+    recordings = _recordings(arm, logs, mapping)
     with console.status(f"replaying {len(recordings)} motions"):
         figures = replay_logs(arm, recordings, params, report)
     _print_errors(figures, "replay in PyBullet, open loop")
     save_json(json_file, figures)
     if report:
         console.print(f"Report: {report}")
+
+
+def _recordings(arm: Arm, logs: list[Path], mapping: Path | None) -> list[JointLog]:
+    from sim2real.identify.joints import apply_mapping, read_mapping
+    from sim2real.identify.logs import check_log, read_logs
+
+    if mapping is None:
+        return read_logs(logs, arm.joints, arm.aliases)
+    known = read_mapping(mapping)
+    recordings = [apply_mapping(log, known) for log in read_logs(logs, arm.joints, arm.aliases, check=False)]
+    for log in recordings:
+        check_log(log, Path(log.name))
+    return recordings
 
 
 def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_file: Path | None) -> None:
@@ -256,6 +278,7 @@ def identify(
     out: Annotated[Path, typer.Option(help="Parameters file to write; a page goes beside it.")] = Path("params.yaml"),
     folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation; arms only.")] = 5,
     generations: Annotated[int, typer.Option(min=1, help="Of the search; arms only.")] = 120,
+    mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
     mass: Annotated[float | None, typer.Option(help="kg as flown; drones only, the bare drone's by default.")] = None,
     seed: int = 0,
     json_file: JsonFile = None,
@@ -268,11 +291,10 @@ def identify(
         _identify_flights(folder, logs, out, mass, seed, json_file)
         return
     from sim2real.evaluate.identification import identify_logs
-    from sim2real.identify.logs import read_logs
     from sim2real.sim.arm import Arm
 
     arm = Arm(folder)
-    recordings = read_logs(logs, arm.joints, arm.aliases)
+    recordings = _recordings(arm, logs, mapping)
     with progress_bars() as progress:
         figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
     _print_errors(figures["held_out"], "motions that the fit had not seen")
@@ -319,6 +341,97 @@ def _print_flights(rows: dict[str, Any]) -> None:
             lift, rmse, spread = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
             table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{spread:.2f}")
         console.print(table)
+
+
+@app.command(name="check-joints")
+def check_joints_command(
+    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
+    out: Annotated[Path | None, typer.Option(help="Write the corrected mapping here (.yaml).")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="Apply such a mapping first.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Joint doctor: find swapped, flipped, shifted or scaled joints and a wrong rate in recordings."""
+    from dataclasses import asdict
+
+    import yaml
+
+    from sim2real.identify.joints import apply_mapping, check_joints, read_mapping
+    from sim2real.identify.logs import read_logs
+    from sim2real.robots import robot_folder
+    from sim2real.sim.arm import Arm
+
+    arm = Arm(robot_folder(robot))
+    recordings = read_logs(logs, arm.joints, arm.aliases, check=False)
+    if mapping:
+        known = read_mapping(mapping)
+        recordings = [apply_mapping(log, known) for log in recordings]
+    found = check_joints(arm, recordings)
+    table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{len(recordings)} recordings")
+    for joint in found.joints:
+        verdict = "; ".join(joint.faults) or ("in order" if joint.judged else "did not move, cannot be judged")
+        figures = (
+            f"{joint.slope:.3f} ± {2 * joint.slope_std:.3f}",
+            f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
+        )
+        table.add_row(
+            joint.joint, *(figures if joint.judged else ("", "")), verdict, style="red" if joint.faults else ""
+        )
+    console.print(table)
+    if found.clock:
+        console.print(f"[red]{found.clock}")
+    save_json(
+        json_file, {"faults": found.faults, "joints": [asdict(j) for j in found.joints], "period_s": found.period_s}
+    )
+    if out:
+        save_text(out, yaml.safe_dump(found.mapping(), sort_keys=False))
+        console.print(f"Mapping: {out}")
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def excite(
+    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
+    out: Annotated[Path, typer.Option(help="CSV of commands: time, des_dof_pos.JOINT …")] = Path("excitation.csv"),
+    joints: Annotated[
+        list[str] | None, typer.Option("--joint", help="Joint that moves; repeatable, all by default.")
+    ] = None,
+    duration: Annotated[float, typer.Option(min=20.0, help="About how long, s.")] = 360.0,
+    speed: Annotated[float, typer.Option(min=0.05, help="Largest speed, rad/s.")] = 1.5,
+    acceleration: Annotated[float, typer.Option(min=0.1, help="Largest acceleration, rad/s².")] = 8.0,
+    clearance: Annotated[float, typer.Option(help="Height kept above the table, m.")] = 0.03,
+    plot: Annotated[Path | None, typer.Option(help="Picture of it (.png, .svg).")] = None,
+    seed: int = 0,
+) -> None:
+    """Make a safe motion to record on your own arm, for identify."""
+    from sim2real.identify.excite import excite as make
+    from sim2real.robots import robot_folder
+    from sim2real.sim.arm import Arm
+
+    arm = Arm(robot_folder(robot))
+    made = make(
+        arm, joints or arm.joints, duration_s=duration, speed=speed, acceleration=acceleration,
+        clearance_m=clearance, seed=seed,
+    )  # fmt: skip
+    lines = [",".join(["time", *(f"des_dof_pos.{joint}" for joint in arm.joints)])]
+    lines += [
+        ",".join([f"{t:.4f}", *(f"{v:.6f}" for v in row)]) for t, row in zip(made.time, made.command, strict=True)
+    ]
+    save_text(out, "\n".join(lines) + "\n")
+    console.print(f"{made.time[-1]:.0f} s at {arm.spec.control_rate_hz:g} Hz: {out}")
+    if plot:
+        from sim2real.evaluate.figures import plt
+
+        figure, axes = plt.subplots(
+            len(arm.joints), 1, figsize=(10, 1.6 * len(arm.joints)), sharex=True, layout="constrained"
+        )
+        for axis, joint, track in zip(axes, arm.joints, made.command.T, strict=True):
+            axis.plot(made.time, track, linewidth=0.8)
+            axis.set_ylabel(f"{joint}\nrad", fontsize=8)
+        axes[-1].set_xlabel("time, s")
+        figure.savefig(plot)
+        console.print(f"Picture: {plot}")
 
 
 def _print_errors(figures: dict[str, Any], title: str) -> None:

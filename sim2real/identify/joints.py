@@ -1,0 +1,323 @@
+"""Joint doctor: is every measured joint the one that was commanded, with its sign, zero and scale, at the right rate?
+
+Compared are commands and measurements of the same recording. A fault that both share (both in another order, both in
+degrees of another zero) does not show; nor does it in the robot's motion, which obeys the same mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from sim2real.errors import ConfigError
+from sim2real.identify.logs import JointLog
+from sim2real.identify.replay import SIM_DT, references
+from sim2real.sim.arm import Arm
+from sim2real.sim.servo import Servo
+
+Array = NDArray[np.float64]
+
+KIND = "sim2real_joint_mapping"
+GRID_S = 0.02
+LAGS_S = np.arange(0.0, 0.42, 0.02)
+EXCITED_RAD = 0.04  # standard deviation; quieter joints cannot be judged
+OFFSET_RAD = 0.06  # what a servo model leaves unexplained at most
+STICKS_RAD = 0.12
+FOLLOWS = 0.5  # share of the motion explained, below which nothing follows the command
+ALIKE = 0.98  # commands so correlated cannot be told apart
+SCALE_TOLERANCE = 0.035  # and what a model error of MODEL_RAD bends, the more the less a joint moves
+MODEL_RAD = 0.01
+STRAIGHT = 0.2  # a slope so near one is taken as one when the zero is judged
+RATE_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class JointFinding:
+    """What the recordings say about one joint of the robot.
+
+    Attributes:
+        joint: Its name.
+        judged: Whether it moved enough, alone enough.
+        source: Column that really holds it.
+        slope, slope_std: Measured over commanded.
+        tolerance: Of the slope, at this much motion.
+        offset, offset_std: Measured minus commanded at zero, rad.
+        faults: In words; empty where all is well.
+    """
+
+    joint: str
+    judged: bool
+    source: str
+    slope: float
+    slope_std: float
+    offset: float
+    offset_std: float
+    tolerance: float
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JointCheck:
+    """All joints, and the clock.
+
+    Attributes:
+        period_s: Median over the recordings.
+        time_scale: What stamps must be multiplied with; 1 where the rate is right.
+        clock: A sentence where it is not.
+    """
+
+    joints: tuple[JointFinding, ...]
+    period_s: float
+    time_scale: float
+    clock: str
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Everything that is wrong, in words."""
+        found = [f"{joint.joint}: {fault}" for joint in self.joints for fault in joint.faults]
+        return tuple(found + ([self.clock] if self.clock else []))
+
+    def mapping(self) -> dict[str, Any]:
+        """The correction, ready for YAML; :func:`apply_mapping` takes it."""
+        return {
+            "kind": KIND,
+            "time_scale": round(self.time_scale, 6),
+            "joints": {
+                f.joint: {
+                    "source": f.source,
+                    "slope": round(f.slope, 5) if _wrong_slope(f) else 1.0,
+                    "offset": round(f.offset, 5) if any("zero" in fault for fault in f.faults) else 0.0,
+                }
+                for f in self.joints
+            },
+        }
+
+
+def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
+    """Compare measured joints with commanded ones, and with what the arm's servos make of the commands.
+
+    Args:
+        arm: The robot; weight and friction bend a small arm by more than a fault would.
+        logs: Of this robot, all together; the more they move, the finer the judgement.
+    """
+    names = logs[0].joint_names
+    command = [_on_grid(log, log.command) for log in logs]
+    measured = [_on_grid(log, log.position) for log in logs]
+    late = [_late(c, m) for c, m in zip(command, measured, strict=True)]
+    modelled = _modelled(arm, logs, command)
+    plain, fine = _regressions(late, measured), _regressions(modelled, measured)
+    spread = _spread(command)
+    source = _assign(plain.share, _alike(command), spread > EXCITED_RAD)
+    moves = [sum(c[:, j].std() > EXCITED_RAD for c in command) for j in range(len(names))]
+    findings = tuple(_finding(names, j, source[j], float(spread[j]), moves[j], plain, fine) for j in range(len(names)))
+    return JointCheck(findings, *_clock(logs, arm.spec.control_rate_hz))
+
+
+def _on_grid(log: JointLog, values: Array) -> Array:
+    grid = np.arange(0.0, log.time[-1], GRID_S)
+    return np.stack([np.interp(grid, log.time, column) for column in values.T], axis=1)
+
+
+def _late(command: Array, measured: Array) -> Array:
+    """Commands, late by the time under which they explain the measurements best."""
+    steps = [round(lag / GRID_S) for lag in LAGS_S]
+    late = [np.concatenate((np.repeat(command[:1], n, axis=0), command[: len(command) - n])) for n in steps]
+    return late[int(np.argmax([np.abs(_correlation(c, measured)).max(axis=0).sum() for c in late]))]
+
+
+def _modelled(arm: Arm, logs: Sequence[JointLog], command: Sequence[Array]) -> list[Array]:
+    """What the arm's servos make of the commands, on the grid."""
+    quantities = arm.nominal()
+    low, high = quantities["low_stop"], quantities["high_stop"]
+    known = [references(log, quantities["dead_time"], low, high, SIM_DT) for log in logs]
+    steps = max(len(k) for k in known)
+    reference = np.stack([np.pad(k, ((0, steps - len(k)), (0, 0)), mode="edge") for k in known])
+    weight = [arm.chain.gravity_torque(np.clip(log.command, arm.chain.low, arm.chain.high)) for log in logs]
+    grid = SIM_DT * np.arange(steps)
+    gravity = np.stack(
+        [np.stack([np.interp(grid, log.time, w) for w in ws.T], axis=1) for log, ws in zip(logs, weight, strict=True)]
+    )
+    # Friction keeps a joint where it began; that is taken from the measurement where it can be right.
+    began = np.stack([log.position[0] for log in logs])
+    start = np.where(np.abs(began - reference[:, 0]) < STICKS_RAD, began, reference[:, 0])
+    wide = {name: np.tile(values, (len(logs), 1)) for name, values in quantities.items()}
+    servo = Servo(wide, start, np.zeros_like(start), SIM_DT)
+    track = np.empty((steps, *start.shape))
+    for step in range(steps):
+        servo.step(reference[:, step], gravity[:, step])
+        track[step] = servo.position
+    stride = round(GRID_S / SIM_DT)
+    return [track[::stride, i][: len(c)] for i, c in enumerate(command)]
+
+
+def _correlation(a: Array, b: Array) -> Array:
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    norm = np.outer(np.sqrt((a**2).sum(axis=0)), np.sqrt((b**2).sum(axis=0)))
+    result: Array = (a.T @ b) / np.maximum(norm, 1e-9)
+    return result
+
+
+def _spread(values: Sequence[Array]) -> Array:
+    """Standard deviation [J] rad within the recordings in which a joint moves; 0 where it never does."""
+    own = np.array([v.std(axis=0) for v in values])
+    moves = own > EXCITED_RAD
+    result: Array = np.sqrt((own**2 * moves).sum(axis=0) / np.maximum(moves.sum(axis=0), 1))
+    return result
+
+
+@dataclass(frozen=True)
+class _Regression:
+    """Of every measured column m on every joint's prediction c [J, J]: share explained, slope, offset, deviations."""
+
+    share: Array
+    slope: Array
+    slope_std: Array
+    offset: Array
+    offset_std: Array
+
+
+def _regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> _Regression:
+    joints = predicted[0].shape[1]
+    cc, cm, mm, rows = np.zeros(joints), np.zeros((joints, joints)), np.zeros(joints), 0.0
+    gap = []  # of the means of every recording
+    for c, m in zip(predicted, measured, strict=True):
+        size = min(len(c), len(m))
+        c, m = c[:size], m[:size]  # noqa: PLW2901
+        gap.append((c.mean(axis=0), m.mean(axis=0), size))
+        c, m = c - c.mean(axis=0), m - m.mean(axis=0)  # noqa: PLW2901
+        cc, mm = cc + (c**2).sum(axis=0), mm + (m**2).sum(axis=0)
+        cm += c.T @ m
+        rows += size
+    slope = cm / np.maximum(cc[:, None], 1e-9)
+    share = cm**2 / np.maximum(np.outer(cc, mm), 1e-12)
+    # Neighbouring rows belong together: about one independent sample a second.
+    seconds = max(rows * GRID_S, 1.0)
+    left = np.maximum(mm[None] - slope**2 * cc[:, None], 0.0)
+    slope_std = np.sqrt(left / np.maximum(cc[:, None], 1e-9) / seconds)
+    # The zero is judged at the slope that a healthy or plainly scaled joint has, not at one that noise has bent.
+    straight = np.where(np.abs(np.abs(slope) - 1.0) < STRAIGHT, np.sign(slope), slope)
+    offsets = np.stack([m[None] - straight * c[:, None] for c, m, _ in gap])
+    weights = np.array([size for *_, size in gap], dtype=np.float64)
+    offset = np.average(offsets, axis=0, weights=weights)
+    between = np.sqrt(np.average((offsets - offset) ** 2, axis=0, weights=weights) / len(gap))
+    return _Regression(share, slope, slope_std, offset, np.sqrt(between**2 + left / max(rows, 1.0) / seconds))
+
+
+def _alike(command: Sequence[Array]) -> Array:
+    """Correlation [J, J] of commands within the recordings."""
+    result: Array = np.abs(_correlation(*(2 * [np.concatenate([c - c.mean(axis=0) for c in command])])))
+    return result
+
+
+def _assign(share: Array, alike: Array, moving: NDArray[np.bool_]) -> list[int]:
+    """Measured column of every commanded joint: itself, unless another one follows it much better."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 (robots check nothing without SciPy)
+
+    joints = len(share)
+    worth = np.where(moving[:, None], share, 0.0) + 0.2 * np.eye(joints)
+    rows, columns = linear_sum_assignment(-worth)
+    source = list(range(joints))
+    for row, column in zip(rows, columns, strict=True):
+        source[row] = int(column)
+    for row in range(joints):
+        column = source[row]
+        if column != row and moving[row] and moving[column] and alike[row, column] > ALIKE:
+            return list(range(joints))  # these two cannot be told apart, so neither can the rest of the cycle
+    return source
+
+
+def _finding(
+    names: tuple[str, ...], joint: int, column: int, spread: float, moves: int, plain: _Regression, fine: _Regression
+) -> JointFinding:
+    name, found = names[joint], names[column]
+    faults: list[str] = []
+    if column != joint:
+        faults.append(f"is measured in the column of '{found}'")
+    if spread < EXCITED_RAD:
+        return JointFinding(name, False, found, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
+    at = (joint, column)
+    if plain.share[at] < FOLLOWS:
+        faults.append(f"does not follow its command ({plain.share[at]:.0%} of its motion is explained)")
+        return JointFinding(name, True, found, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
+    # Far from one, the servo model was driven with commands that it cannot follow.
+    by = fine if 1 / 3 < plain.slope[at] < 3 and fine.share[at] >= FOLLOWS else plain
+    slope, slope_std, offset, offset_std = (float(v[at]) for v in (by.slope, by.slope_std, by.offset, by.offset_std))
+    tolerance = SCALE_TOLERANCE + MODEL_RAD / (spread * float(np.sqrt(moves)))
+    finding = JointFinding(name, True, found, slope, slope_std, offset, offset_std, tolerance, ())
+    if finding.slope < 0:
+        faults.append("turns the other way (sign flipped)")
+    size = abs(finding.slope)
+    if _wrong_slope(replace(finding, slope=size)):
+        faults.append(f"is scaled by {size:.3g} ± {2 * finding.slope_std:.2g}{_unit_hint(size)}")
+    if abs(finding.offset) > OFFSET_RAD * max(1.0, size) + 2.0 * finding.offset_std:
+        faults.append(f"has its zero off by {finding.offset:+.3f} ± {2 * finding.offset_std:.3f} rad")
+    return replace(finding, faults=tuple(faults))
+
+
+def _wrong_slope(finding: JointFinding) -> bool:
+    std = finding.slope_std if np.isfinite(finding.slope_std) else 0.0
+    return bool(finding.judged and abs(finding.slope - 1.0) > finding.tolerance + 2.0 * std)
+
+
+def _unit_hint(scale: float) -> str:
+    degrees = 180.0 / np.pi
+    if abs(scale / degrees - 1.0) < 0.1:
+        return ": degrees, where the command is radians"
+    return ": radians, where the command is degrees" if abs(scale * degrees - 1.0) < 0.1 else ""
+
+
+def _clock(logs: Sequence[JointLog], rate_hz: float) -> tuple[float, float, str]:
+    period = float(np.median([log.period_s for log in logs]))
+    ratio = period * rate_hz
+    if abs(ratio - 1.0) <= RATE_TOLERANCE:
+        return period, 1.0, ""
+    told = (
+        f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / rate_hz:.4f} s: it was recorded at "
+        f"another rate, or its stamps run {ratio:.2g} times too fast"
+    )
+    return period, 1.0 / ratio, told
+
+
+def apply_mapping(log: JointLog, mapping: Mapping[str, Any]) -> JointLog:
+    """The recording as it should have been: measured columns in order, turned, scaled and shifted; stamps scaled.
+
+    Args:
+        log: A recording.
+        mapping: Of :meth:`JointCheck.mapping`.
+
+    Raises:
+        ConfigError: The mapping names a joint that the recording does not have.
+    """
+    names, position = log.joint_names, log.position.copy()
+    velocity = None if log.velocity is None else log.velocity.copy()
+    for index, name in enumerate(names):
+        entry = mapping["joints"].get(name)
+        if entry is None or entry["source"] not in names:
+            raise ConfigError(f"the mapping does not fit '{log.name}': it has no usable entry for '{name}'")
+        column, slope = names.index(entry["source"]), float(entry["slope"])
+        position[:, index] = (log.position[:, column] - float(entry["offset"])) / slope
+        if velocity is not None and log.velocity is not None:
+            velocity[:, index] = log.velocity[:, column] / slope
+    time = log.time * float(mapping["time_scale"])
+    return replace(log, time=time, position=position, velocity=velocity)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a mapping file.
+
+    Raises:
+        ConfigError: It is missing or none.
+    """
+    try:
+        content: Any = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise ConfigError(f"{path} is no joint mapping; 'sim2real check-joints ROBOT LOG … --out' writes one")
+    return content
