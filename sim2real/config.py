@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sim2real.errors import ConfigError
 from sim2real.spec import Model
@@ -79,13 +79,27 @@ class OSIConfig(Model):
     estimate_time_constant_s: float = Field(default=0.4, ge=0)
 
 
+class IdentifiedRanges(Model):
+    """Randomization over what was identified from a robot's own recordings.
+
+    Attributes:
+        from_: Parameters file that 'sim2real identify' wrote (in YAML: ``from``).
+        terms: Which of the robot's terms take part; those the file identified take its ranges.
+    """
+
+    model_config = ConfigDict(**Model.model_config, populate_by_name=True)
+
+    from_: Path = Field(alias="from")
+    terms: Literal["all"] | tuple[str, ...] = "all"
+
+
 class ExperimentConfig(Model):
     """One training run.
 
     Attributes:
         method: ``nominal`` (no randomization), ``randomized`` (blind policy on randomized physics) or
             ``up_osi`` (universal policy told the physics, then online system identification).
-        randomize: ``all`` of the robot's terms, or a list of their names.
+        randomize: ``all`` of the robot's terms, a list of their names, or ``{from: params.yaml}``: identified ranges.
         identify: Identified quantities the policy is told, in order; only for ``up_osi``.
     """
 
@@ -93,7 +107,7 @@ class ExperimentConfig(Model):
     robot: str
     task: dict[str, Any]
     method: Literal["nominal", "randomized", "up_osi"]
-    randomize: Literal["all"] | tuple[str, ...] = ()
+    randomize: Literal["all"] | tuple[str, ...] | IdentifiedRanges = ()
     identify: tuple[str, ...] = ()
     seed: int = 0
     sim: SimConfig = SimConfig()

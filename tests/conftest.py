@@ -1,7 +1,11 @@
 """A small bundle with random networks, real in every other respect."""
 
 import json
+import os
 import shutil
+
+# drone-models insists on this before anything imports SciPy.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 import numpy as np
 import pytest

@@ -289,7 +289,8 @@ def test_every_source_file_is_packaged(packaged: dict[str, list[str]]) -> None:
 def test_every_data_file_is_packaged(packaged: dict[str, list[str]]) -> None:
     data = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "sim2real").rglob("*")
+        for package in ("sim2real", "robot_drivers")
+        for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
         if path.suffix != ".py" or "package_template" in path.parts
     }

@@ -26,6 +26,7 @@ SINES = 8
 SINE_HZ = (0.05, 1.2)
 REST_S = 1.0
 SHRINK = 0.85
+SPARE_M = 0.005  # kept besides, for what the limiter bends
 LEAST_RANGE_RAD = 0.1
 
 
@@ -77,7 +78,7 @@ def excite(
     begin = arm.rest if start is None else start
     _must_be_safe(arm, begin, "start pose", clearance_m)
     _must_be_safe(arm, arm.rest, "rest pose", clearance_m)
-    low, high = _safe_ranges(arm, clearance_m)
+    low, high = _safe_ranges(arm, clearance_m + SPARE_M)
     fastest = np.array([min(0.8 * command.slew_per_s, speed) for command in arm.spec.commands])
     moving = [arm.joints.index(joint) for joint in joints]
     share = duration_s / (len(moving) + 1)
@@ -85,7 +86,8 @@ def excite(
     for joint in moving:
         wanted.append(np.tile(arm.rest, (round(share / dt), 1)))
         wanted[-1][:, joint] = _alone(arm.rest[joint], low[joint], high[joint], share, dt, float(fastest[joint]))
-    wanted.append(_together(arm, moving, low, high, share, dt, clearance_m, np.random.default_rng(seed)))
+    waves = _waves(arm, moving, low, high, share, dt, np.random.default_rng(seed))
+    wanted.append(_together(arm, waves, fastest, acceleration, dt, clearance_m + SPARE_M))
     wanted.append(np.tile(arm.rest, (round(4 * REST_S / dt), 1)))
     command = limit(np.concatenate(wanted), begin, fastest, acceleration, dt)
     if _lowest(arm, command) < clearance_m - 1e-9:
@@ -94,17 +96,16 @@ def excite(
 
 
 def limit(wanted: Array, start: Array, speed: Array, acceleration: float, dt: float) -> Array:
-    """Follow ``wanted`` [T, J] from ``start`` [J] as fast as speed [J] and acceleration allow, without overshoot."""
+    """Follow ``wanted`` [T, J] from ``start`` [J] as fast as speed [J] and acceleration allow."""
     position, velocity = start.astype(np.float64).copy(), np.zeros(len(start))
     result = np.empty_like(wanted)
     step = acceleration * dt
     for row, target in enumerate(wanted):
         gap = target - position
         # The speed from which it still stops in time, in whole steps.
-        braking = np.sign(gap) * step * (np.sqrt(0.25 + 2.0 * np.abs(gap) / (step * dt)) - 0.5)
-        aim = np.clip(braking, -speed, speed)
-        velocity += np.clip(aim - velocity, -step, step)
-        velocity = np.where(np.abs(gap) < np.abs(velocity) * dt, gap / dt, velocity)
+        braking = step * (np.sqrt(0.25 + 2.0 * np.abs(gap) / (step * dt)) - 0.5)
+        aim = np.sign(gap) * np.minimum(np.minimum(braking, speed), np.abs(gap) / dt)
+        velocity = velocity + np.clip(aim - velocity, -step, step)
         position = position + dt * velocity
         result[row] = position
     return result
@@ -145,29 +146,31 @@ def _ramps(start: float, places: Sequence[float], speed: float, dt: float) -> Ar
     return result
 
 
-def _together(
-    arm: Arm, moving: Sequence[int], low: Array, high: Array, share_s: float, dt: float, clearance_m: float,
-    rng: np.random.Generator,
-) -> Array:  # fmt: skip
-    """All joints at once, around the rest pose, as far as the table allows."""
+def _waves(
+    arm: Arm, moving: Sequence[int], low: Array, high: Array, share_s: float, dt: float, rng: np.random.Generator
+) -> Array:
+    """All joints at once, as departures from the rest pose [T, J] rad that fill every joint's range."""
     time = dt * np.arange(round(share_s / dt))
     fade = np.minimum(1.0, np.minimum(time, time[-1] - time) / 3.0)
-    sines = np.zeros((len(time), len(arm.joints)))
+    waves = np.zeros((len(time), len(arm.joints)))
     for joint in moving:
         hertz = rng.uniform(*SINE_HZ, SINES)
         phase = rng.uniform(0.0, 2.0 * np.pi, SINES)
         wave = np.sin(2 * np.pi * hertz * time[:, None] + phase).sum(axis=1)
         wave /= np.abs(wave).max()
         rest = arm.rest[joint]
-        sines[:, joint] = fade * np.where(wave > 0, wave * (high[joint] - rest), wave * (rest - low[joint]))
+        waves[:, joint] = fade * np.where(wave > 0, wave * (high[joint] - rest), wave * (rest - low[joint]))
+    return waves
+
+
+def _together(arm: Arm, waves: Array, fastest: Array, acceleration: float, dt: float, clearance_m: float) -> Array:
+    """Poses [T, J] around the rest pose, as large as the table allows once speed and acceleration are limited."""
     size = 0.8
-    while _lowest(arm, arm.rest + size * sines) < clearance_m:
+    while _lowest(arm, limit(arm.rest + size * waves, arm.rest, fastest, acceleration, dt)) < clearance_m:
         size *= SHRINK
         if size < 0.02:
-            raise ConfigError(
-                f"'{arm.name}' cannot move all joints at once {clearance_m} m above the table; allow less"
-            )
-    return arm.rest + size * sines
+            raise ConfigError(f"'{arm.name}' cannot move all its joints at once {clearance_m:.3f} m above the table")
+    return arm.rest + size * waves
 
 
 def _safe_ranges(arm: Arm, clearance_m: float) -> tuple[Array, Array]:

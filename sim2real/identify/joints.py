@@ -61,6 +61,10 @@ class JointFinding:
     tolerance: float
     faults: tuple[str, ...]
 
+    def has(self, word: str) -> bool:
+        """Whether a fault is of one kind."""
+        return any(word in fault for fault in self.faults)
+
 
 @dataclass(frozen=True)
 class JointCheck:
@@ -91,8 +95,8 @@ class JointCheck:
             "joints": {
                 f.joint: {
                     "source": f.source,
-                    "slope": round(f.slope, 5) if _wrong_slope(f) else 1.0,
-                    "offset": round(f.offset, 5) if any("zero" in fault for fault in f.faults) else 0.0,
+                    "slope": round(f.slope, 5) if f.has("scaled") else -1.0 if f.has("flipped") else 1.0,
+                    "offset": round(f.offset, 5) if f.has("zero") else 0.0,
                 }
                 for f in self.joints
             },
@@ -110,12 +114,21 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     command = [_on_grid(log, log.command) for log in logs]
     measured = [_on_grid(log, log.position) for log in logs]
     late = [_late(c, m) for c, m in zip(command, measured, strict=True)]
-    modelled = _modelled(arm, logs, command)
-    plain, fine = _regressions(late, measured), _regressions(modelled, measured)
+    plain = _regressions(late, measured)
     spread = _spread(command)
     source = _assign(plain.share, _alike(command), spread > EXCITED_RAD)
+    follows = plain.share[np.arange(len(names)), source] >= FOLLOWS
+    flipped = follows & (spread > EXCITED_RAD) & (plain.slope[np.arange(len(names)), source] < 0)
+    # Order and signs first; scale and zero are judged on what these corrections leave.
+    turn = np.where(flipped, -1.0, 1.0)
+    straight = [replace(log, position=log.position[:, source] * turn) for log in logs]
+    measured = [m[:, source] * turn for m in measured]
+    plain, fine = _regressions(late, measured), _regressions(_modelled(arm, straight, command), measured)
     moves = [sum(c[:, j].std() > EXCITED_RAD for c in command) for j in range(len(names))]
-    findings = tuple(_finding(names, j, source[j], float(spread[j]), moves[j], plain, fine) for j in range(len(names)))
+    findings = tuple(
+        _finding(j, names[j], names[source[j]], bool(flipped[j]), float(spread[j]), moves[j], plain, fine)
+        for j in range(len(names))
+    )
     return JointCheck(findings, *_clock(logs, arm.spec.control_rate_hz))
 
 
@@ -233,36 +246,34 @@ def _assign(share: Array, alike: Array, moving: NDArray[np.bool_]) -> list[int]:
 
 
 def _finding(
-    names: tuple[str, ...], joint: int, column: int, spread: float, moves: int, plain: _Regression, fine: _Regression
+    joint: int,
+    name: str,
+    source: str,
+    flipped: bool,
+    spread: float,
+    moves: int,
+    plain: _Regression,
+    fine: _Regression,
 ) -> JointFinding:
-    name, found = names[joint], names[column]
-    faults: list[str] = []
-    if column != joint:
-        faults.append(f"is measured in the column of '{found}'")
+    faults = [f"is measured in the column of '{source}'"] if source != name else []
     if spread < EXCITED_RAD:
-        return JointFinding(name, False, found, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
-    at = (joint, column)
+        return JointFinding(name, False, source, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
+    at = (joint, joint)
     if plain.share[at] < FOLLOWS:
         faults.append(f"does not follow its command ({plain.share[at]:.0%} of its motion is explained)")
-        return JointFinding(name, True, found, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
+        return JointFinding(name, True, source, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
     # Far from one, the servo model was driven with commands that it cannot follow.
     by = fine if 1 / 3 < plain.slope[at] < 3 and fine.share[at] >= FOLLOWS else plain
-    slope, slope_std, offset, offset_std = (float(v[at]) for v in (by.slope, by.slope_std, by.offset, by.offset_std))
+    size, slope_std, offset, offset_std = (float(v[at]) for v in (by.slope, by.slope_std, by.offset, by.offset_std))
     tolerance = SCALE_TOLERANCE + MODEL_RAD / (spread * float(np.sqrt(moves)))
-    finding = JointFinding(name, True, found, slope, slope_std, offset, offset_std, tolerance, ())
-    if finding.slope < 0:
+    sign = -1.0 if flipped else 1.0
+    if flipped:
         faults.append("turns the other way (sign flipped)")
-    size = abs(finding.slope)
-    if _wrong_slope(replace(finding, slope=size)):
-        faults.append(f"is scaled by {size:.3g} ± {2 * finding.slope_std:.2g}{_unit_hint(size)}")
-    if abs(finding.offset) > OFFSET_RAD * max(1.0, size) + 2.0 * finding.offset_std:
-        faults.append(f"has its zero off by {finding.offset:+.3f} ± {2 * finding.offset_std:.3f} rad")
-    return replace(finding, faults=tuple(faults))
-
-
-def _wrong_slope(finding: JointFinding) -> bool:
-    std = finding.slope_std if np.isfinite(finding.slope_std) else 0.0
-    return bool(finding.judged and abs(finding.slope - 1.0) > finding.tolerance + 2.0 * std)
+    if abs(size - 1.0) > tolerance + 2.0 * slope_std:
+        faults.append(f"is scaled by {size:.3g} ± {2 * slope_std:.2g}{_unit_hint(size)}")
+    if abs(offset) > OFFSET_RAD * max(1.0, size) + 2.0 * offset_std:
+        faults.append(f"has its zero off by {sign * offset:+.3f} ± {2 * offset_std:.3f} rad")
+    return JointFinding(name, True, source, sign * size, slope_std, sign * offset, offset_std, tolerance, tuple(faults))
 
 
 def _unit_hint(scale: float) -> str:

@@ -218,7 +218,7 @@ def _read_npz(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -
         if name not in content:
             return None
         array = np.asarray(content[name], dtype=np.float64)
-        if array.ndim != 2 or array.shape[1] <= max(order):
+        if array.ndim != 2 or array.shape[1] != columns:
             raise LogError(f"{path}: '{name}' is {list(array.shape)}, expected [{len(content['t'])}, {columns}]")
         return array[:, order]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim2real.config import ExperimentConfig
+from sim2real.config import ExperimentConfig, IdentifiedRanges
 from sim2real.errors import ConfigError
 from sim2real.robots import load_robot
 from sim2real.sim.physics import PhysicsParams
@@ -19,16 +19,23 @@ def chosen_terms(config: ExperimentConfig, model: RobotModel) -> dict[str, Rando
     """The randomization terms a configuration names.
 
     Raises:
-        ConfigError: A name the robot does not have.
+        ConfigError: A name the robot does not have, or a parameters file that cannot be used.
     """
-    if config.randomize == "all":
-        return model.randomization
-    unknown = [name for name in config.randomize if name not in model.randomization]
+    known, names = model.randomization, config.randomize
+    if isinstance(names, IdentifiedRanges):
+        known, names = model.identified_terms(names.from_), names.terms
+    if names == "all":
+        return known
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ConfigError(
-            f"robot '{model.name}' has no randomization {unknown}; it has {', '.join(model.randomization)}"
-        )
-    return {name: model.randomization[name] for name in config.randomize}
+        raise ConfigError(f"robot '{model.name}' has no randomization {unknown}; it has {', '.join(known)}")
+    return {name: known[name] for name in names}
+
+
+def robot_of(config: ExperimentConfig) -> RobotModel:
+    """The configured robot, around the parameters that the randomization comes from, where it comes from a file."""
+    source = config.randomize.from_ if isinstance(config.randomize, IdentifiedRanges) else None
+    return load_robot(config.robot, source)
 
 
 def build_task(config: ExperimentConfig, model: RobotModel) -> Task:
@@ -39,7 +46,7 @@ def build_task(config: ExperimentConfig, model: RobotModel) -> Task:
 
 def build_spec(config: ExperimentConfig) -> PolicySpec:
     """The observation and action contract of a configuration; the same for the same configuration."""
-    model = load_robot(config.robot)
+    model = robot_of(config)
     task = build_task(config, model)
     unknown = [name for name in config.identify if name not in model.identified]
     if unknown:
@@ -70,7 +77,7 @@ def build_env(
         record_history: Keep the identification network's input.
         restart: Start robots anew when their episode ends.
     """
-    model = load_robot(config.robot)
+    model = robot_of(config)
     terms = chosen_terms(config, model)
     sim = model.simulator(robots or config.sim.robots, terms, config.sim.decimation, seed)
     env = TaskEnv(sim, build_task(config, model), build_spec(config), record_history, restart)

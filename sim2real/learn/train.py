@@ -20,14 +20,13 @@ from sim2real import __version__
 from sim2real.bundle import record_golden, write_bundle
 from sim2real.config import ExperimentConfig, validate_config
 from sim2real.errors import ConfigError
-from sim2real.learn.build import build_env, build_spec
+from sim2real.learn.build import build_env, build_spec, robot_of
 from sim2real.learn.onnx_export import export_estimator, export_policy
 from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
 from sim2real.learn.ppo import Trainer, seed_of
 from sim2real.learn.simulated import fly_simulated
 from sim2real.policy import PolicyRunner
 from sim2real.provenance import commit
-from sim2real.robots import load_robot
 from sim2real.spec import PolicySpec
 
 # stage, step done, steps in all, figures
@@ -64,7 +63,7 @@ def prepare_run(config: ExperimentConfig, run_dir: Path) -> None:
             )
         return
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    write_text(file, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
 
 
 def train(
@@ -136,7 +135,7 @@ def export(
     path = write_bundle(
         bundle_dir,
         spec=spec,
-        robot=load_robot(config.robot).spec,
+        robot=robot_of(config).spec,
         provenance=provenance(config, {"training_simulator": measured.summary()}),
         policy_onnx=policy_onnx,
         estimator_onnx=estimator_onnx,
@@ -190,7 +189,7 @@ def provenance(config: ExperimentConfig, metrics: dict[str, Any]) -> dict[str, A
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "sim2real": __version__,
         "commit": commit(),
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", by_alias=True),
         "seed": config.seed,
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
         "metrics": metrics,

@@ -19,16 +19,20 @@ ROBOTS = {
 ARM = "sim2real.sim.arm:Arm"  # an arm is a folder without code
 
 
-def load_robot(name: str) -> RobotModel:
+def load_robot(name: str, identified: Path | None = None) -> RobotModel:
     """Make the robot model registered as ``name``, or the arm whose folder has this name or path.
 
+    Args:
+        name: Of the robot.
+        identified: Parameters file whose values are nominal; arms only.
+
     Raises:
-        ConfigError: No such robot.
+        ConfigError: No such robot, or parameters that are not its own.
     """
     folder = None if name in ROBOTS else robot_folder(name)
     module, _, attribute = ROBOTS.get(name, ARM).partition(":")
     model = getattr(import_module(module), attribute)
-    return cast("RobotModel", model(folder) if folder else model())
+    return cast("RobotModel", model(folder, identified) if folder else model())
 
 
 def robot_folder(name: str) -> Path:

@@ -80,6 +80,9 @@ class RobotModel(Protocol):
     identified: dict[str, IdentifiedQuantity]
     position_signal: str
 
+    def identified_terms(self, path: Path) -> dict[str, RandomizationTerm]:
+        """The randomization with the ranges that a parameters file has identified."""
+
     def position(self, state: Any) -> Array:
         """What a goal is about [N, 3] m: a drone's body, an arm's end effector."""
 

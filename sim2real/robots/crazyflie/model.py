@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from sim2real.errors import ConfigError
 from sim2real.geometry import quat_conjugate, quat_multiply, quat_to_matrix, rotate_inverse, rpy_to_quat, yaw_of
 from sim2real.robots.crazyflie.signals import SIGNALS, flight_signals
 from sim2real.sim.physics import PhysicsParameter, PhysicsParams
@@ -73,6 +74,30 @@ class Crazyflie:
     def actuation(self, params: PhysicsParams, sim_dt: float, rng: np.random.Generator) -> Actuation:
         """Rotors and stock attitude controller for ``params``."""
         return CrazyflieActuation(self, params, sim_dt, rng)
+
+    def identified_terms(self, path: Path) -> dict[str, RandomizationTerm]:
+        """The randomization with rotor lag and drag as recordings showed them, two deviations either way.
+
+        Raises:
+            ConfigError: The file cannot be used.
+        """
+        try:
+            entries = yaml.safe_load(path.read_text())["parameters"]
+            mass = float(yaml.safe_load(path.read_text())["mass"])
+        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path} is no parameters file of a drone ({error}); run 'sim2real identify'") from error
+        terms = dict(self.randomization)
+        names = {"time_constant": ("rotor_time_constant", 1.0), "drag_x": ("drag_xy", mass), "drag_z": ("drag_z", mass)}
+        for name, (parameter, factor) in names.items():
+            if entries.get(name, {}).get("identified"):
+                bounds = self.parameters[parameter]
+                low, high = (
+                    min(max(factor * float(entries[name][end]), bounds.low), bounds.high) for end in ("low", "high")
+                )
+                terms[parameter] = RandomizationTerm(
+                    operation="set", distribution="uniform", range=(low, high), reason=f"identified: {path.name}"
+                )
+        return terms
 
     def position(self, state: BodyState) -> Array:
         """Of the body, world frame [N, 3] m."""

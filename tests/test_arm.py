@@ -1,0 +1,180 @@
+"""Kinematics, weight, servo model and the simulated arm."""
+
+import numpy as np
+import pybullet
+import pytest
+
+from sim2real.config import load_config
+from sim2real.errors import ConfigError, SimulationError
+from sim2real.kinematics import Chain
+from sim2real.learn.build import build_env
+from sim2real.robots import load_robot, robot_folder
+from sim2real.sim.arm import Arm
+from sim2real.sim.audit import Auditor, audit
+from sim2real.sim.servo import Servo
+
+ARM = Arm(robot_folder("so101"))
+
+
+def servo_of(dt=0.01, **changes):
+    values = {
+        "gain": 20.0, "dead_band": 0.0, "stall_torque": 2.0, "no_load_speed": 3.0, "armature": 0.02, "coulomb": 0.0,
+        "stiction": 0.0, "load_friction": 0.0, "backlash": 0.0, "gravity_scale": 1.0, "offset": 0.0,
+    } | changes  # fmt: skip
+    return Servo(
+        {name: np.full((1, 1), value) for name, value in values.items()}, np.zeros((1, 1)), np.zeros((1, 1)), dt
+    )
+
+
+def run(servo, reference, seconds, gravity=0.0, dt=0.01):
+    track = []
+    for _ in range(round(seconds / dt)):
+        servo.step(np.full((1, 1), reference), np.full((1, 1), gravity))
+        track.append(float(servo.position[0, 0]))
+    return np.array(track)
+
+
+def test_weight_and_frames_are_bullets():
+    client = pybullet.connect(pybullet.DIRECT)
+    try:
+        pybullet.setGravity(0, 0, -9.81, physicsClientId=client)
+        flags = pybullet.URDF_USE_INERTIA_FROM_FILE
+        body = pybullet.loadURDF(str(ARM.urdf), useFixedBase=True, flags=flags, physicsClientId=client)
+        rng = np.random.default_rng(0)
+        poses = rng.uniform(ARM.chain.low, ARM.chain.high, (5, 6))
+        torque, frames = ARM.chain.gravity_torque(poses), ARM.chain.frames(poses)
+        links = {
+            pybullet.getJointInfo(body, i, client)[12].decode(): i for i in range(pybullet.getNumJoints(body, client))
+        }
+        for row, pose in enumerate(poses):
+            still = [0.0] * 6
+            wanted = pybullet.calculateInverseDynamics(body, pose.tolist(), still, still, client)
+            np.testing.assert_allclose(torque[row], wanted, atol=1e-9)
+            for joint, value in enumerate(pose):
+                pybullet.resetJointState(body, joint, value, 0.0, client)
+            place = pybullet.getLinkState(body, links["ee"], computeForwardKinematics=1, physicsClientId=client)[4]
+            np.testing.assert_allclose(frames["ee"][0][row], place, atol=1e-6)
+    finally:
+        pybullet.disconnect(client)
+
+
+def test_jacobian_is_the_derivative():
+    pose = np.array([[0.3, -0.4, 0.5, 0.2, -0.1, 0.1]])
+    jacobian = ARM.chain.jacobian("ee", ARM.chain.frames(pose))[0]
+    for joint in range(6):
+        nudge = np.zeros((1, 6))
+        nudge[0, joint] = 1e-6
+        ahead, behind = (ARM.chain.frames(pose + s * nudge)["ee"][0][0] for s in (1, -1))
+        np.testing.assert_allclose(jacobian[:, joint], (ahead - behind) / 2e-6, atol=1e-7)
+
+
+def test_damped_least_squares_reaches_the_point():
+    pose, goal = np.array([[0.3, -0.4, 0.5, 0.2, -0.1, 0.1]]), np.array([[0.25, 0.1, 0.2]])
+    for _ in range(60):
+        frames = ARM.chain.frames(pose)
+        pose = pose + ARM.chain.joint_step("ee", frames, goal - frames["ee"][0], 0.03)
+    np.testing.assert_allclose(ARM.chain.frames(pose)["ee"][0], goal, atol=1e-4)
+
+
+def test_a_urdf_without_limits_or_mass_is_refused(tmp_path):
+    text = ARM.urdf.read_text()
+    for before, after, words in (
+        ('<limit lower="-1.69" upper="1.69" effort="3.0" velocity="6.0"/>', "", "'elbow_flex' has no limits"),
+        ('<mass value="0.103"/>', '<mass value="0"/>', "'upper_arm' has no positive mass"),
+        ("</robot>", "", "not a readable URDF"),
+    ):
+        assert before in text
+        (tmp_path / "a.urdf").write_text(text.replace(before, after))
+        with pytest.raises(ConfigError, match=words):
+            Chain(tmp_path / "a.urdf")
+
+
+def test_servo_reaches_and_respects_its_speed():
+    track = run(servo_of(), 1.0, 3.0)
+    assert track[-1] == pytest.approx(1.0, abs=1e-3)
+    assert np.diff(track).max() / 0.01 <= 3.0
+    fast = np.diff(run(servo_of(gain=1e3, no_load_speed=1.2), 1.0, 0.6)) / 0.01
+    assert fast.max() == pytest.approx(1.2, rel=0.01)
+
+
+def test_servo_sags_sticks_and_has_play():
+    # At rest: gain * stall * error = weight.
+    assert run(servo_of(), 0.0, 3.0, gravity=0.4)[-1] == pytest.approx(-0.4 / (20.0 * 2.0), abs=1e-4)
+    # Dry friction larger than what the error gives: it does not creep, ever.
+    stuck = run(servo_of(coulomb=0.5, stiction=0.5), 0.012, 5.0, gravity=0.1)
+    assert np.all(stuck == 0.0)
+    assert run(servo_of(dead_band=0.05), 0.04, 2.0)[-1] == 0.0
+    assert run(servo_of(offset=0.03), 0.0, 3.0)[-1] == pytest.approx(0.03, abs=1e-3)
+    loose = servo_of(backlash=0.1)
+    run(loose, 0.5, 3.0)
+    # The encoder sits behind the play: it lags by half of it whichever way the motor came.
+    assert abs(float(loose.position[0, 0]) - float(loose._motor[0, 0])) <= 0.05 + 1e-9
+
+
+def test_step_size_hardly_matters():
+    coarse, fine = (
+        run(servo_of(0.01, coulomb=0.1), 0.5, 2.0, 0.2),
+        run(servo_of(0.001, coulomb=0.1), 0.5, 2.0, 0.2, 0.001),
+    )
+    assert np.abs(coarse - fine[9::10]).max() < 0.02
+
+
+def test_the_arm_in_bullet_does_what_its_servos_do():
+    """Free motion in Bullet is the servo model; and standing still is standing still."""
+    sim = ARM.simulator(3, {}, 2, 0)
+    state = ARM.nominal_state(3)
+    sim.reset(np.arange(3), state, state.joint_pos)
+    for _ in range(100):
+        sim.step(state.joint_pos + 0.3)
+    moved = sim.state.joint_pos
+    assert np.abs(moved[0] - 0.3).max() < 0.08
+    np.testing.assert_array_equal(moved[0], moved[2])
+    for _ in range(100):
+        sim.step(state.joint_pos + 0.3)
+    assert np.abs(sim.state.joint_pos - moved).max() < 0.02
+    bodies, _ = sim.world.read_joints()
+    assert np.abs(bodies - sim.state.joint_pos).max() < 0.02  # half the play, and what the solver leaves
+    with pytest.raises(SimulationError, match="not finite"):
+        sim.step(np.full((3, 6), np.nan))
+    sim.close()
+
+
+def test_payload_and_mass_pull_the_arm_down():
+    heights = []
+    for changes in ({}, {"payload": 0.2}, {"upper_arm.mass_scale": 5.0}):
+        sim = ARM.simulator(1, {}, 2, 0)
+        params = sim.params.nominal[None].copy()
+        for name, value in changes.items():
+            params[:, sim.params.column(name)] = value
+        state = ARM.nominal_state(1)
+        sim.reset(np.arange(1), state, state.joint_pos, params)
+        for _ in range(80):
+            sim.step(state.joint_pos)
+        heights.append(float(sim.state.ee_pos[0, 2]))
+        sim.close()
+    assert heights[1] < heights[0] - 1e-3
+    assert heights[2] <= heights[0]
+
+
+def test_every_arm_term_moves_the_arm():
+    terms = ARM.randomization
+    assert {"shoulder_pan.gain", "gripper.backlash", "payload", "upper_arm.mass_scale", "delay_jitter"} <= set(terms)
+    some = {name: terms[name] for name in terms if name.startswith(("elbow_flex.", "wrist.")) or "." not in name}
+    dead = [row.term for row in audit(ARM, some, Auditor(ARM, robots=4, seconds=1.5)) if not row.moves]
+    assert dead == []
+
+
+def test_reach_starts_and_goals_are_in_its_region_and_the_controller_gets_there():
+    env = build_env(load_config("so101_reach"), 0, 64, restart=False)
+    env.reset()
+    for point in (env.sim.state.ee_pos, env.goal):
+        distance = np.sqrt((point[:, :2] ** 2).sum(axis=1))
+        assert ((distance > 0.15) & (distance < 0.35) & (point[:, 2] > 0.05) & (point[:, 2] < 0.3)).mean() > 0.95
+    for _ in range(env.episode_steps):
+        env.step(env.task.teacher(env.signals).astype(np.float32))
+    assert env.success.mean() > 0.6
+    env.sim.close()
+    with pytest.raises(ConfigError, match="for arms"):
+        build_env(load_config("so101_reach", ["robot=crazyflie", "randomize=[mass]"]), 0, 1)
+    with pytest.raises(ConfigError, match="no robot 'so102'"):
+        load_robot("so102")

@@ -1,0 +1,211 @@
+"""Replay and identification: planted servos are found, faults are found, and the real arm is met."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from real_data import real_data
+
+from sim2real.cli import main
+from sim2real.errors import ConfigError
+from sim2real.identify.excite import excite
+from sim2real.identify.fit import Space, cut, find_stops, identify, search, simulate
+from sim2real.identify.joints import apply_mapping, check_joints
+from sim2real.identify.logs import JointLog, LogError, read_logs
+from sim2real.identify.replay import replay, summary
+from sim2real.robots import robot_folder
+from sim2real.sim.arm import Arm, read_parameters
+
+ARM = Arm(robot_folder("so101"))
+JOINTS = ARM.joints
+
+
+def recorded(seed=0, seconds=40.0, changes=None):
+    """What the simulated arm with other servos does with an excitation: a log."""
+    motion = excite(ARM, JOINTS, duration_s=120.0, seed=seed)
+    rows = slice(-round(seconds * 50), None)
+    command = motion.command[rows]
+    time = 0.02 * np.arange(len(command))
+    blank = JointLog(f"m{seed}", JOINTS, time, command, np.tile(command[:1], (len(command), 1)))
+    values = ARM.nominal()
+    for name, (joint, value) in (changes or {}).items():
+        values[name][joint] = value
+    moved = replay(ARM, [blank], values)[0].simulated
+    return JointLog(blank.name, JOINTS, time, command, np.round(moved / ARM.encoder_step) * ARM.encoder_step)
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return [recorded(seed) for seed in range(2)]
+
+
+def save(log, folder, **changes):
+    path = folder / f"{log.name}.npz"
+    np.savez(path, **({"t": log.time, "q_cmd": log.command, "q": log.position} | changes))
+    return path
+
+
+def test_replay_of_its_own_simulation_is_exact_up_to_the_encoder(logs):
+    motions = replay(ARM, logs, ARM.nominal())
+    figures = summary(ARM, motions)
+    assert figures["mean_joint_rmse_rad"] < 1.5e-3
+    assert figures["measured_is_commanded_rad"] > 10 * figures["mean_joint_rmse_rad"]
+    assert set(figures["per_motion"]) == {"m0", "m1"} and set(figures["per_joint"]) == set(JOINTS)
+    worse = ARM.nominal()
+    worse["gain"] *= 0.5
+    assert summary(ARM, replay(ARM, logs, worse))["mean_joint_rmse_rad"] > 5e-3
+
+
+def test_planted_servo_is_identified():
+    """Another speed limit, gain and dead band on one joint: found from motions alone, and good on one not seen."""
+    joint, planted = 4, {"no_load_speed": 0.9, "gain": 22.0, "dead_band": 0.016}
+    logs = [recorded(seed, 30.0, {name: (4, value) for name, value in planted.items()}) for seed in range(3)]
+    described = {name: float(values[joint]) for name, values in ARM.described().items()}
+    stops = {name: described[name] for name in ("low_stop", "high_stop", "stall_torque")}
+    space = Space.of(ARM.servo, stops)
+    pieces = cut(ARM, logs, joint)
+    found = search(space, pieces.of(np.array([0, 1])), space.encode(described), 60, 0)
+    values = {name: np.array([found[name]]) for name in found if name != "rmse"}
+    unseen = pieces.of(np.array([2]))
+    error = np.sqrt(simulate(values, unseen)[1].sum() / unseen.counts.sum())
+    assert error < 6e-3
+    before = {name: np.array([value]) for name, value in described.items()}
+    assert np.sqrt(simulate(before, unseen)[1].sum() / unseen.counts.sum()) > 3 * error
+    assert found["no_load_speed"] == pytest.approx(0.9, rel=0.15)
+
+
+def test_finished_searches_are_not_done_again(logs):
+    finished: dict = {}
+    settings = {"folds": 2, "generations": 1, "seed": 0}
+    fits = identify(ARM, logs, on_progress=lambda *_: None, finished=finished, **settings)
+    assert [fit.joint for fit in fits] == list(JOINTS) and set(fits[0].held_out) == {"m0", "m1"}
+    calls = []
+    again = identify(ARM, logs, on_progress=lambda *a: calls.append(a), finished=finished, **settings)
+    assert calls == [(18, 18, {})] and again[4].values == fits[4].values
+
+
+def test_too_few_motions(logs):
+    with pytest.raises(LogError, match="cannot be divided into 5 folds"):
+        identify(ARM, logs, folds=5, generations=1, seed=0, on_progress=lambda *_: None, finished={})
+
+
+def test_stops_are_seen(logs):
+    clipped = logs[0].position.copy()
+    clipped[:, 0] = np.clip(clipped[:, 0], -0.1, None)
+    command = logs[0].command.copy()
+    command[:200, 0], clipped[:200, 0] = -1.5, -0.1
+    log = JointLog("clipped", JOINTS, logs[0].time, command, clipped)
+    assert find_stops(ARM, [log])[0][0] == pytest.approx(-0.1, abs=0.02)
+
+
+def fault(log, kind, joint, value):
+    position, time = log.position.copy(), log.time
+    if kind == "sign":
+        position[:, joint] *= -1
+    elif kind == "scale":
+        position[:, joint] *= value
+    elif kind == "offset":
+        position[:, joint] += value
+    elif kind == "swap":
+        position[:, [joint, value]] = position[:, [value, joint]]
+    else:
+        time = time * value
+    return JointLog(log.name, log.joint_names, time, log.command, position)
+
+
+WORDS = {"sign": "other way", "scale": "scaled by", "offset": "zero off", "swap": "column of", "rate": "rows are"}
+PLANTED = [
+    ("sign", 1, 0), ("sign", 5, 0), ("scale", 0, 1.1), ("scale", 2, 0.5), ("scale", 3, 180 / np.pi), ("offset", 2, 0.1),
+    ("offset", 4, -0.1), ("swap", 0, 4), ("swap", 1, 2), ("rate", 0, 2.0), ("rate", 0, 0.5),
+]  # fmt: skip
+
+
+def test_doctor_on_real_recordings_finds_what_was_planted_and_nothing_else():
+    logs = read_logs([real_data("so101_real")], JOINTS, ARM.aliases)
+    clean = check_joints(ARM, logs)
+    assert clean.faults == () and all(joint.judged for joint in clean.joints)
+    for kind, joint, value in PLANTED:
+        broken = [fault(log, kind, joint, value) for log in logs]
+        found = check_joints(ARM, broken)
+        told = found.clock if kind == "rate" else "; ".join(found.joints[joint].faults)
+        assert WORDS[kind] in told, (kind, joint, value, told)
+        mended = check_joints(ARM, [apply_mapping(log, found.mapping()) for log in broken])
+        assert mended.faults == (), (kind, joint, value, mended.faults)
+
+
+def test_doctor_does_not_judge_what_stands_still(logs):
+    still = logs[0].command.copy(), logs[0].position.copy()
+    for values in still:
+        values[:, 3] = values[0, 3]
+    found = check_joints(ARM, [JointLog("still", JOINTS, logs[0].time, *still)])
+    assert not found.joints[3].judged and found.joints[3].faults == ()
+
+
+def test_doctor_command(tmp_path, logs):
+    path = save(fault(logs[0], "sign", 1, 0), tmp_path)
+    mapping = tmp_path / "mapping.yaml"
+    with pytest.raises(SystemExit) as caught:
+        main(["check-joints", "so101", str(path), "--out", str(mapping), "--json", str(tmp_path / "f.json")])
+    assert caught.value.code == 1
+    assert any("other way" in line for line in json.loads((tmp_path / "f.json").read_text())["faults"])
+    with pytest.raises(SystemExit) as caught:
+        main(["check-joints", "so101", str(path), "--mapping", str(mapping)])
+    assert caught.value.code == 0
+    with pytest.raises(SystemExit) as caught:
+        main(["replay", "so101", str(path), "--mapping", str(mapping), "--json", str(tmp_path / "r.json")])
+    assert caught.value.code == 0
+    assert json.loads((tmp_path / "r.json").read_text())["mean_joint_rmse_rad"] < 0.01
+
+
+@pytest.mark.parametrize("clearance", [0.03, 0.08])
+def test_excitation_keeps_every_limit(clearance):
+    motion = excite(ARM, JOINTS, duration_s=240.0, speed=1.2, acceleration=6.0, clearance_m=clearance, seed=3)
+    dt = 0.02
+    velocity = np.diff(motion.command, axis=0) / dt
+    assert np.abs(velocity).max() <= 1.2 + 1e-9
+    assert np.abs(np.diff(velocity, axis=0) / dt).max() <= 6.0 + 1e-6
+    low, high = np.array([(c.low, c.high) for c in ARM.spec.commands]).T
+    assert (motion.command >= low).all() and (motion.command <= high).all()
+    frames = ARM.chain.frames(motion.command)
+    for link in ARM.chain.link_names[2:]:
+        assert frames[link][0][:, 2].min() >= clearance - 1e-9
+    reach = motion.command.max(axis=0) - motion.command.min(axis=0)
+    assert (reach >= 0.6 * (motion.high - motion.low)).all()
+    np.testing.assert_allclose(motion.command[-1], ARM.rest, atol=1e-6)
+    np.testing.assert_array_equal(excite(ARM, JOINTS, duration_s=240.0, seed=5).command,
+                                  excite(ARM, JOINTS, duration_s=240.0, seed=5).command)  # fmt: skip
+
+
+def test_excitation_refuses_what_it_cannot_do():
+    with pytest.raises(ConfigError, match="no joints"):
+        excite(ARM, ["nose"])
+    with pytest.raises(ConfigError, match="above the table"):
+        excite(ARM, JOINTS, clearance_m=0.5)
+    with pytest.raises(ConfigError, match="start pose: 'shoulder_pan'"):
+        excite(ARM, JOINTS, start=np.array([3.0, 0, 0, 0, 0, 0]))
+
+
+def test_parameters_files_are_checked(tmp_path):
+    good = yaml.safe_load((ARM.folder / "identified.yaml").read_text())
+    for change, words in (
+        ({"robot": "panda"}, "parameters of 'panda'"),
+        ({"kind": "x"}, "not a parameters file"),
+        ({"parameters": {"nose.gain": {"value": 1}}}, "no parameter of"),
+        ({"parameters": {"gripper.gain": {"value": 1e9}}}, "outside"),
+        ({"parameters": {"gripper.gain": {"value": "x"}}}, "no number"),
+    ):
+        (tmp_path / "p.yaml").write_text(yaml.safe_dump(good | change))
+        with pytest.raises(ConfigError, match=words):
+            read_parameters(tmp_path / "p.yaml", ARM)
+    terms = ARM.identified_terms(ARM.folder / "identified.yaml")
+    assert terms["shoulder_pan.no_load_speed"].operation == "set"
+    assert "payload" in terms
+
+
+def test_shipped_parameters_meet_the_real_arm():
+    logs = read_logs([real_data("so101_real")], JOINTS, ARM.aliases)
+    figures = summary(ARM, replay(ARM, logs, ARM.nominal()))
+    assert figures["mean_joint_rmse_rad"] < 0.008
+    for name, row in figures["per_motion"].items():
+        assert row["mean_joint_rmse_rad"] < row["measured_is_commanded_rad"], name
