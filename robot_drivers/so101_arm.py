@@ -25,7 +25,6 @@ JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_ro
 EE_SITE = "gripperframe"
 STEP_S = 0.005
 ENCODER_STEP = 2.0 * np.pi / 4096
-VELOCITY_STEP = ENCODER_STEP / 0.02  # differences of encoder readings
 FIGURES = Path(__file__).parent / "so101_twin.yaml"
 
 

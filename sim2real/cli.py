@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from robot_drivers.limits import DriverError
+from sim2real.cli_recordings import app as recordings
+from sim2real.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.errors import ConfigError, Sim2RealError
-
-if TYPE_CHECKING:
-    from sim2real.identify.logs import JointLog
-    from sim2real.sim.arm import Arm
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,65 +22,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot policies in simulation, identify the robot online, deploy over ROS 2.",
 )
-console = Console()
+app.add_typer(recordings)
 
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting, for example ppo.iterations=10. Repeatable."),
 ]
-MAPPING_HELP = "Correct the joints with what 'sim2real check-joints' wrote; arms only."
-LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
-
-
-def save_json(path: Path | None, data: Any) -> None:
-    """Write ``data`` to ``path`` at once, if a path was given."""
-    if path is not None:
-        save_text(path, json.dumps(data, indent=2) + "\n")
-
-
-def save_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
-
-
-def progress_bars() -> Progress:
-    """A progress display with figures behind each bar."""
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
-        console=console,
-    )
-
-
-def show_figures(figures: dict[str, float]) -> str:
-    """The few figures worth watching, as text."""
-    shown = [("success", "success {:.0%}"), ("reward", "reward {:.2f}"), ("rmse", "rmse {:.3f}")]
-    parts = [text.format(figures[name]) for name, text in shown if name in figures]
-    if "steps_per_s" in figures:
-        parts.append(f"{figures['steps_per_s'] / 1000:.0f}k steps/s")
-    return "  ".join(parts)
-
-
-def stage_reporter(progress: Progress, prefix: str = "") -> Callable[[str, int, int, dict[str, float]], None]:
-    """A callback that keeps one bar for every stage of a training."""
-    bars: dict[str, Any] = {}
-
-    def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
-        if stage not in bars:
-            bars[stage] = progress.add_task(f"{prefix}{stage}", total=total, figures="")
-        progress.update(bars[stage], completed=done, figures=show_figures(figures))
-        if not console.is_terminal and (done == total or done % max(total // 10, 1) == 0):
-            console.print(f"{prefix}{stage} {done}/{total}  {show_figures(figures)}")
-
-    return report
 
 
 @app.command()
@@ -215,236 +158,6 @@ def evaluate(
         )
     print_table(console, results, "over ROS 2" if ros2 else "in process")
     save_json(json_file, {"ros2" if ros2 else "in_process": results})
-
-
-@app.command()
-def replay(
-    robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
-    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
-    params: Annotated[Path | None, typer.Option(help="Parameters that 'sim2real identify' wrote.")] = None,
-    mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a page with plots here (.html); arms only.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Drive the simulated robot with recorded commands and compare it with what the real one did."""
-    from sim2real.robots import is_arm, robot_folder
-
-    folder = robot_folder(robot)
-    if not is_arm(folder):
-        _replay_flights(folder, logs, params, json_file)
-        return
-    from sim2real.evaluate.identification import replay_logs
-    from sim2real.sim.arm import Arm
-
-    arm = Arm(folder)
-    recordings = _recordings(arm, logs, mapping)
-    with console.status(f"replaying {len(recordings)} motions"):
-        figures = replay_logs(arm, recordings, params, report)
-    _print_errors(figures, "replay in PyBullet, open loop")
-    save_json(json_file, figures)
-    if report:
-        console.print(f"Report: {report}")
-
-
-def _recordings(arm: Arm, logs: list[Path], mapping: Path | None) -> list[JointLog]:
-    from sim2real.identify.joints import apply_mapping, read_mapping
-    from sim2real.identify.logs import check_log, read_logs
-
-    if mapping is None:
-        return read_logs(logs, arm.joints, arm.aliases)
-    known = read_mapping(mapping)
-    recordings = [apply_mapping(log, known) for log in read_logs(logs, arm.joints, arm.aliases, check=False)]
-    for log in recordings:
-        check_log(log, Path(log.name))
-    return recordings
-
-
-def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_file: Path | None) -> None:
-    from sim2real.evaluate.flight_identification import replay_flights
-    from sim2real.identify.flight_logs import read_flight_logs
-
-    if params is None:
-        raise ConfigError(f"give --params; 'sim2real identify {folder.name} LOG … --out params.yaml' writes them")
-    figures = replay_flights(folder.name, read_flight_logs(logs), params)
-    _print_flights(figures["per_log"])
-    save_json(json_file, figures)
-
-
-@app.command()
-def identify(
-    robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
-    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
-    out: Annotated[Path, typer.Option(help="Parameters file to write; a page goes beside it.")] = Path("params.yaml"),
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation; arms only.")] = 5,
-    generations: Annotated[int, typer.Option(min=1, help="Of the search; arms only.")] = 120,
-    mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
-    mass: Annotated[float | None, typer.Option(help="kg as flown; drones only, the bare drone's by default.")] = None,
-    seed: int = 0,
-    json_file: JsonFile = None,
-) -> None:
-    """Fit the robot's simulator to recordings; an interrupted fit of an arm goes on when it is run again."""
-    from sim2real.robots import is_arm, robot_folder
-
-    folder = robot_folder(robot)
-    if not is_arm(folder):
-        _identify_flights(folder, logs, out, mass, seed, json_file)
-        return
-    from sim2real.evaluate.identification import identify_logs
-    from sim2real.sim.arm import Arm
-
-    arm = Arm(folder)
-    recordings = _recordings(arm, logs, mapping)
-    with progress_bars() as progress:
-        figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
-    _print_errors(figures["held_out"], "motions that the fit had not seen")
-    save_json(json_file, figures)
-    console.print(f"Parameters: {out}\nReport: {figures['report']}")
-
-
-def _identify_flights(
-    folder: Path, logs: list[Path], out: Path, mass: float | None, seed: int, json_file: Path | None
-) -> None:
-    from sim2real.evaluate.flight_identification import airframe, identify_flights
-    from sim2real.identify.flight_logs import read_flight_logs
-
-    frame = airframe(folder, mass)
-    with progress_bars() as progress:
-        report = stage_reporter(progress)
-        figures = identify_flights(folder.name, read_flight_logs(logs), frame, out, seed, report)
-    table = Table("", "value", "95 % interval", "unit", title=f"{folder.name}, {frame.mass:g} kg")
-    for name, entry in figures["parameters"].items():
-        row = (name, f"{entry['value']:.5g}", f"{entry['low']:.4g} .. {entry['high']:.4g}", entry["unit"])
-        table.add_row(*row, style="" if entry["identified"] else "dim")
-    console.print(table)
-    if figures["held_out"]:
-        _print_flights(figures["held_out"])
-    for remark in figures["remarks"]:
-        console.print(f"[dim]{escape(remark)}")
-    save_json(json_file, figures)
-    console.print(f"Parameters: {out}\nReport: {figures['report']}")
-
-
-def _print_flights(rows: dict[str, Any]) -> None:
-    posed = {name: row for name, row in rows.items() if "50" in row}
-    if posed:
-        headings = ("position [m]", "velocity [m/s]", "attitude [rad]", "rate [rad/s]")
-        table = Table("flight", "steps", *headings, title="Prediction, steps of 0.01 s")
-        for name, row in posed.items():
-            for steps, errors in row.items():
-                table.add_row(name, steps, *(f"{value:.4f}" for value in errors.values()))
-        console.print(table)
-    others = {name: row for name, row in rows.items() if name not in posed}
-    if others:
-        table = Table("flight", "lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", title="Thrust")
-        for name, row in others.items():
-            lift, rmse, spread = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
-            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{spread:.2f}")
-        console.print(table)
-
-
-@app.command(name="check-joints")
-def check_joints_command(
-    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
-    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
-    out: Annotated[Path | None, typer.Option(help="Write the corrected mapping here (.yaml).")] = None,
-    mapping: Annotated[Path | None, typer.Option(help="Apply such a mapping first.")] = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Joint doctor: find swapped, flipped, shifted or scaled joints and a wrong rate in recordings."""
-    from dataclasses import asdict
-
-    import yaml
-
-    from sim2real.identify.joints import apply_mapping, check_joints, read_mapping
-    from sim2real.identify.logs import read_logs
-    from sim2real.robots import robot_folder
-    from sim2real.sim.arm import Arm
-
-    arm = Arm(robot_folder(robot))
-    recordings = read_logs(logs, arm.joints, arm.aliases, check=False)
-    if mapping:
-        known = read_mapping(mapping)
-        recordings = [apply_mapping(log, known) for log in recordings]
-    found = check_joints(arm, recordings)
-    table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{len(recordings)} recordings")
-    for joint in found.joints:
-        verdict = "; ".join(joint.faults) or ("in order" if joint.judged else "did not move, cannot be judged")
-        figures = (
-            f"{joint.slope:.3f} ± {2 * joint.slope_std:.3f}",
-            f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
-        )
-        table.add_row(
-            joint.joint, *(figures if joint.judged else ("", "")), verdict, style="red" if joint.faults else ""
-        )
-    console.print(table)
-    if found.clock:
-        console.print(f"[red]{found.clock}")
-    save_json(
-        json_file, {"faults": found.faults, "joints": [asdict(j) for j in found.joints], "period_s": found.period_s}
-    )
-    if out:
-        save_text(out, yaml.safe_dump(found.mapping(), sort_keys=False))
-        console.print(f"Mapping: {out}")
-    if found.faults:
-        raise typer.Exit(1)
-
-
-@app.command()
-def excite(
-    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
-    out: Annotated[Path, typer.Option(help="CSV of commands: time, des_dof_pos.JOINT …")] = Path("excitation.csv"),
-    joints: Annotated[
-        list[str] | None, typer.Option("--joint", help="Joint that moves; repeatable, all by default.")
-    ] = None,
-    duration: Annotated[float, typer.Option(min=20.0, help="About how long, s.")] = 360.0,
-    speed: Annotated[float, typer.Option(min=0.05, help="Largest speed, rad/s.")] = 1.5,
-    acceleration: Annotated[float, typer.Option(min=0.1, help="Largest acceleration, rad/s².")] = 8.0,
-    clearance: Annotated[float, typer.Option(help="Height kept above the table, m.")] = 0.03,
-    plot: Annotated[Path | None, typer.Option(help="Picture of it (.png, .svg).")] = None,
-    seed: int = 0,
-) -> None:
-    """Make a safe motion to record on your own arm, for identify."""
-    from sim2real.identify.excite import excite as make
-    from sim2real.robots import robot_folder
-    from sim2real.sim.arm import Arm
-
-    arm = Arm(robot_folder(robot))
-    made = make(
-        arm, joints or arm.joints, duration_s=duration, speed=speed, acceleration=acceleration,
-        clearance_m=clearance, seed=seed,
-    )  # fmt: skip
-    lines = [",".join(["time", *(f"des_dof_pos.{joint}" for joint in arm.joints)])]
-    lines += [
-        ",".join([f"{t:.4f}", *(f"{v:.6f}" for v in row)]) for t, row in zip(made.time, made.command, strict=True)
-    ]
-    save_text(out, "\n".join(lines) + "\n")
-    console.print(f"{made.time[-1]:.0f} s at {arm.spec.control_rate_hz:g} Hz: {out}")
-    if plot:
-        from sim2real.evaluate.figures import plt
-
-        figure, axes = plt.subplots(
-            len(arm.joints), 1, figsize=(10, 1.6 * len(arm.joints)), sharex=True, layout="constrained"
-        )
-        for axis, joint, track in zip(axes, arm.joints, made.command.T, strict=True):
-            axis.plot(made.time, track, linewidth=0.8)
-            axis.set_ylabel(f"{joint}\nrad", fontsize=8)
-        axes[-1].set_xlabel("time, s")
-        figure.savefig(plot)
-        console.print(f"Picture: {plot}")
-
-
-def _print_errors(figures: dict[str, Any], title: str) -> None:
-    table = Table("motion", "mean joint error [rad]", "measured = commanded", title=f"Root mean square, {title}")
-    motions = figures["per_motion"].items()
-    for name, row in sorted(motions, key=lambda item: -float(item[1]["mean_joint_rmse_rad"])):
-        own, other = row["mean_joint_rmse_rad"], row["measured_is_commanded_rad"]
-        table.add_row(name, f"{own:.4f}", f"{other:.4f}", style="red" if own > other else "")
-    table.add_section()
-    for joint, value in figures["per_joint"].items():
-        table.add_row(f"all motions, {joint}", f"{value:.4f}", "")
-    own, other = figures["mean_joint_rmse_rad"], figures["measured_is_commanded_rad"]
-    table.add_row("[bold]all motions, mean joint", f"[bold]{own:.4f}", f"[bold]{other:.4f}")
-    console.print(table)
 
 
 @app.command()

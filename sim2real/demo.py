@@ -17,8 +17,8 @@ import yaml
 from rich.console import Console
 
 from sim2real.bundle import PolicyBundle, verify
-from sim2real.cli import progress_bars, save_json, stage_reporter
 from sim2real.config import load_config, validate_config
+from sim2real.console import progress_bars, save_json, stage_reporter
 from sim2real.deploy.ros_package import export_ros_package
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.in_process import fly

@@ -9,7 +9,6 @@ from real_data import real_data
 
 from sim2real.cli import main
 from sim2real.errors import ConfigError
-from sim2real.geometry import quat_multiply
 from sim2real.identify.flight_file import read_flight_parameters
 from sim2real.identify.flight_fit import Trim, fit_flights, multi_step, position_error, regress
 from sim2real.identify.flight_imu import Airframe, fit_imu
@@ -17,7 +16,6 @@ from sim2real.identify.flight_logs import STANDARD_GRAVITY, read_flight_log, rea
 from sim2real.identify.flight_model import lag, resample
 from sim2real.identify.logs import LogError
 from sim2real.identify.residual import Residual, train_residual
-from sim2real.robots import robot_folder
 
 ROTORS = 0.028 * np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]])
 FRAME = Airframe(0.027, ROTORS, np.array([-1.0, 1.0, -1.0, 1.0]), 1.832)
@@ -188,10 +186,3 @@ def test_commands(flights, tmp_path):
     with pytest.raises(SystemExit) as caught:
         main(["replay", "crazyflie", names[0]])
     assert caught.value.code == 2
-
-
-def test_quaternion_convention():
-    """A turn about z of a drone flying forward: xyzw, body to world."""
-    turned = quat_multiply(np.array([[0.0, 0.0, np.sqrt(0.5), np.sqrt(0.5)]]), np.array([[0.0, 0.0, 0.0, 1.0]]))
-    np.testing.assert_allclose(turned, [[0.0, 0.0, np.sqrt(0.5), np.sqrt(0.5)]])
-    assert (robot_folder("crazyflie") / "robot.yaml").is_file()

@@ -22,6 +22,7 @@ CORE = {
     "bundle",
     "config",
     "errors",
+    "files",
     "geometry",
     "kinematics",
     "observation",
@@ -29,7 +30,7 @@ CORE = {
     "provenance",
     "spec",
 }
-APPLICATION = {"__main__", "cli", "demo", "doctor"}
+APPLICATION = {"__main__", "cli", "cli_recordings", "console", "demo", "doctor"}
 
 # Layer: the layers it may import besides itself. "application" is what stands on top and may import everything.
 ARROWS = {

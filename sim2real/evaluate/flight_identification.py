@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import yaml
 
 from sim2real.errors import ConfigError
 from sim2real.evaluate.figures import figure_uri, plt
 from sim2real.evaluate.identification import facts
+from sim2real.evaluate.page import write_page
 from sim2real.identify.flight_file import (
     FlightParameters,
     imu_entries,
@@ -28,7 +28,6 @@ from sim2real.identify.logs import LogError
 from sim2real.identify.residual import Residual, train_residual
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
-TEMPLATE = Path(__file__).parent / "flight_identification.html"
 FOLDS = 4
 
 
@@ -167,7 +166,9 @@ def _write_page(
     known: FlightParameters,
     made: Mapping[str, str],
 ) -> None:
-    html = jinja2.Template(TEMPLATE.read_text(), autoescape=True, undefined=jinja2.StrictUndefined).render(
+    write_page(
+        path,
+        "flight_identification.html",
         title=f"{robot}: identification from {len(logs)} flights",
         entries=entries,
         held_out=held_out,
@@ -176,9 +177,6 @@ def _write_page(
         growth=_plot_growth(logs, known) if known.model else "",
         facts=made,
     )
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html)
-    temporary.replace(path)
 
 
 def _plot_thrust(imu: ImuFit, logs: Sequence[FlightLog]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from sim2real.evaluate.identification_report import confused, write_identification_report
+from sim2real.files import write_text
 from sim2real.identify.fit import JointFit, identify, parameters_file
 from sim2real.identify.logs import JointLog
 from sim2real.identify.replay import replay, summary
@@ -82,9 +83,7 @@ def identify_logs(
             "cannot_tell_apart": [line for fit in fits for line in confused(fit)],
         },
     )
-    temporary = out.with_name(out.name + ".tmp")
-    temporary.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
-    temporary.replace(out)
+    write_text(out, yaml.safe_dump(content, sort_keys=False, width=120))
     motions = replay(arm, logs, read_parameters(out, arm))
     lead = (
         f"Fitted to {len(logs)} motions, joint by joint; on motions that a fit had not seen the mean joint error is "
@@ -150,8 +149,6 @@ def _kept(out: Path, fingerprint: str) -> Iterator[tuple[dict[str, dict[str, flo
             finished = content["finished"]
 
     def keep() -> None:
-        temporary = file.with_name(file.name + ".tmp")
-        temporary.write_text(json.dumps({"fingerprint": fingerprint, "finished": finished}))
-        temporary.replace(file)
+        write_text(file, json.dumps({"fingerprint": fingerprint, "finished": finished}))
 
     yield finished, keep

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from sim2real.evaluate.figures import figure_uri, plt
+from sim2real.evaluate.page import write_page
 from sim2real.identify.fit import SEGMENT_S, JointFit, correlation
 from sim2real.identify.replay import MotionReplay, pooled
 from sim2real.sim.arm import Arm
 
-TEMPLATE = Path(__file__).parent / "identification.html"
 CONFUSED = 0.9
 WORST = 6
 
@@ -29,7 +28,7 @@ def write_identification_report(
     content: Mapping[str, Any] | None = None,
     fits: Sequence[JointFit] = (),
 ) -> Path:
-    """Write the page (to a temporary name, then renamed).
+    """Write the page.
 
     Args:
         path: Where.
@@ -48,7 +47,9 @@ def write_identification_report(
     held = _held_out(motions, fits)
     if held is not None:
         errors["simulated, motions held out of the fit"] = held
-    html = jinja2.Template(TEMPLATE.read_text(), autoescape=True, undefined=jinja2.StrictUndefined).render(
+    return write_page(
+        path,
+        "identification.html",
         title=title,
         lead=lead,
         joints=arm.joints,
@@ -62,11 +63,6 @@ def write_identification_report(
         correlations=_plot_correlations(fits) if fits else "",
         facts=facts,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html)
-    temporary.replace(path)
-    return path
 
 
 def confused(fit: JointFit) -> list[str]:

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sim2real.config import ExperimentConfig
 from sim2real.evaluate.figures import data_uri, figure_uri, plt
+from sim2real.evaluate.page import write_page
 from sim2real.learn.build import build_env
 from sim2real.learn.simulated import SimulatedFlights
 from sim2real.policy import PolicyRunner
 
-TEMPLATE = Path(__file__).parent / "report.html"
 COLOURS = {"nominal": "#b4472e", "randomized": "#c79a2b", "up_osi": "#2b6cb0", "oracle": "#4a7c59"}
 
 
@@ -47,9 +46,12 @@ class Report:
 
 
 def write_report(report: Report, path: Path) -> Path:
-    """Render ``report`` to ``path`` (to a temporary name, then renamed)."""
-    template = jinja2.Template(TEMPLATE.read_text(), autoescape=True, undefined=jinja2.StrictUndefined)
-    html = template.render(
+    """Render ``report`` to ``path``."""
+    return write_page(
+        path,
+        "report.html",
+        title=report.title,
+        facts=report.facts,
         report=report,
         colours=COLOURS,
         learning=plot_learning(report.learning) if report.learning else "",
@@ -57,10 +59,6 @@ def write_report(report: Report, path: Path) -> Path:
         estimates=plot_estimates(report.flights) if report.flights and report.flights.terms else "",
         identification=report.flights.identification(1.0) if report.flights else {},
     )
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html)
-    temporary.replace(path)
-    return path
 
 
 def plot_learning(learning: dict[str, list[dict[str, float]]]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from sim2real.errors import ConfigError
+from sim2real.files import write_text
 from sim2real.identify.flight_fit import FlightFit, Trim
 from sim2real.identify.flight_imu import ImuFit
 from sim2real.identify.flight_model import FlightModel
@@ -94,9 +95,7 @@ def write_flight_parameters(
         residual.save(network)
         digest = hashlib.sha256(network.read_bytes()).hexdigest()
         content["residual"] = {"file": network.name, "sha256": digest}
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
-    temporary.replace(path)
+    write_text(path, yaml.safe_dump(content, sort_keys=False, width=120))
 
 
 def read_flight_parameters(path: Path, robot: str) -> FlightParameters:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 
 from sim2real.geometry import quat_to_matrix, rotate_inverse
 from sim2real.identify.flight_logs import FlightLog
@@ -32,7 +33,7 @@ FIT_HORIZONS = (10, 30, 50)
 FIT_STARTS = 600
 TIME_CONSTANTS = (0.0, 0.02, 0.035, 0.05, 0.07, 0.1)
 TRIM_CONSTANTS_S = (0.2, 0.5, 1.5)
-RIDGE = 1e-3
+RIDGE = 1e-6
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -80,7 +81,7 @@ def windows(flight: Flight) -> tuple[Array, Array, Array, Array, Array]:
     def mean(values: Array) -> Array:
         total = np.concatenate((np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)))
         inner = total[WINDOW:] - total[:-WINDOW]
-        result: Array = inner[: n + 1][:n] / WINDOW
+        result: Array = inner[:n] / WINDOW
         return result
 
     middle = quat_to_matrix(flight.quat[WINDOW // 2 : WINDOW // 2 + n])
@@ -116,7 +117,7 @@ def _solve(table: Array, values: Array) -> Array:
     scale = np.sqrt((table**2).mean(axis=0)) + 1e-12
     square = table.T @ table / np.outer(scale, scale) / len(table)
     right = table.T @ values / scale / len(table)
-    result: Array = np.linalg.solve(square + RIDGE * 1e-3 * np.eye(len(scale)), right) / scale
+    result: Array = np.linalg.solve(square + RIDGE * np.eye(len(scale)), right) / scale
     return result
 
 
@@ -174,8 +175,6 @@ def fit_flights(logs: Sequence[FlightLog], on_progress: Progress) -> FlightFit:
     Raises:
         LogError: A flight has no pose or is too short.
     """
-    from scipy.optimize import least_squares  # noqa: PLC0415 (replay needs no SciPy)
-
     lags = TIME_CONSTANTS if logs[0].rotor_speed is None else (0.0,)
     tried = []
     for index, constant in enumerate(lags):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.signal import butter, filtfilt
 
 from sim2real.identify.flight_logs import STANDARD_GRAVITY, FlightLog
 from sim2real.identify.flight_model import lag
@@ -111,8 +113,6 @@ def _part(log: FlightLog) -> _Part:
 
 
 def _smooth(values: Array) -> Array:
-    from scipy.signal import butter, filtfilt  # noqa: PLC0415 (robots replay without SciPy)
-
     b, a = butter(2, LOW_PASS_HZ * 2 * DT)
     result: Array = filtfilt(b, a, values, axis=0)
     return result
@@ -146,8 +146,6 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
     Raises:
         LogError: A flight has no IMU, or is too short.
     """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415 (robots replay without SciPy)
-
     parts = [_part(log) for log in logs]
 
     def misfit(constant: float) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from sim2real.geometry import quat_multiply, quat_to_matrix, rotate, rotate_inverse, rotation_vector_to_quat
 from sim2real.identify.flight_logs import FlightLog
@@ -127,8 +128,6 @@ def lag(values: Array, dt: float, time_constant: float) -> Array:
     """First-order lag of [T, ..] values, exact for values held over ``dt``."""
     if time_constant <= 0:
         return values
-    from scipy.signal import lfilter  # noqa: PLC0415 (robots replay without SciPy)
-
     keep = float(np.exp(-dt / time_constant))
     filtered, _ = lfilter([1.0 - keep], [1.0, -keep], values, axis=0, zi=keep * values[:1])
     result: Array = np.asarray(filtered)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from sim2real.errors import ConfigError
 from sim2real.identify.logs import JointLog
@@ -230,8 +231,6 @@ def _alike(command: Sequence[Array]) -> Array:
 
 def _assign(share: Array, alike: Array, moving: NDArray[np.bool_]) -> list[int]:
     """Measured column of every commanded joint: itself, unless another one follows it much better."""
-    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 (robots check nothing without SciPy)
-
     joints = len(share)
     worth = np.where(moving[:, None], share, 0.0) + 0.2 * np.eye(joints)
     rows, columns = linear_sum_assignment(-worth)

@@ -20,6 +20,7 @@ from sim2real import __version__
 from sim2real.bundle import record_golden, write_bundle
 from sim2real.config import ExperimentConfig, validate_config
 from sim2real.errors import ConfigError
+from sim2real.files import write_text
 from sim2real.learn.build import build_env, build_spec, robot_of
 from sim2real.learn.onnx_export import export_estimator, export_policy
 from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
@@ -194,10 +195,3 @@ def provenance(config: ExperimentConfig, metrics: dict[str, Any]) -> dict[str, A
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
         "metrics": metrics,
     }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file at once: to a temporary name, then renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,10 +40,6 @@ class ArmState:
     joint_vel: Array
     ee_pos: Array
 
-    def take(self, rows: Rows) -> ArmState:
-        """The states of some arms."""
-        return ArmState(*(getattr(self, part.name)[rows] for part in fields(self)))
-
 
 class ArmSim:
     """N simulated arms in one world, each in a cell of its own.
@@ -72,7 +68,6 @@ class ArmSim:
         # The servo model carries the arm's weight; a second one would make the motors in Bullet creep.
         self.world = World(count, self.control_dt / decimation, gravity=NO_GRAVITY)
         self.world.load_robots(model.urdf, fixed_base=True)
-        self.world.use_as_arms()
         joints = len(model.joints)
         zero = np.zeros((count, joints))
         self._quantities = model.servo_quantities(self.params.values, self.params)
@@ -121,7 +116,6 @@ class ArmSim:
         self._commands.push(command.reshape(-1, 1))
         shape, sim_dt, quantities = command.shape, self.world.sim_dt, self._quantities
         delay = (quantities["dead_time"] + self.params["action_delay"][:, None]).ravel()
-        position = velocity = self.state.joint_pos
         for substep in range(self.decimation):
             reference = self._commands.average(substep * sim_dt, sim_dt, delay).reshape(shape)
             reference = np.minimum(np.maximum(reference, quantities["low_stop"]), quantities["high_stop"])
@@ -130,10 +124,10 @@ class ArmSim:
             self.world.step()
             position, velocity = self.world.read_joints()
             self._servo.observe(slice(None), position, velocity)
-        self.state = ArmState(self._servo.position.copy(), velocity, self.state.ee_pos)
+        self.state = ArmState(self._servo.position.copy(), self._servo.velocity.copy(), self.state.ee_pos)
         self._look(self._rows)
         self._past[:, 1:] = self._past[:, :-1]
-        self._past[:, 0] = np.concatenate((self.state.joint_pos, velocity), axis=1)
+        self._past[:, 0] = np.concatenate((self.state.joint_pos, self.state.joint_vel), axis=1)
 
     def _look(self, rows: Rows) -> None:
         """Bring end effector and gravity of ``rows`` up to date with their joints."""

@@ -59,6 +59,8 @@ class World:
     def load_robots(self, urdf: Path, fixed_base: bool = False) -> None:
         """Load every robot from one URDF, without damping (drag is a named parameter) and without mutual contact.
 
+        Bullet's 50 solver iterations stay: with 10, joint motors end up to 10 mrad beside their targets.
+
         Args:
             urdf: The robot's description, with inertias.
             fixed_base: Bolt every base to the origin of its cell.
@@ -77,8 +79,11 @@ class World:
                 )
             except pybullet.error as error:
                 raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
-            pybullet.setCollisionFilterGroupMask(body, -1, 0, 0, physicsClientId=self._client)
-            pybullet.changeDynamics(body, -1, linearDamping=0.0, angularDamping=0.0, physicsClientId=self._client)
+            for link in range(-1, pybullet.getNumJoints(body, self._client)):
+                pybullet.setCollisionFilterGroupMask(body, link, 0, 0, physicsClientId=self._client)
+                pybullet.changeDynamics(
+                    body, link, linearDamping=0.0, angularDamping=0.0, jointDamping=0.0, physicsClientId=self._client
+                )
             self.bodies.append(body)
         self._find_joints(urdf)
 
@@ -92,16 +97,6 @@ class World:
             if not (mass > 0 and min(inertia) > 0):
                 what = f"link '{infos[link][12].decode()}' has mass {mass} and inertia {inertia}"
                 raise SimulationError(f"{urdf}: {what}; both must be positive, give it an <inertial>")
-
-    def use_as_arms(self, solver_iterations: int = 10) -> None:
-        """Settings for jointed robots: joint motors converge in few iterations, and links do not collide."""
-        pybullet.setPhysicsEngineParameter(numSolverIterations=solver_iterations, physicsClientId=self._client)
-        for body in self.bodies:
-            for link in range(pybullet.getNumJoints(body, self._client)):
-                pybullet.setCollisionFilterGroupMask(body, link, 0, 0, physicsClientId=self._client)
-                pybullet.changeDynamics(
-                    body, link, linearDamping=0.0, angularDamping=0.0, jointDamping=0.0, physicsClientId=self._client
-                )
 
     def read_joints(self) -> tuple[Array, Array]:
         """Positions [N, J] rad and velocities [N, J] rad/s of all moving joints, in the order of ``joint_names``."""

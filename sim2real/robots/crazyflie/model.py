@@ -82,10 +82,12 @@ class Crazyflie:
             ConfigError: The file cannot be used.
         """
         try:
-            entries = yaml.safe_load(path.read_text())["parameters"]
-            mass = float(yaml.safe_load(path.read_text())["mass"])
+            content = yaml.safe_load(path.read_text())
+            entries, mass = content["parameters"], float(content["mass"])
         except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{path} is no parameters file of a drone ({error}); run 'sim2real identify'") from error
+        if content.get("robot") != self.name:
+            raise ConfigError(f"{path} holds parameters of '{content.get('robot')}', not of '{self.name}'")
         terms = dict(self.randomization)
         names = {"time_constant": ("rotor_time_constant", 1.0), "drag_x": ("drag_xy", mass), "drag_z": ("drag_z", mass)}
         for name, (parameter, factor) in names.items():

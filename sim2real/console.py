@@ -1,0 +1,60 @@
+"""What the commands share: the console, progress bars, figures as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from sim2real.files import write_text
+
+console = Console()
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
+
+
+def save_json(path: Path | None, data: Any) -> None:
+    """Write ``data`` to ``path`` at once, if a path was given."""
+    if path is not None:
+        write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def progress_bars() -> Progress:
+    """A progress display with figures behind each bar."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[figures]}"),
+        console=console,
+    )
+
+
+def show_figures(figures: dict[str, float]) -> str:
+    """The few figures worth watching, as text."""
+    shown = [("success", "success {:.0%}"), ("reward", "reward {:.2f}"), ("rmse", "rmse {:.3f}")]
+    parts = [text.format(figures[name]) for name, text in shown if name in figures]
+    if "steps_per_s" in figures:
+        parts.append(f"{figures['steps_per_s'] / 1000:.0f}k steps/s")
+    return "  ".join(parts)
+
+
+def stage_reporter(progress: Progress, prefix: str = "") -> Callable[[str, int, int, dict[str, float]], None]:
+    """A callback that keeps one bar for every stage of a training."""
+    bars: dict[str, Any] = {}
+
+    def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
+        if stage not in bars:
+            bars[stage] = progress.add_task(f"{prefix}{stage}", total=total, figures="")
+        progress.update(bars[stage], completed=done, figures=show_figures(figures))
+        if not console.is_terminal and (done == total or done % max(total // 10, 1) == 0):
+            console.print(f"{prefix}{stage} {done}/{total}  {show_figures(figures)}")
+
+    return report
