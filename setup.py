@@ -27,6 +27,7 @@ setup(
         "robot_drivers": ["*.yaml"],
         NAME: [
             "configs/*.yaml",
+            "sim/*.yaml",
             *(f"robots/**/*.{suffix}" for suffix in ("yaml", "urdf", "obj", "mtl", "stl", "png")),
             "deploy/package_template/**/*",
             "evaluate/*.html",

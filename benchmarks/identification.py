@@ -32,7 +32,7 @@ SEED = 987_654
 
 def told(bundle: PolicyBundle, parameters: np.ndarray) -> PolicyRunner:
     """The bundle's policy, told fixed normalised parameters [N, P] instead of estimates."""
-    policy = onnx_policy((bundle.path / "policy.onnx").read_bytes(), True)
+    policy = onnx_policy((bundle.path / "policy.onnx").read_bytes())
     std = np.zeros_like(parameters)
     return PolicyRunner(bundle.spec, policy, lambda history: (parameters, std), len(parameters))
 

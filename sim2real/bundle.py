@@ -6,7 +6,7 @@ A bundle is a folder::
     spec.json        PolicySpec
     robot.json       RobotSpec
     provenance.json  commit, configuration, versions, seeds, figures
-    policy.onnx      observation [N, O] (, parameters [N, P]) → action [N, A]
+    policy.onnx      observation [N, O] (, parameters [N, P] or memory [N, M]) → action [N, A] (, next_memory [N, M])
     estimator.onnx   history [N, E] → mean, std [N, P]; only with online identification
     golden.npz       signals, observations, actions and commands of a whole episode
 """
@@ -144,7 +144,10 @@ class PolicyBundle:
             inputs["parameters"] = len(spec.parameters)
             sizes = {"mean": len(spec.parameters), "std": len(spec.parameters)}
             _check_network(files["estimator.onnx"], "estimator.onnx", {"history": spec.estimator_size}, sizes)
-        _check_network(files["policy.onnx"], "policy.onnx", inputs, {"action": len(spec.action)})
+        outputs = {"action": len(spec.action)}
+        if spec.memory:
+            inputs["memory"] = outputs["next_memory"] = spec.memory
+        _check_network(files["policy.onnx"], "policy.onnx", inputs, outputs)
         return cls(path, files, spec, robot)
 
     def runner(self, count: int = 1) -> PolicyRunner:
@@ -191,6 +194,8 @@ class PolicyBundle:
             "command": (actions, np.float64),
         }
         arrays |= {f"signals.{name}": (signal.size, np.float64) for name, signal in spec.signals().items()}
+        if spec.memory:
+            arrays["memory"] = (spec.memory, np.float32)
         if parameters:
             arrays |= {
                 "estimator_observation": (spec.estimator_size, np.float32),
@@ -322,6 +327,8 @@ def record_golden(runner: PolicyRunner, frames: Iterable[Mapping[str, NDArray[np
             keep("estimator_observation", runner.estimator_observation)
             keep("estimate_mean", runner.newest_mean)
             keep("parameters", runner.parameters)
+        if runner.spec.memory:
+            keep("memory", runner.memory)
         keep("action", runner.action)
         keep("command", runner.command)
     return {name: np.stack(values) for name, values in stages.items()}
@@ -387,6 +394,8 @@ def verify(bundle: PolicyBundle) -> VerifyReport:
         names = [term.name for term in spec.parameters]
         stages.append(_compare("estimator network", mean, golden["estimate_mean"], NETWORK_TOLERANCE, names))
         policy_inputs["parameters"] = golden["parameters"]
+    if spec.memory:
+        policy_inputs["memory"] = golden["memory"]
     action = _run(bundle, "policy.onnx", "action", policy_inputs)
     labels = [term.name for term in spec.action]
     stages.append(_compare("policy network", action, golden["action"], NETWORK_TOLERANCE, labels))

@@ -60,11 +60,11 @@ def audit(
     from dataclasses import asdict
 
     from sim2real.config import load_config
-    from sim2real.learn.build import chosen_terms, robot_of
+    from sim2real.learn.build import chosen_terms, robot_and_task
     from sim2real.sim.audit import audit as run_audit
 
     settings = load_config(config, overrides or ())
-    model = robot_of(settings)
+    model, _ = robot_and_task(settings)
     terms = chosen_terms(settings, model)
     if not terms:
         console.print(f"'{settings.name}' randomizes nothing, so there is nothing to audit.")

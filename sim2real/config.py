@@ -37,6 +37,11 @@ class PPOConfig(Model):
         iterations: Rollout and update rounds.
         steps: Control steps of every robot in one rollout.
         learning_rate: At the start; it falls linearly to ``final_learning_rate``.
+        hidden, critic_hidden: Widths of the layers.
+        lstm: Width of an LSTM before the policy's layers; 0 for a policy without memory. The critic sees the physics
+            and needs none (Peng et al. 2018).
+        critic_first: Iterations at the start in which only the critic learns; a policy that imitates a controller
+            already would be spoilt by the advice of a critic that knows nothing.
         least_std: Exploration never gets quieter than this. A policy that trains under some noise
             to the end stays soft enough to bear errors in the parameters it is told.
     """
@@ -55,6 +60,8 @@ class PPOConfig(Model):
     least_std: float = Field(default=0.05, gt=0)
     hidden: tuple[int, ...] = (64, 64)
     critic_hidden: tuple[int, ...] = (128, 128)
+    critic_first: int = Field(default=0, ge=0)
+    lstm: int = Field(default=0, ge=0)
     save_every: int = Field(default=20, ge=1)
 
 
@@ -122,6 +129,8 @@ class ExperimentConfig(Model):
             raise ValueError(f"method '{self.method}' needs 'randomize': all, or a list of terms")
         if (self.method == "up_osi") != bool(self.identify and self.osi):
             raise ValueError("'identify' and 'osi' belong to method 'up_osi', and it needs both")
+        if self.ppo.lstm and self.method == "up_osi":
+            raise ValueError("an LSTM identifies by itself; 'ppo.lstm' does not go with method 'up_osi'")
         if "name" not in self.task:
             raise ValueError("'task' needs a 'name'")
         return self

@@ -16,6 +16,7 @@ from sim2real.spec import SignalSpec
 
 Array = NDArray[np.float64]
 GRAVITY = 9.81
+DOWN_WEIGHT_M = 0.02  # m/rad
 STEP_DAMPING = 0.03  # m/rad; a twentieth to a tenth of an arm's reach
 
 
@@ -36,6 +37,8 @@ class _Joint:
     child: str
     low: float
     high: float
+    effort: float
+    velocity: float
 
 
 class Chain:
@@ -47,6 +50,7 @@ class Chain:
     Attributes:
         joint_names: Moving joints, from the base outwards.
         low, high: [J] rad.
+        effort, velocity: Limits [J] in N·m and rad/s; infinite where the file names none.
         link_names: All links.
         masses: kg by link.
 
@@ -59,9 +63,12 @@ class Chain:
             root = ET.parse(urdf).getroot()
         except (OSError, ET.ParseError) as error:
             raise ConfigError(f"{urdf} is not a readable URDF: {error}") from error
-        self._links = {link.attrib["name"]: _read_link(link, urdf) for link in root.iter("link")}
         joints = [_read_joint(joint, urdf) for joint in root.findall("joint")]
         children = {joint.child for joint in joints}
+        self._links = {
+            link.attrib["name"]: _read_link(link, urdf, link.attrib["name"] in children)
+            for link in root.findall("link")
+        }
         order = [name for name in self._links if name not in children]
         if len(order) != 1:
             raise ConfigError(f"{urdf} needs one root link, it has {', '.join(order) or 'none'}")
@@ -76,6 +83,8 @@ class Chain:
         self.joint_names = tuple(joint.name for joint in moving)
         self.low = np.array([joint.low for joint in moving])
         self.high = np.array([joint.high for joint in moving])
+        self.effort = np.array([joint.effort for joint in moving])
+        self.velocity = np.array([joint.velocity for joint in moving])
         self.link_names = tuple(self._links)
         self.masses = {name: link.mass for name, link in self._links.items()}
 
@@ -112,7 +121,14 @@ class Chain:
             link = joint.parent
         return result
 
-    def joint_step(self, link: str, frames: Mapping[str, tuple[Array, Array]], error: Array, damping: float) -> Array:
+    def joint_step(
+        self,
+        link: str,
+        frames: Mapping[str, tuple[Array, Array]],
+        error: Array,
+        damping: float,
+        downwards: bool = False,
+    ) -> Array:
         """Change of the joints [N, J] rad that moves ``link`` by ``error`` [N, 3] m, by damped least squares.
 
         Args:
@@ -120,10 +136,29 @@ class Chain:
             frames: Of :meth:`frames`.
             error: Wanted displacement in the root's frame.
             damping: m/rad; the larger, the shorter the step near singular poses (Wampler 1986).
+            downwards: Also turn the link's z axis against the root's; ``DOWN_WEIGHT_M`` of error a radian.
         """
         jacobian = self.jacobian(link, frames)
-        square = jacobian @ jacobian.transpose(0, 2, 1) + damping**2 * np.eye(3)
+        if downwards:
+            axis = frames[link][1][:, :, 2]
+            # Turning by (axis x down) brings the axis down; only the two horizontal components can.
+            turn = np.stack((-axis[:, 1], axis[:, 0]), axis=1)
+            jacobian = np.concatenate((jacobian, DOWN_WEIGHT_M * self._turning(link, frames)[:, :2]), axis=1)
+            error = np.concatenate((error, DOWN_WEIGHT_M * turn), axis=1)
+        square = jacobian @ jacobian.transpose(0, 2, 1) + damping**2 * np.eye(jacobian.shape[1])
         result: Array = (jacobian.transpose(0, 2, 1) @ np.linalg.solve(square, error[:, :, None]))[:, :, 0]
+        return result
+
+    def _turning(self, link: str, frames: Mapping[str, tuple[Array, Array]]) -> Array:
+        """How ``link`` turns with every joint [N, 3, J], in the root's frame."""
+        result = np.zeros((len(frames[link][0]), 3, len(self.joint_names)))
+        parents = {joint.child: joint for joint in self._joints}
+        columns = {name: index for index, name in enumerate(self.joint_names)}
+        while link != self.root:
+            joint = parents[link]
+            if joint.moves:
+                result[:, :, columns[joint.name]] = frames[joint.child][1] @ joint.axis
+            link = joint.parent
         return result
 
     def gravity_torque(
@@ -212,9 +247,11 @@ def _origin(element: ET.Element | None) -> tuple[Array, Array]:
     return _numbers(origin.get("xyz")), rotation
 
 
-def _read_link(link: ET.Element, urdf: Path) -> _Link:
+def _read_link(link: ET.Element, urdf: Path, moves: bool) -> _Link:
     inertial = link.find("inertial")
     mass = inertial.find("mass") if inertial is not None else None
+    if not moves:  # the root is bolted down, its mass is nobody's business
+        return _Link(0.0, np.zeros(3))
     if inertial is None or mass is None or float(mass.get("value", "0")) <= 0.0:
         raise ConfigError(f"{urdf}: link '{link.get('name')}' has no positive mass; give it an <inertial>")
     return _Link(float(mass.get("value", "0")), _origin(inertial)[0])
@@ -240,4 +277,6 @@ def _read_joint(joint: ET.Element, urdf: Path) -> _Joint:
         child.attrib["link"],
         float(limit.get("lower", 0)) if limit is not None else 0.0,
         float(limit.get("upper", 0)) if limit is not None else 0.0,
+        float(limit.get("effort", "inf")) if limit is not None else np.inf,
+        float(limit.get("velocity", "inf")) if limit is not None else np.inf,
     )

@@ -22,8 +22,8 @@ from sim2real.spec import PolicySpec, denormalise_parameters
 Float32 = NDArray[np.float32]
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
-# (observation [N, O], parameters [N, P]) → action [N, A]
-Policy = Callable[[Float32, Float32], Float32]
+# (observation [N, O], parameters [N, P], memory [N, M]) → action [N, A], memory [N, M]
+Policy = Callable[[Float32, Float32, Float32], tuple[Float32, Float32]]
 # history [N, E] → mean [N, P], standard deviation [N, P]
 Estimator = Callable[[Float32], tuple[Float32, Float32]]
 
@@ -37,14 +37,23 @@ def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def onnx_policy(model: bytes, told_parameters: bool) -> Policy:
-    """π from ONNX bytes with inputs ``observation`` and, where told, ``parameters``."""
+def onnx_policy(model: bytes) -> Policy:
+    """π from ONNX bytes: ``observation`` and, where it has them, ``parameters`` or ``memory`` in; ``action`` out."""
     session = onnx_session(model)
-    if told_parameters:
-        return lambda observation, parameters: session.run(
-            ["action"], {"observation": observation, "parameters": parameters}
-        )[0]
-    return lambda observation, parameters: session.run(["action"], {"observation": observation})[0]
+    inputs = {node.name for node in session.get_inputs()}
+    if "memory" in inputs:
+
+        def recurrent(observation: Float32, parameters: Float32, memory: Float32) -> tuple[Float32, Float32]:
+            action, kept = session.run(["action", "next_memory"], {"observation": observation, "memory": memory})
+            return action, kept
+
+        return recurrent
+    if "parameters" in inputs:
+        return lambda observation, parameters, memory: (
+            session.run(["action"], {"observation": observation, "parameters": parameters})[0],
+            memory,
+        )
+    return lambda observation, parameters, memory: (session.run(["action"], {"observation": observation})[0], memory)
 
 
 def onnx_estimator(model: bytes) -> Estimator:
@@ -70,6 +79,7 @@ class PolicyRunner:
     Attributes:
         observation, estimator_observation: What the networks read in the last step.
         newest_mean: The estimator's own newest output [N, P], before filtering.
+        memory: What the policy network carried into the last step [N, M].
         action, command: Network output [N, A] and command [N, A] of the last step.
         previous_command: The command [N, A] before that, as sent.
         frame: The signals of the last step, the policy's own included.
@@ -88,6 +98,7 @@ class PolicyRunner:
         self.observation = np.zeros((count, spec.observation_size), dtype=np.float32)
         self.estimator_observation = np.zeros((count, spec.estimator_size), dtype=np.float32)
         self.newest_mean = np.zeros((count, len(spec.parameters)), dtype=np.float32)
+        self.memory = self._next_memory = np.zeros((count, spec.memory), dtype=np.float32)
         self.action = np.zeros((count, len(spec.action)), dtype=np.float32)
         self.frame: dict[str, Array] = {}
         self.previous_command = self._last_command = np.zeros((count, len(spec.action)))
@@ -96,9 +107,7 @@ class PolicyRunner:
     @classmethod
     def from_onnx(cls, spec: PolicySpec, policy: bytes, estimator: bytes | None, count: int = 1) -> PolicyRunner:
         """A runner of ONNX networks given as bytes."""
-        return cls(
-            spec, onnx_policy(policy, bool(spec.parameters)), onnx_estimator(estimator) if estimator else None, count
-        )
+        return cls(spec, onnx_policy(policy), onnx_estimator(estimator) if estimator else None, count)
 
     @property
     def parameters(self) -> Float32:
@@ -115,6 +124,8 @@ class PolicyRunner:
         where = slice(None) if rows is None else rows
         self._fresh[where] = True
         self._last_action[where] = 0.0
+        self._next_memory = self._next_memory.copy()
+        self._next_memory[where] = 0.0
         self._filter.reset(rows)
 
     def step(self, signals: Signals) -> Array:
@@ -142,7 +153,8 @@ class PolicyRunner:
             self.estimator_observation = self._estimator_history.observation()
             self.newest_mean, std = self._estimator(self.estimator_observation)
             self._filter.update(self.newest_mean, std)
-        self.action = self._policy(self.observation, self._filter.mean)
+        self.memory = self._next_memory
+        self.action, self._next_memory = self._policy(self.observation, self._filter.mean, self.memory)
         self.previous_command = self._last_command
         self.command = decode_action(self.spec.action, self.action, self.previous_command)
         self.record_sent(self.command)

@@ -109,6 +109,7 @@ class PolicySpec(Model):
         estimator_observation: Terms of the identification network's input; empty without one.
         parameters: What the identification network estimates and the policy is told.
         estimate_time_constant_s: Averaging of the estimated parameters over time; 0 takes each as it comes.
+        memory: Numbers the policy network carries from step to step; 0 for one without recurrence.
         action: Terms of the network's output, in order.
     """
 
@@ -120,6 +121,7 @@ class PolicySpec(Model):
     estimator_observation: tuple[ObservationTerm, ...] = ()
     parameters: tuple[ParameterTerm, ...] = ()
     estimate_time_constant_s: float = Field(default=0.0, ge=0)
+    memory: int = Field(default=0, ge=0)
     action: tuple[ActionTerm, ...]
 
     @model_validator(mode="after")
@@ -130,6 +132,8 @@ class PolicySpec(Model):
                 raise ValueError(f"{label}: a term appears twice in {names}")
         if bool(self.estimator_observation) != bool(self.parameters):
             raise ValueError("estimator_observation and parameters are given together or not at all")
+        if self.memory and self.parameters:
+            raise ValueError("a policy with memory identifies by itself; it is told no parameters")
         measured = {term.name: term for term in (*self.observation, *self.estimator_observation)}
         for action in self.action:
             if action.measured and action.name not in getattr(measured.get(action.measured), "components", ()):

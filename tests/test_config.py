@@ -55,21 +55,23 @@ def test_wrong_files(tmp_path):
 def test_randomization_from_recordings(tmp_path):
     """Identified ranges take the place of the robot's own, and the resolved configuration says the same again."""
     from sim2real.config import validate_config
-    from sim2real.learn.build import chosen_terms, robot_of
+    from sim2real.learn.build import chosen_terms, robot_and_task
     from sim2real.robots import robot_folder
 
     source = robot_folder("so101") / "identified.yaml"
     config = load_config("so101_reach", [f"randomize={{from: {source}}}"])
-    terms = chosen_terms(config, robot_of(config))
+    terms = chosen_terms(config, robot_and_task(config)[0])
     speed = terms["wrist_roll.no_load_speed"]
     assert speed.operation == "set" and 1.2 < speed.range[0] < speed.range[1] < 1.4
-    assert terms["payload"].reason == robot_of(config).randomization["payload"].reason
+    assert terms["payload"].reason == robot_and_task(config)[0].randomization["payload"].reason
     assert validate_config(config.model_dump(mode="json", by_alias=True), "again") == config
     drone = tmp_path / "drone.yaml"
     entry = {"value": 0.07, "low": 0.06, "high": 0.08, "identified": True}
-    drone.write_text(yaml.safe_dump({"mass": 0.03, "parameters": {"time_constant": entry}}))
+    drone.write_text(yaml.safe_dump({"robot": "crazyflie", "mass": 0.03, "parameters": {"time_constant": entry}}))
     config = load_config("randomized", [f"randomize={{from: {drone}, terms: [rotor_time_constant, mass]}}"])
-    terms = chosen_terms(config, robot_of(config))
+    terms = chosen_terms(config, robot_and_task(config)[0])
     assert terms["rotor_time_constant"].range == (0.06, 0.08) and set(terms) == {"rotor_time_constant", "mass"}
     with pytest.raises(ConfigError, match="no parameters file"):
-        chosen_terms(load_config("randomized", ["randomize={from: none.yaml}"]), robot_of(load_config("randomized")))
+        chosen_terms(
+            load_config("randomized", ["randomize={from: none.yaml}"]), robot_and_task(load_config("randomized"))[0]
+        )

@@ -28,6 +28,7 @@ CORE = {
     "observation",
     "policy",
     "provenance",
+    "pushing",
     "spec",
 }
 APPLICATION = {"__main__", "cli", "cli_recordings", "console", "demo", "doctor"}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from tensordict import TensorDict
 
 from sim2real.bundle import PolicyBundle, verify
 from sim2real.config import load_config
@@ -16,6 +17,7 @@ from sim2real.learn.build import build_env, build_spec
 from sim2real.learn.gym_env import IDS, register
 from sim2real.learn.osi import Estimator, EstimatorTrainer, FlightData
 from sim2real.learn.ppo import Trainer
+from sim2real.learn.rollout import collect
 from sim2real.learn.train import train
 
 SMALL = ["sim.robots=8", "sim.workers=1", "ppo.iterations=2", "ppo.steps=16", "ppo.mini_batches=2"]
@@ -79,6 +81,53 @@ def test_pipeline_from_configuration_to_verified_bundle(tmp_path):
     assert len(history["ppo"]) == 2 and len(history["osi"]) == 2
     with pytest.raises(ConfigError, match="other settings"):
         train(load_config("up_osi", [*SMALL_OSI, "seed=5"]), tmp_path / "run", lambda *_: None)
+
+
+def test_an_lstm_is_trained_on_the_memory_it_acted_with(tmp_path):
+    """Before the first update the stored probabilities come out again, also over episodes' ends inside a rollout."""
+    overrides = [*SMALL, "ppo.lstm=8", "ppo.steps=40", "task={name: reach, episode_s: 0.5}", "sim.robots=4"]
+    trainer = make_trainer(tmp_path, overrides, "so101_reach")
+    trainer._mirror.load_state_dict(trainer.actor.state_dict())
+    env = build_env(load_config("so101_reach", overrides), 0)
+    storage = trainer.ppo.storage
+    for rollout in range(2):
+        collect(env, trainer._mirror, trainer._buffers[0])
+        trainer._fill_storage()
+        assert storage.dones.sum() >= 4
+        assert bool(storage.saved_hidden_state_a[0][0].any()) == (rollout > 0)
+        for batch in storage.recurrent_mini_batch_generator(2, 1):
+            with torch.inference_mode():
+                trainer.actor(
+                    batch.observations, masks=batch.masks, hidden_state=batch.hidden_states[0], stochastic_output=True
+                )
+                again = trainer.actor.get_output_log_prob(batch.actions)
+            torch.testing.assert_close(again, batch.old_actions_log_prob.squeeze(-1), rtol=1e-4, atol=1e-4)
+    env.sim.close()
+
+
+def test_an_lstm_in_a_bundle_does_what_it_does_in_training(tmp_path):
+    config = load_config("so101_reach", [*SMALL, "ppo.lstm=8", "task={name: reach, episode_s: 0.5}"])
+    bundle = PolicyBundle.load(train(config, tmp_path, lambda *_: None))
+    assert verify(bundle).ok, verify(bundle).message
+    assert bundle.spec.memory == 16
+    trainer = make_trainer(tmp_path, [*SMALL, "ppo.lstm=8", "task={name: reach, episode_s: 0.5}"], "so101_reach")
+    assert trainer.load()
+    golden, actor = bundle.golden(), trainer.actor
+    actor.reset()
+    with torch.inference_mode():
+        for observation, action in zip(golden["observation"], golden["action"], strict=True):
+            group = TensorDict({"observation": torch.from_numpy(observation[None])}, batch_size=[1])
+            np.testing.assert_allclose(actor(group)[0].numpy(), action, atol=1e-5)
+    runner = bundle.runner(2)
+    frames = [{name: golden[f"signals.{name}"][:1] for name in bundle.spec.measured_signals()}]
+    frames = [{name: np.tile(value, (2, 1)) for name, value in frame.items()} for frame in frames]
+    first = runner.step(frames[0]).copy()
+    for _ in range(3):
+        runner.step(frames[0])
+    runner.reset(np.array([1]))
+    after = runner.step(frames[0])
+    np.testing.assert_array_equal(after[1], first[1])
+    assert np.abs(after[0] - first[0]).max() > 0
 
 
 def test_estimator_learns_what_can_be_learned_and_says_what_it_does_not_know():

@@ -32,22 +32,19 @@ def chosen_terms(config: ExperimentConfig, model: RobotModel) -> dict[str, Rando
     return {name: known[name] for name in names}
 
 
-def robot_of(config: ExperimentConfig) -> RobotModel:
-    """The configured robot, around the parameters that the randomization comes from, where it comes from a file."""
+def robot_and_task(config: ExperimentConfig) -> tuple[RobotModel, Task]:
+    """The configured robot with what the task adds to it, and the task.
+
+    The robot is built around the parameters that the randomization comes from, where it comes from a file.
+    """
     source = config.randomize.from_ if isinstance(config.randomize, IdentifiedRanges) else None
-    return load_robot(config.robot, source)
-
-
-def build_task(config: ExperimentConfig, model: RobotModel) -> Task:
-    """The configured task."""
     settings = {key: value for key, value in config.task.items() if key != "name"}
-    return load_task(config.task["name"], settings, model)
+    return load_task(config.task["name"], settings, load_robot(config.robot, source))
 
 
 def build_spec(config: ExperimentConfig) -> PolicySpec:
     """The observation and action contract of a configuration; the same for the same configuration."""
-    model = robot_of(config)
-    task = build_task(config, model)
+    model, task = robot_and_task(config)
     unknown = [name for name in config.identify if name not in model.identified]
     if unknown:
         raise ConfigError(f"robot '{model.name}' cannot identify {unknown}; it knows {', '.join(model.identified)}")
@@ -61,6 +58,7 @@ def build_spec(config: ExperimentConfig) -> PolicySpec:
         estimator_observation=task.estimator_observation() if config.identify else (),
         parameters=identified_terms(model, config.identify, params, sample),
         estimate_time_constant_s=config.osi.estimate_time_constant_s if config.osi else 0.0,
+        memory=2 * config.ppo.lstm,
         action=task.action(),
     )
 
@@ -77,9 +75,9 @@ def build_env(
         record_history: Keep the identification network's input.
         restart: Start robots anew when their episode ends.
     """
-    model = robot_of(config)
+    model, task = robot_and_task(config)
     terms = chosen_terms(config, model)
     sim = model.simulator(robots or config.sim.robots, terms, config.sim.decimation, seed)
-    env = TaskEnv(sim, build_task(config, model), build_spec(config), record_history, restart)
+    env = TaskEnv(sim, task, build_spec(config), record_history, restart)
     env.reset()
     return env

@@ -18,11 +18,17 @@ TOLERANCE = 1e-5
 OPSET = 18
 
 
-def export_policy(policy: nn.Module, observation_size: int, parameter_size: int) -> bytes:
-    """π as ONNX: ``observation`` [N, O] and, with ``parameter_size``, ``parameters`` [N, P] to ``action`` [N, A]."""
+def export_policy(policy: nn.Module, observation_size: int, parameter_size: int, memory_size: int = 0) -> bytes:
+    """π as ONNX.
+
+    ``observation`` [N, O] and, with ``parameter_size``, ``parameters`` [N, P] to ``action`` [N, A]; with
+    ``memory_size``, ``memory`` [N, M] besides to ``next_memory`` [N, M].
+    """
     sizes = {"observation": observation_size}
     if parameter_size:
         sizes["parameters"] = parameter_size
+    if memory_size:
+        return _export(policy, sizes | {"memory": memory_size}, ["action", "next_memory"])
     return _export(policy, sizes, ["action"])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from rsl_rl.algorithms import PPO
-from rsl_rl.models import MLPModel
+from rsl_rl.models import MLPModel, RNNModel
 from rsl_rl.storage import RolloutStorage
 from tensordict import TensorDict
 from torch.utils.tensorboard import SummaryWriter
@@ -45,7 +45,8 @@ def make_ppo(groups: TensorDict, actions: int, config: PPOConfig, told_parameter
         "std_type": "log",
     }
     with contextlib.redirect_stdout(io.StringIO()):
-        actor = MLPModel(groups, obs_groups, "actor", actions, config.hidden, "elu", True, distribution)
+        network = (groups, obs_groups, "actor", actions, config.hidden, "elu", True, distribution)
+        actor = RNNModel(*network, rnn_hidden_dim=config.lstm) if config.lstm else MLPModel(*network)
         critic = MLPModel(groups, obs_groups, "critic", 1, config.critic_hidden, "elu", True)
     with torch.no_grad():
         actor.mlp[-1].weight.mul_(0.1)  # start at level flight, not at a random command
@@ -95,7 +96,7 @@ class Trainer:
         actions = len(probe.spec.action)
         self.ppo = make_ppo(whole, actions, config, told_parameters)
         self._mirror = make_ppo(groups, actions, config, told_parameters).actor.share_memory()
-        self._buffers = [Buffers(config.steps, groups, actions) for _ in range(workers)]
+        self._buffers = [Buffers(config.steps, groups, actions, config.lstm) for _ in range(workers)]
         self._make_env, self._seed = make_env, seed
         if probe.task.teacher is not None and not (run_dir / "checkpoint.pt").is_file():
             warm_start(probe, self.actor, seed)
@@ -176,6 +177,13 @@ class Trainer:
             # A robot whose time was up has not failed: its last value stands in for what would have come.
             storage.rewards += self.config.gamma * storage.values * truncated
             self.ppo.compute_returns(last)
+            if self.iteration < self.config.critic_first:
+                storage.advantages = torch.zeros_like(storage.advantages)
+        if self.config.lstm:
+            # Memory at the start of every trajectory: kept from the last rollout, nothing after an episode's end.
+            memory = torch.zeros(2, self.config.steps, 1, storage.num_envs, self.config.lstm)
+            memory[:, 0, 0] = torch.cat([b.memory for b in buffers], dim=1)
+            storage.saved_hidden_state_a = list(memory)
         storage.step = self.config.steps
 
     def _anneal(self) -> None:

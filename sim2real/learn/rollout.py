@@ -46,7 +46,7 @@ def read_groups(env: TaskEnv) -> TensorDict:
 class Buffers:
     """One worker's columns of the rollout, views of shared memory; all are [T, N, …]."""
 
-    def __init__(self, steps: int, groups: TensorDict, actions: int) -> None:
+    def __init__(self, steps: int, groups: TensorDict, actions: int, lstm: int = 0) -> None:
         count = groups.batch_size[0]
 
         def shared(*shape: int) -> torch.Tensor:
@@ -61,6 +61,7 @@ class Buffers:
         self.rewards = shared(steps, count, 1)
         self.terminated = shared(steps, count, 1)
         self.truncated = shared(steps, count, 1)
+        self.memory = shared(2, count, lstm)  # hidden and cell state before the first step
 
 
 def collect(env: TaskEnv, actor: Any, buffers: Buffers) -> RolloutStats:
@@ -68,6 +69,9 @@ def collect(env: TaskEnv, actor: Any, buffers: Buffers) -> RolloutStats:
     episodes = successes = crashes = 0
     with torch.inference_mode():
         obs = read_groups(env)
+        if actor.is_recurrent and actor.get_hidden_state() is not None:
+            for kept, state in zip(buffers.memory, actor.get_hidden_state(), strict=True):
+                kept[:] = state[0]
         for t in range(len(buffers.actions)):
             action = actor(obs, stochastic_output=True)
             for name in GROUPS:
@@ -82,6 +86,7 @@ def collect(env: TaskEnv, actor: Any, buffers: Buffers) -> RolloutStats:
             episodes += int(terminated.sum() + truncated.sum())
             crashes += int(terminated.sum())
             successes += int(env.success.sum())
+            actor.reset(torch.from_numpy(terminated | truncated))
             obs = read_groups(env)
         for name in GROUPS:
             buffers.last_groups[name][:] = obs[name]

@@ -21,7 +21,7 @@ from sim2real.bundle import record_golden, write_bundle
 from sim2real.config import ExperimentConfig, validate_config
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
-from sim2real.learn.build import build_env, build_spec, robot_of
+from sim2real.learn.build import build_env, build_spec, robot_and_task
 from sim2real.learn.onnx_export import export_estimator, export_policy
 from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
 from sim2real.learn.ppo import Trainer, seed_of
@@ -32,6 +32,26 @@ from sim2real.spec import PolicySpec
 
 # stage, step done, steps in all, figures
 Progress = Callable[[str, int, int, dict[str, float]], None]
+
+
+class RecurrentPolicy(nn.Module):
+    """π as a plain module of (observation [N, O], memory [N, 2H]) → mean action [N, A], next memory [N, 2H]."""
+
+    def __init__(self, actor: Any) -> None:
+        super().__init__()
+        self.normalizer, self.mlp, self.lstm = actor.obs_normalizer, actor.mlp, actor.rnn.rnn
+
+    def forward(self, observation: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Deterministic action; one step of the LSTM (Hochreiter and Schmidhuber 1997) written out for export."""
+        lstm = self.lstm
+        hidden, cell = memory.chunk(2, dim=-1)
+        x = self.normalizer(observation)
+        gates = nn.functional.linear(x, lstm.weight_ih_l0, lstm.bias_ih_l0)
+        gates = gates + nn.functional.linear(hidden, lstm.weight_hh_l0, lstm.bias_hh_l0)
+        take, keep, new, show = gates.chunk(4, dim=-1)
+        cell = torch.sigmoid(keep) * cell + torch.sigmoid(take) * torch.tanh(new)
+        hidden = torch.sigmoid(show) * torch.tanh(cell)
+        return self.mlp(hidden), torch.cat((hidden, cell), dim=-1)
 
 
 class BlindPolicy(nn.Module):
@@ -123,8 +143,8 @@ def export(
 ) -> Path:
     """Write the trained networks as a policy bundle, with a golden trace flown in the training simulator."""
     spec = build_spec(config)
-    policy = (UniversalPolicy(actor) if estimator is not None else BlindPolicy(actor)).eval()
-    policy_onnx = export_policy(policy, spec.observation_size, len(spec.parameters))
+    kind = RecurrentPolicy if spec.memory else UniversalPolicy if estimator is not None else BlindPolicy
+    policy_onnx = export_policy(kind(actor).eval(), spec.observation_size, len(spec.parameters), spec.memory)
     estimator_onnx = export_estimator(estimator, spec.estimator_size) if estimator is not None else None
     on_progress("export", 1, 3, {})
     runner = PolicyRunner.from_onnx(spec, policy_onnx, estimator_onnx)
@@ -136,7 +156,7 @@ def export(
     path = write_bundle(
         bundle_dir,
         spec=spec,
-        robot=robot_of(config).spec,
+        robot=robot_and_task(config)[0].spec,
         provenance=provenance(config, {"training_simulator": measured.summary()}),
         policy_onnx=policy_onnx,
         estimator_onnx=estimator_onnx,

@@ -24,7 +24,7 @@ NOISE = 0.2
 
 
 def warm_start(env: TaskEnv, actor: Any, seed: int) -> float:
-    """Fit ``actor`` (an rsl-rl model) to the task's own controller.
+    """Fit ``actor`` (an rsl-rl model, with or without an LSTM) to the task's own controller.
 
     Args:
         env: Environment whose task has a ``teacher``.
@@ -37,33 +37,66 @@ def warm_start(env: TaskEnv, actor: Any, seed: int) -> float:
     assert env.task.teacher is not None, f"task '{env.task.name}' has no controller to imitate"
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(actor.mlp.parameters(), lr=LEARNING_RATE, fused=True)
+    parameters = [p for name, p in actor.named_parameters() if name.startswith(("mlp.", "rnn."))]
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
     inputs: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
     error = np.inf
     for index in range(ROUNDS):
-        follow = 1.0 - index / (ROUNDS - 1)  # share of robots that the controller drives
-        for _ in range(STEPS):
-            groups = read_groups(env)
-            wanted = np.clip(env.task.teacher(env.signals), -1.0, 1.0).astype(np.float32)
-            with torch.inference_mode():
-                own = actor(groups).numpy()
-            inputs.append(torch.cat([groups[name] for name in actor.obs_groups], dim=-1))
-            targets.append(torch.from_numpy(wanted))
-            led = rng.random((env.count, 1)) < follow
-            env.step(np.where(led, wanted, own) + NOISE * rng.standard_normal(own.shape).astype(np.float32))
-        data, truth = torch.cat(inputs), torch.cat(targets)
+        observed, wanted = _imitated_rollout(env, actor, rng, 1.0 - index / (ROUNDS - 1))
+        inputs.append(observed)
+        targets.append(wanted)
+        data, truth = torch.cat(inputs, dim=1), torch.cat(targets, dim=1)
         if not index:  # PPO goes on averaging; from nothing, its first update would change what the policy does
             actor.obs_normalizer.train()
-            actor.obs_normalizer.update(data)
+            actor.obs_normalizer.update(data.flatten(0, 1))
             actor.obs_normalizer.until = 0
+        if not actor.is_recurrent:
+            data, truth = data.flatten(0, 1)[None], truth.flatten(0, 1)[None]
+        size = max(1, BATCH_SIZE // len(data))
         squared = 0.0
         for _ in range(BATCHES):
-            rows = torch.randint(len(data), (BATCH_SIZE,), generator=generator)
-            loss = ((actor.mlp(actor.obs_normalizer(data[rows])) - truth[rows]) ** 2).mean()
+            rows = torch.randint(data.shape[1], (size,), generator=generator)
+            loss = ((_output(actor, data[:, rows]) - truth[:, rows]) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             squared += float(loss.detach())
         error = float(np.sqrt(squared / BATCHES))
+    actor.reset()
     return error
+
+
+def _imitated_rollout(
+    env: TaskEnv, actor: Any, rng: np.random.Generator, follow: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the policy read [T, N, O] and what the controller would have done [T, N, A].
+
+    Args:
+        env: Goes on from where it is.
+        actor: Drives the robots that the controller does not.
+        rng: Of noise, and of who drives.
+        follow: Share of robots that the controller drives.
+    """
+    assert env.task.teacher is not None
+    inputs, targets = [], []
+    actor.reset()
+    for _ in range(STEPS):
+        groups = read_groups(env)
+        wanted = np.clip(env.task.teacher(env.signals), -1.0, 1.0).astype(np.float32)
+        with torch.inference_mode():
+            own = actor(groups).numpy()
+        inputs.append(torch.cat([groups[name] for name in actor.obs_groups], dim=-1))
+        targets.append(torch.from_numpy(wanted))
+        led = rng.random((env.count, 1)) < follow
+        env.step(np.where(led, wanted, own) + NOISE * rng.standard_normal(own.shape).astype(np.float32))
+    return torch.stack(inputs), torch.stack(targets)
+
+
+def _output(actor: Any, inputs: torch.Tensor) -> torch.Tensor:
+    """Mean action [T, N, A] for sequences [T, N, O] that begin without memory."""
+    latent = actor.obs_normalizer(inputs)
+    if actor.is_recurrent:
+        latent, _ = actor.rnn.rnn(latent)
+    result: torch.Tensor = actor.mlp(latent)
+    return result

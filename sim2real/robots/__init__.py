@@ -50,9 +50,9 @@ def robot_folder(name: str) -> Path:
 
 
 def is_arm(folder: Path) -> bool:
-    """Whether a robot's folder describes an arm: its joints have servos."""
+    """Whether a robot's folder describes an arm: it has an end effector."""
     try:
         data = yaml.safe_load((folder / "robot.yaml").read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{folder / 'robot.yaml'} is not valid YAML: {error}") from error
-    return isinstance(data, dict) and "servo" in data
+    return isinstance(data, dict) and "ee" in data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class _ArmFile(Model):
     spec: RobotSpec
     urdf: str
     ee: str
-    encoder_step: float = Field(gt=0)
+    encoder_step: float = Field(default=1e-5, gt=0)
     rest: dict[str, float] = Field(default_factory=dict)
     aliases: dict[str, str] = Field(default_factory=dict)
     servo: dict[str, ServoQuantity]
@@ -82,6 +82,7 @@ class Arm:
         randomization: Terms; one of a servo quantity stands for every joint, drawn independently.
         signals: What a policy may read.
         identified: Every parameter, and the sum of all delays.
+        source: The argument ``identified``.
 
     Raises:
         ConfigError: A file is missing or wrong; the message says which and where.
@@ -90,7 +91,11 @@ class Arm:
     def __init__(self, folder: Path, identified: Path | None = None) -> None:
         file = folder / "robot.yaml"
         try:
-            data = _ArmFile.model_validate(yaml.safe_load(file.read_text()))
+            described = yaml.safe_load(file.read_text())
+            if not isinstance(described, dict) or not isinstance(described.get("urdf"), str):
+                raise ConfigError(f"{file} names no 'urdf'; an arm needs at least urdf, ee and control_rate_hz")
+            self.chain = Chain(folder / described["urdf"])
+            data = _ArmFile.model_validate(_with_defaults(described, self.chain, folder.resolve().name))
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error}") from error
         except (yaml.YAMLError, ValidationError) as error:
@@ -98,23 +103,34 @@ class Arm:
         self.spec, self.aliases, self.servo = data.spec, data.aliases, data.servo
         self.name, self.joints = data.spec.name, data.spec.actuators
         self.folder, self.urdf, self.ee, self.encoder_step = folder, folder / data.urdf, data.ee, data.encoder_step
-        self.chain = Chain(self.urdf)
         self.rest = np.array([data.rest.get(joint, 0.0) for joint in self.joints])
         self._check(file)
         own = folder / "identified.yaml"
         source = identified or (own if own.is_file() else None)
+        self.source = identified
         self._nominal = read_parameters(source, self) if source else self.described()
         self.parameters = self._all_parameters(data.parameters)
         self.randomization = self._all_terms(data.randomization, file)
         self.signals = {signal.name: signal for signal in signal_specs(self.joints)}
+        self._name_identified()
+        self.longest_delay_s = self.servo["dead_time"].high + self.parameters["action_delay"].high
+
+    position_signal = "goal_error"
+
+    def _name_identified(self) -> None:
         self.identified = {
             name: IdentifiedQuantity(parameter.unit, partial(_value, name))
             for name, parameter in self.parameters.items()
         }
         self.identified["delay"] = IdentifiedQuantity("s", self._delay)
-        self.longest_delay_s = self.servo["dead_time"].high + self.parameters["action_delay"].high
 
-    position_signal = "goal_error"
+    @cached_property
+    def reach_m(self) -> float:
+        """How far the end effector gets from the base's axis, horizontally, m: nearly always less."""
+        rng = np.random.default_rng(0)
+        poses = rng.uniform(self.chain.low, self.chain.high, (4096, len(self.joints)))
+        tip = self.chain.frames(poses)[self.ee][0]
+        return float(np.quantile(np.sqrt((tip[:, :2] ** 2).sum(axis=1)), 0.999))
 
     def position(self, state: ArmState) -> Array:
         """Of the end effector, base frame [N, 3] m."""
@@ -219,6 +235,56 @@ class Arm:
     ) -> ArmSim:
         """``count`` simulated arms."""
         return ArmSim(self, count, terms, decimation, seed)
+
+
+def _with_defaults(described: dict[str, Any], chain: Chain, name: str) -> dict[str, Any]:
+    """``robot.yaml`` with what it leaves out: from the URDF's limits and from ``arm_defaults.yaml``."""
+    defaults = yaml.safe_load((Path(__file__).parent / "arm_defaults.yaml").read_text())
+    data = {"randomization": defaults["randomization"], **described}
+    data["parameters"] = defaults["parameters"] | described.get("parameters", {})
+    data["servo"] = _servo_from_limits(chain) | defaults["servo"] | described.get("servo", {})
+    if "spec" not in data:
+        rest, rate = described.get("rest", {}), data.pop("control_rate_hz", None)
+        if rate is None:
+            raise ConfigError(f"robot '{name}' names no control_rate_hz; it is the rate of position commands, Hz")
+        commands = [
+            {"name": joint, "unit": "rad", "low": low, "high": high, "slew_per_s": min(speed, 4.0)}
+            | dict.fromkeys(("hold", "land"), float(np.clip(rest.get(joint, 0.0), low, high)))
+            for joint, low, high, speed in zip(
+                chain.joint_names, chain.low.tolist(), chain.high.tolist(), chain.velocity.tolist(), strict=True
+            )
+        ]
+        data["rest"] = {command["name"]: command["hold"] for command in commands}
+        data["spec"] = {
+            "name": name,
+            "actuators": chain.joint_names,
+            "control_rate_hz": rate,
+            "commands": commands,
+            "envelope": {},
+        }
+    return data
+
+
+def _servo_from_limits(chain: Chain) -> dict[str, Any]:
+    torque = np.where(np.isfinite(chain.effort) & (chain.effort > 0), chain.effort, 50.0)
+    speed = np.where(np.isfinite(chain.velocity) & (chain.velocity > 0), np.minimum(chain.velocity, 6.0), 3.0)
+    reason = "the URDF's limits"
+
+    def quantity(unit: str, values: Array, low: float, high: float, fixed: bool = False) -> dict[str, Any]:
+        joints = dict(zip(chain.joint_names, values.tolist(), strict=True))
+        middle = float(np.median(values))
+        return {"unit": unit, "nominal": middle, "low": low, "high": high, "reason": reason, "fixed": fixed} | {
+            "joints": joints
+        }
+
+    return {
+        "stall_torque": quantity("N*m", torque, float(torque.min()), float(torque.max()), True),
+        "no_load_speed": quantity("rad/s", speed, 0.1 * float(speed.min()), 4.0 * float(speed.max())),
+        # Full torque brings a joint to full speed in about 20 ms.
+        "armature": quantity("kg*m^2", 0.02 * torque / speed, 1e-4, 20.0),
+        "low_stop": quantity("rad", chain.low, -7.0, 7.0, True),
+        "high_stop": quantity("rad", chain.high, -7.0, 7.0, True),
+    }
 
 
 def _value(name: str, p: Mapping[str, Array]) -> Array:

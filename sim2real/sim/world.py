@@ -12,12 +12,15 @@ import pybullet
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
+from sim2real.kinematics import GRAVITY
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 _ORIGIN = (0.0, 0.0, 0.0)
 CELL_M = 16.0
 NO_GRAVITY = (0.0, 0.0, 0.0)
+_UPRIGHT = (0.0, 0.0, 0.0, 1.0)
+_TABLE_HALF_M = 0.05
 
 
 class World:
@@ -47,6 +50,9 @@ class World:
         self.bodies: list[int] = []
         self.joint_names: tuple[str, ...] = ()
         self._joints: list[int] = []
+        self._tables: list[int] = []
+        self._objects: list[int] = []
+        self._weight: list[float] = []
         side = int(np.ceil(np.sqrt(count)))
         index = np.arange(count)
         self._cell = CELL_M * np.stack((index % side, index // side, np.zeros(count)), axis=1)
@@ -119,6 +125,98 @@ class World:
                 body, joints, kind, targetVelocities=target, forces=forces, physicsClientId=client
             )
 
+    def add_tables(self, object_half_height: float) -> None:
+        """Put a table under every arm and let the arms' moving links, tables and objects touch each other.
+
+        Args:
+            object_half_height: Of the objects that :meth:`write_objects` makes, m.
+        """
+        client = self._client
+        self._half_height = object_half_height
+        half = (1.5, 1.5, _TABLE_HALF_M)
+        shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half, physicsClientId=client)
+        look = pybullet.createVisualShape(
+            pybullet.GEOM_BOX, halfExtents=half, rgbaColor=(0.75, 0.7, 0.62, 1.0), physicsClientId=client
+        )
+        for cell, arm in zip(self._cell.tolist(), self.bodies, strict=True):
+            place = (cell[0], cell[1], -_TABLE_HALF_M)
+            table = pybullet.createMultiBody(0, shape, look, place, physicsClientId=client)
+            pybullet.changeDynamics(table, -1, lateralFriction=1.0, physicsClientId=client)
+            pybullet.setCollisionFilterGroupMask(table, -1, 1, 3, physicsClientId=client)
+            self._tables.append(table)
+            for link in range(pybullet.getNumJoints(arm, client)):
+                pybullet.setCollisionFilterGroupMask(arm, link, 2, 1, physicsClientId=client)
+        self._objects, self._weight = [-1] * self.count, [0.0] * self.count
+        self._radius = np.full(self.count, -1.0)
+
+    def write_tables(self, rows: Rows, height: Array) -> None:
+        """Move the table tops of ``rows`` to ``height`` [n] m."""
+        for row, top in zip(rows.tolist(), height.tolist(), strict=True):
+            x, y, _ = self._cell[row].tolist()
+            place = (x, y, top - _TABLE_HALF_M)
+            pybullet.resetBasePositionAndOrientation(self._tables[row], place, _UPRIGHT, self._client)
+
+    def write_objects(
+        self, rows: Rows, pos: Array, radius: Array, mass: Array, friction: Array, damping: Array
+    ) -> None:
+        """Put down an upright cylinder in every cell of ``rows``, at rest.
+
+        Args:
+            rows: Which.
+            pos: Centres [n, 3] m.
+            radius: [n] m; an object of another radius is made anew.
+            mass: [n] kg.
+            friction: [n], with the table; with the arm half of it.
+            damping: [n] 1/s, of its speed.
+        """
+        client = self._client
+        values = (rows.tolist(), (pos + self._cell[rows]).tolist(), radius.tolist(), mass.tolist(), friction.tolist())
+        for row, place, r, m, f, d in zip(*values, damping.tolist(), strict=True):
+            if r != self._radius[row]:
+                self._make_object(row, r)
+            body, self._weight[row] = self._objects[row], -GRAVITY * m
+            inertia = (m * (r * r / 4 + self._half_height**2 / 3),) * 2 + (m * r * r / 2,)
+            pybullet.changeDynamics(
+                body,
+                -1,
+                mass=m,
+                localInertiaDiagonal=inertia,
+                lateralFriction=f,
+                linearDamping=d,
+                physicsClientId=client,
+            )
+            pybullet.resetBasePositionAndOrientation(body, place, _UPRIGHT, client)
+            pybullet.resetBaseVelocity(body, _ORIGIN, _ORIGIN, client)
+
+    def _make_object(self, row: int, radius: float) -> None:
+        client = self._client
+        if self._objects[row] >= 0:
+            pybullet.removeBody(self._objects[row], client)
+        height = 2.0 * self._half_height
+        shape = pybullet.createCollisionShape(
+            pybullet.GEOM_CYLINDER, radius=radius, height=height, physicsClientId=client
+        )
+        look = pybullet.createVisualShape(
+            pybullet.GEOM_CYLINDER,
+            radius=radius,
+            length=height,
+            rgbaColor=(0.8, 0.25, 0.2, 1.0),
+            physicsClientId=client,
+        )
+        body = pybullet.createMultiBody(1.0, shape, look, self._cell[row].tolist(), physicsClientId=client)
+        pybullet.setCollisionFilterGroupMask(body, -1, 1, 3, physicsClientId=client)
+        pybullet.changeDynamics(
+            body, -1, activationState=pybullet.ACTIVATION_STATE_DISABLE_SLEEPING, physicsClientId=client
+        )
+        self._objects[row], self._radius[row] = body, radius
+
+    def read_objects(self) -> tuple[Array, Array]:
+        """Centres [N, 3] m and velocities [N, 3] m/s of the objects."""
+        client = self._client
+        place = [pybullet.getBasePositionAndOrientation(body, client)[0] for body in self._objects]
+        speed = [pybullet.getBaseVelocity(body, client)[0] for body in self._objects]
+        return np.array(place) - self._cell, np.array(speed)
+
     def add_visual_box(self, half_extents: Sequence[float], position: Sequence[float], rgba: Sequence[float]) -> int:
         """A coloured box without mass or collision, for pictures."""
         shape = pybullet.createVisualShape(
@@ -187,7 +285,12 @@ class World:
 
     def step(self) -> None:
         """Advance every robot by ``sim_dt``."""
-        pybullet.stepSimulation(self._client)
+        client = self._client
+        # A world of arms has no gravity of its own: their servo models carry their weight.
+        for body, weight in zip(self._objects, self._weight, strict=True):
+            place, _ = pybullet.getBasePositionAndOrientation(body, client)
+            pybullet.applyExternalForce(body, -1, (0.0, 0.0, weight), place, pybullet.WORLD_FRAME, client)
+        pybullet.stepSimulation(client)
 
     def save_state(self) -> int:
         """Keep the state of all bodies in memory; give the number to :meth:`restore_state`."""

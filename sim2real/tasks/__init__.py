@@ -14,11 +14,15 @@ if TYPE_CHECKING:
 TASKS = {
     "waypoint": "sim2real.tasks.waypoint:Waypoint",
     "reach": "sim2real.tasks.reach:Reach",
+    "push": "sim2real.tasks.push:Push",
 }
 
 
-def load_task(name: str, settings: dict[str, Any], model: RobotModel) -> Task:
+def load_task(name: str, settings: dict[str, Any], model: RobotModel) -> tuple[RobotModel, Task]:
     """Make the task registered as ``name`` with ``settings`` for a robot.
+
+    Returns:
+        The robot, with what the task adds to its physics (an object to push), and the task.
 
     Raises:
         ConfigError: No such task, or it does not suit the robot.
@@ -26,4 +30,4 @@ def load_task(name: str, settings: dict[str, Any], model: RobotModel) -> Task:
     if name not in TASKS:
         raise ConfigError(f"unknown task '{name}'; known: {', '.join(sorted(TASKS))}")
     module, _, attribute = TASKS[name].partition(":")
-    return cast("Task", getattr(import_module(module), attribute).for_robot(model, settings))
+    return cast("tuple[RobotModel, Task]", getattr(import_module(module), attribute).for_robot(model, settings))

@@ -51,8 +51,8 @@ class Task(Protocol):
     def start_command(self, state: Any) -> Array:
         """Command [N, A] taken as already sent at the start."""
 
-    def goals(self, rng: np.random.Generator, count: int) -> Array:
-        """Draw goals [count, 3]."""
+    def goals(self, rng: np.random.Generator, count: int, state: Any) -> Array:
+        """Draw goals [count, 3] for robots that start in ``state``."""
 
     def failed(self, state: Any, goal: Array) -> Bools:
         """Whether each robot has failed for good."""
@@ -137,7 +137,7 @@ class TaskEnv:
 
     def _restart(self, rows: Rows, params: Array | None = None, start: Any = None) -> None:
         state = self.task.start(self.sim.rng, len(rows)) if start is None else start
-        self.goal[rows] = self.task.goals(self.sim.rng, len(rows))
+        self.goal[rows] = self.task.goals(self.sim.rng, len(rows), state)
         self.sim.reset(rows, state, self.task.start_command(state), params)
         self.steps[rows] = 0
         self._held[rows] = 0

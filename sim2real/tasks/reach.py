@@ -13,6 +13,7 @@ from sim2real.errors import ConfigError
 from sim2real.sim.arm import Arm
 from sim2real.sim.arm_sim import ArmState
 from sim2real.spec import ActionTerm, Model, ObservationTerm
+from sim2real.tasks.joint_actions import follow, joint_increments, joint_term
 
 Array = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -25,9 +26,6 @@ _SCALE = {
     "command_lead": 10.0,
     "last_action": 1.0,
 }
-TEACHER_GAIN = 3.0  # 1/s; approach with this rate, slower than the servo's lag
-TEACHER_DAMPING_S = 0.15
-TEACHER_LEAD = 0.25  # rad; more than this pulls a servo no harder
 _DRAWS = 200  # poses tried for one that is clear of the table, before any is taken
 
 
@@ -37,10 +35,11 @@ class ReachSettings(Model):
     Attributes:
         tolerance_m: Success is being this close for the last ``hold_s``.
         span: Share of every joint's range that poses are drawn from.
-        near_m, far_m: Starts and goals are this far from the base's axis, horizontally,
-        low_m, high_m: this far above the base plane,
+        near, far: Starts and goals are this far from the base's axis, horizontally, in shares of the arm's reach,
+        low, high: this far above the base plane, in the same shares,
         azimuth_rad: and at most this far to either side of the base's x axis.
         speed: Largest command speed, rad/s.
+        history: Control steps of everything the policy sees; 1 is the newest only.
         action_history: Past outputs the policy sees.
         estimator_history: Control steps the identification network sees.
     """
@@ -49,12 +48,13 @@ class ReachSettings(Model):
     hold_s: float = Field(default=0.5, gt=0)
     tolerance_m: float = Field(default=0.01, gt=0)
     span: float = Field(default=0.8, gt=0, le=1)
-    near_m: float = 0.15
-    far_m: float = 0.35
-    low_m: float = 0.05
-    high_m: float = 0.30
+    near: float = 0.35
+    far: float = 0.8
+    low: float = 0.12
+    high: float = 0.7
     azimuth_rad: float = 1.2
     speed: float = Field(default=2.0, gt=0)
+    history: int = Field(default=1, ge=1)
     action_history: int = Field(default=6, ge=1)
     estimator_history: int = Field(default=30, ge=2)
 
@@ -70,7 +70,7 @@ class Reach:
     name = "reach"
 
     def __init__(self, arm: Arm, settings: ReachSettings) -> None:
-        self.arm, self.settings = arm, settings
+        self.model, self.settings = arm, settings
         self.episode_s, self.hold_s = settings.episode_s, settings.hold_s
         self.near = 3.0 * settings.tolerance_m
         limits = arm.spec.commands
@@ -79,85 +79,60 @@ class Reach:
         self._low, self._high = middle - settings.span * half, middle + settings.span * half
 
     @classmethod
-    def for_robot(cls, model: Any, settings: dict[str, Any]) -> Reach:
-        """The task for an arm."""
+    def for_robot(cls, model: Any, settings: dict[str, Any]) -> tuple[Arm, Reach]:
+        """The task for an arm, and the arm."""
         if not isinstance(model, Arm):
             raise ConfigError(f"task 'reach' is for arms; '{model.name}' is none")
-        return cls(model, ReachSettings(**settings))
+        return model, cls(model, ReachSettings(**settings))
 
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
-        return tuple(self._term(name, {"last_action": self.settings.action_history}.get(name, 1)) for name in _SCALE)
+        s = self.settings
+        return tuple(
+            joint_term(self.model, name, scale, s.action_history if name == "last_action" else s.history)
+            for name, scale in _SCALE.items()
+        )
 
     def estimator_observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the identification network's input."""
         names = ("joint_pos", "joint_vel", "command_lead", "last_action")
-        return tuple(self._term(name, self.settings.estimator_history) for name in names)
+        return tuple(joint_term(self.model, name, _SCALE[name], self.settings.estimator_history) for name in names)
 
     def action(self) -> tuple[ActionTerm, ...]:
         """Increments of every joint's position command."""
-        step = self.settings.speed / self.arm.spec.control_rate_hz
-        return tuple(
-            ActionTerm(
-                name=limit.name,
-                unit=limit.unit,
-                low=-step,
-                high=step,
-                limits=(limit.low, limit.high),
-                measured="joint_pos",
-            )
-            for limit in self.arm.spec.commands
-        )
-
-    def _term(self, name: str, history: int) -> ObservationTerm:
-        own = {"command_lead": ("rad", "command"), "last_action": ("1", "command")}
-        signal = self.arm.signals.get(name)
-        unit, frame = (signal.unit, signal.frame) if signal else own[name]
-        return ObservationTerm(
-            name=name,
-            components=signal.components if signal else self.arm.joints,
-            unit=unit,
-            frame=frame,
-            scale=_SCALE[name],
-            clip=10.0,
-            history=history,
-        )
+        return joint_increments(self.model, self.settings.speed)
 
     def teacher(self, signals: Mapping[str, Array]) -> Array:
         """Walk along the damped least squares step, without winding the command up."""
-        lead = signals["command_lead"]
-        walk = TEACHER_GAIN * (signals["joint_step"] - TEACHER_DAMPING_S * signals["joint_vel"])
-        step = np.clip(walk / self.arm.spec.control_rate_hz, -TEACHER_LEAD - lead, TEACHER_LEAD - lead)
-        result: Array = step * (self.arm.spec.control_rate_hz / self.settings.speed)
-        return result
+        return follow(self.model, signals, self.settings.speed)
 
     def start(self, rng: np.random.Generator, count: int) -> ArmState:
         """Draw ``count`` poses at rest."""
         position = self._poses(rng, count)
-        ee = self.arm.chain.frames(position)[self.arm.ee][0]
+        ee = self.model.chain.frames(position)[self.model.ee][0]
         return ArmState(position, np.zeros_like(position), ee)
 
     def start_command(self, state: ArmState) -> Array:
         """Stay where it is [N, J]."""
         return state.joint_pos
 
-    def goals(self, rng: np.random.Generator, count: int) -> Array:
+    def goals(self, rng: np.random.Generator, count: int, state: ArmState | None = None) -> Array:
         """Draw points [count, 3] m in the base frame that the end effector can reach."""
-        goals: Array = self.arm.chain.frames(self._poses(rng, count))[self.arm.ee][0]
+        goals: Array = self.model.chain.frames(self._poses(rng, count))[self.model.ee][0]
         return goals
 
     def _poses(self, rng: np.random.Generator, count: int) -> Array:
-        s = self.settings
-        poses = np.tile(self.arm.rest, (count, 1))
+        s, reach = self.settings, self.model.reach_m
+        poses = np.tile(self.model.rest, (count, 1))
         open_rows = np.arange(count)
         for _ in range(_DRAWS):
             draw = rng.uniform(self._low, self._high, (len(open_rows), len(self._low)))
-            frames = self.arm.chain.frames(draw)
-            lowest = np.min([frames[link][0][:, 2] for link in self.arm.chain.link_names[2:]], axis=0)
-            tip = frames[self.arm.ee][0]
+            frames = self.model.chain.frames(draw)
+            lowest = np.min([frames[link][0][:, 2] for link in self.model.chain.link_names[2:]], axis=0)
+            tip = frames[self.model.ee][0]
             distance = np.sqrt((tip[:, :2] ** 2).sum(axis=1))
-            good = (lowest > 0.5 * s.low_m) & (tip[:, 2] > s.low_m) & (tip[:, 2] < s.high_m)
-            good &= (distance > s.near_m) & (distance < s.far_m)
+            good = (lowest > 0.5 * s.low * reach) & (tip[:, 2] > s.low * reach) & (tip[:, 2] < s.high * reach)
+            good &= (distance > s.near * reach) & (distance < s.far * reach)
             good &= np.abs(np.arctan2(tip[:, 1], tip[:, 0])) < s.azimuth_rad
             poses[open_rows[good]] = draw[good]
             open_rows = open_rows[~good]

@@ -55,12 +55,12 @@ class Waypoint(Model):
     estimator_history: int = Field(default=40, ge=2)
 
     @classmethod
-    def for_robot(cls, model: RobotModel, settings: dict[str, Any]) -> Waypoint:
-        """The task for a robot that flies."""
+    def for_robot(cls, model: RobotModel, settings: dict[str, Any]) -> tuple[RobotModel, Waypoint]:
+        """The task for a robot that flies, and the robot."""
         names = tuple(command.name for command in model.spec.commands)
         if names != _COMMAND:
             raise ConfigError(f"task 'waypoint' commands {_COMMAND}, robot '{model.name}' takes {names}")
-        return cls(**settings)
+        return model, cls(**settings)
 
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
@@ -98,7 +98,7 @@ class Waypoint(Model):
         """The middle of every command [N, A]."""
         return np.tile([0.5 * (term.low + term.high) for term in self.action()], (len(state.pos), 1))
 
-    def goals(self, rng: np.random.Generator, count: int) -> Array:
+    def goals(self, rng: np.random.Generator, count: int, state: BodyState | None = None) -> Array:
         """Goals [count, 3], m, world frame: all the same."""
         return np.tile(np.array(self.goal_m), (count, 1))
 
