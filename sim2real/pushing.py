@@ -50,7 +50,7 @@ def push_signals(
     frames = chain.frames(joint_pos)
     tip = frames[ee][0]
     way = push_waypoint(tip, object_pos, goal)
-    step = chain.joint_step(ee, frames, way - tip, STEP_DAMPING, downwards=True)
+    step = chain.joint_step(ee, joint_pos, frames, way - tip, STEP_DAMPING, downwards=True)
     return {
         "joint_pos": joint_pos,
         "joint_vel": joint_vel,

@@ -75,7 +75,7 @@ def test_damped_least_squares_reaches_the_point():
     pose, goal = np.array([[0.3, -0.4, 0.5, 0.2, -0.1, 0.1]]), np.array([[0.25, 0.1, 0.2]])
     for _ in range(60):
         frames = ARM.chain.frames(pose)
-        pose = pose + ARM.chain.joint_step("ee", frames, goal - frames["ee"][0], 0.03)
+        pose = pose + ARM.chain.joint_step("ee", pose, frames, goal - frames["ee"][0], 0.03)
     np.testing.assert_allclose(ARM.chain.frames(pose)["ee"][0], goal, atol=1e-4)
 
 

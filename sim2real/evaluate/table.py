@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from rich.table import Table
 
 from robot_drivers.drone_twin import AIRFRAMES, CONDITIONS
 from sim2real.bundle import PolicyBundle
+from sim2real.config import validate_config
+from sim2real.errors import ConfigError
+from sim2real.evaluate import arm_in_process
 from sim2real.evaluate.in_process import fly
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -21,10 +25,35 @@ Progress = Callable[[str, int, int, dict[str, float]], None]
 Results = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
 
+@dataclass(frozen=True)
+class Target:
+    """What stands in for a robot: its variants, and the conditions each is tried under."""
+
+    airframes: tuple[str, ...]
+    conditions: tuple[str, ...]
+
+
+def target_of(bundles: Mapping[str, Path]) -> Target:
+    """The target that these bundles are for.
+
+    Raises:
+        ConfigError: They are for different robots or tasks, or there is no target for theirs.
+    """
+    kinds = {(bundle.spec.robot, bundle.spec.task) for bundle in map(PolicyBundle.load, bundles.values())}
+    if len(kinds) != 1:
+        raise ConfigError(f"these bundles are for different robots or tasks: {sorted(kinds)}; evaluate them apart")
+    robot, task = kinds.pop()
+    if robot == "crazyflie":
+        return Target(tuple(AIRFRAMES), tuple(CONDITIONS))
+    if robot == arm_in_process.AIRFRAME:
+        return Target((robot,), arm_in_process.conditions(task))
+    raise ConfigError(f"there is no target for robot '{robot}' yet; there are targets for crazyflie and so101")
+
+
 def fly_in_process(
     bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress, processes: int = 2
 ) -> Results:
-    """Fly every bundle in every cell, one airframe and condition at a time, in worker processes.
+    """Run every bundle in every cell of its target, in worker processes.
 
     Args:
         bundles: Bundle paths by policy name.
@@ -33,29 +62,38 @@ def fly_in_process(
         on_progress: Called after each cell.
         processes: Worker processes.
     """
-    for path in bundles.values():
-        PolicyBundle.load(path)
-    jobs = [(p, a, c) for p in bundles for a in AIRFRAMES for c in CONDITIONS]
-    results: Results = {p: {a: {c: {} for c in CONDITIONS} for a in AIRFRAMES} for p in bundles}
+    target = target_of(bundles)
+    jobs = [(p, a, c) for p in bundles for a in target.airframes for c in target.conditions]
+    results: Results = {p: {a: {c: {} for c in target.conditions} for a in target.airframes} for p in bundles}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(_fly_cell, bundles[p], a, c, episodes, seed): (p, a, c) for p, a, c in jobs}
         for done, future in enumerate(as_completed(futures), 1):
             policy, airframe, condition = futures[future]
             results[policy][airframe][condition] = future.result()
-            on_progress("flights in process", done, len(jobs), {})
+            on_progress("episodes in process", done, len(jobs), {})
     return results
 
 
-def _fly_cell(bundle: Path, airframe: str, condition: str, episodes: int, seed: int) -> dict[str, Any]:
-    return fly(PolicyBundle.load(bundle).runner, airframe, condition, episodes, seed).summary()
+def _fly_cell(path: Path, airframe: str, condition: str, episodes: int, seed: int) -> dict[str, Any]:
+    bundle = PolicyBundle.load(path)
+    if bundle.spec.robot == arm_in_process.AIRFRAME:
+        config = validate_config(bundle.provenance["config"], f"{path}/provenance.json")
+        return arm_in_process.work(bundle.runner, config, condition, episodes, seed).summary()
+    return fly(bundle.runner, airframe, condition, episodes, seed).summary()
 
 
 def fly_over_ros2(bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress) -> Results:
-    """Fly every bundle over real ROS 2 topics, in real time, the four airframes at the same time."""
-    from sim2real.evaluate.over_ros2 import fly_fleet  # noqa: PLC0415 (in-process flights need no rclpy)
+    """Run every bundle over real ROS 2 topics, in real time, all variants of the target at the same time."""
+    from sim2real.evaluate.over_ros2 import fly_fleet  # noqa: PLC0415 (in-process episodes need no rclpy)
 
+    target = target_of(bundles)
     return fly_fleet(
-        bundles, AIRFRAMES, list(CONDITIONS), episodes, seed, lambda d, n: on_progress("flights over ROS 2", d, n, {})
+        bundles,
+        target.airframes,
+        target.conditions,
+        episodes,
+        seed,
+        lambda d, n: on_progress("episodes over ROS 2", d, n, {}),
     )
 
 
@@ -77,10 +115,11 @@ def share_of_gap(results: Results, policy: str, oracle: Mapping[str, Mapping[str
 
 def print_table(console: Console, results: Results, where: str) -> None:
     """Print the table: success, 95 % interval, median final error, crashes."""
-    table = Table("policy", "airframe", *[c.replace("_", " ") for c in CONDITIONS], title=f"Target simulator, {where}")
+    names = list(next(iter(next(iter(results.values())).values())))
+    table = Table("policy", "robot", *[c.replace("_", " ") for c in names], title=f"Target simulator, {where}")
     for policy, airframes in results.items():
         for airframe, cells in airframes.items():
-            table.add_row(policy, airframe, *[_cell_text(cells[condition]) for condition in CONDITIONS])
+            table.add_row(policy, airframe, *[_cell_text(cells[condition]) for condition in names])
         table.add_row(
             f"[bold]{policy}",
             "[bold]mean / worst",

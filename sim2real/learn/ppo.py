@@ -162,6 +162,7 @@ class Trainer:
             ("rewards", storage.rewards),
         ):
             torch.cat([getattr(b, name) for b in buffers], dim=1, out=target)
+        storage.rewards *= self.config.reward_scale
         storage.distribution_params = (
             torch.cat([b.mean for b in buffers], dim=1),
             torch.cat([b.std for b in buffers], dim=1),

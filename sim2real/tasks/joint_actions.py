@@ -12,7 +12,7 @@ from sim2real.spec import ActionTerm, ObservationTerm
 
 Array = NDArray[np.float64]
 
-GAIN = 3.0  # 1/s; approach with this rate, slower than the servo's lag
+GAIN = 4.5  # 1/s; approach with this rate, slower than the servo's lag
 DAMPING_S = 0.15
 LEAD = 0.25  # rad; more than this pulls a servo no harder
 

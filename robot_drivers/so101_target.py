@@ -1,0 +1,121 @@
+"""The SO-101 target under conditions that no training saw: the arm in MuJoCo, its delays, its sensors, a camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robot_drivers.limits import DriverError
+from robot_drivers.so101_arm import ENCODER_STEP, JOINTS, ArmModel, Puck, read_figures
+
+Array = NDArray[np.float64]
+
+CAMERA_HZ = 30.0
+ORDINARY_PUCK = Puck()
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How the arm, its connection and its surroundings differ from the ordinary.
+
+    Attributes:
+        speed: Of the servos, in shares of the fitted one: a low supply voltage.
+        stiffness: The same for their stiffness.
+        payload_kg: Held by the gripper.
+        command_delay_s: Of the computer and the bus, on top of each servo's own dead time.
+        latency_s: Of joint readings.
+        noise_rad: Of joint readings, white, before the encoder rounds.
+        camera_delay_s: Of the object's position.
+        camera_noise_m: The same, white.
+        puck: The object, where there is one.
+    """
+
+    speed: float = 1.0
+    stiffness: float = 1.0
+    payload_kg: float = 0.0
+    command_delay_s: float = 0.015
+    latency_s: float = 0.01
+    noise_rad: float = 0.0005
+    camera_delay_s: float = 0.04
+    camera_noise_m: float = 0.002
+    puck: Puck = ORDINARY_PUCK
+
+
+FRESH = Condition()
+CONDITIONS = {
+    "fresh": FRESH,
+    "payload": replace(FRESH, payload_kg=0.08),
+    "low_battery": replace(FRESH, speed=0.75, stiffness=0.75),
+    "late": replace(FRESH, command_delay_s=0.05, latency_s=0.025, camera_delay_s=0.09),
+}
+# Objects that no training saw: outside the training's ranges in at least one of mass, size and friction.
+PUCK_CONDITIONS = {
+    "fresh": FRESH,
+    "heavy": replace(FRESH, puck=Puck(mass_kg=0.35, friction=0.6)),
+    "slippery": replace(FRESH, puck=Puck(mass_kg=0.06, friction=0.12)),
+    "wide": replace(FRESH, puck=Puck(radius_m=0.038, mass_kg=0.15, friction=0.4)),
+}
+
+
+class ArmTarget:
+    """One SO-101 with what reads it and what commands it.
+
+    Args:
+        condition: A key of ``CONDITIONS``, or of ``PUCK_CONDITIONS`` with ``puck``.
+        seed: Of all noise.
+        puck: Put an object on the table.
+
+    Raises:
+        DriverError: Unknown condition.
+    """
+
+    def __init__(self, condition: str, seed: int, puck: bool = False) -> None:
+        known = PUCK_CONDITIONS if puck else CONDITIONS
+        if condition not in known:
+            raise DriverError(f"unknown condition '{condition}'; known: {', '.join(known)}")
+        self.condition = known[condition]
+        figures = read_figures()
+        figures["speed"] = figures["speed"] * self.condition.speed
+        figures["stiffness"] = figures["stiffness"] * self.condition.stiffness
+        self.has_puck = puck
+        self.arm = ArmModel(figures, self.condition.payload_kg, self.condition.puck if puck else None)
+        self._rng = np.random.default_rng(seed)
+        self.reset(np.zeros(len(JOINTS)))
+
+    def reset(self, position: Array, puck_xy: Array | None = None) -> None:
+        """Stand still at joint positions [6] rad, the object at [2] m."""
+        self.arm.reset(position, puck_xy)
+        self._command = position.copy()
+        self._readings = [(-np.inf, self.arm.position, self.arm.velocity)]
+        self._seen = [(-np.inf, self.puck_pos)]
+
+    def command(self, command: Array) -> None:
+        """Joint positions [6] rad that the servos are told from now on."""
+        self._command = command.copy()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.arm.advance(self._command, seconds, self.condition.command_delay_s)
+        now = self.arm.time
+        self._readings.append((now, self.arm.position, self.arm.velocity))
+        if now - self._seen[-1][0] >= 1.0 / CAMERA_HZ:
+            noise = self.condition.camera_noise_m * self._rng.standard_normal(3)
+            self._seen.append((now, self.puck_pos + noise))
+        for kept in (self._readings, self._seen):
+            while len(kept) > 2 and kept[1][0] < now - 0.5:
+                kept.pop(0)  # type: ignore[attr-defined]
+
+    def estimate(self) -> tuple[Array, Array, Array]:
+        """Joint positions [6] rad, joint velocities [6] rad/s and the object's position [3] m, as measured."""
+        now, condition = self.arm.time, self.condition
+        late = [row for row in self._readings if row[0] <= now - condition.latency_s][-1]
+        position = late[1] + condition.noise_rad * self._rng.standard_normal(len(JOINTS))
+        seen = [row for row in self._seen if row[0] <= now - condition.camera_delay_s][-1]
+        return np.round(position / ENCODER_STEP) * ENCODER_STEP, late[2], seen[1]
+
+    @property
+    def puck_pos(self) -> Array:
+        """True centre of the object [3] m; zeros without one."""
+        return self.arm.puck_pos if self.has_puck else np.zeros(3)
