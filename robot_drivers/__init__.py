@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,18 @@ if TYPE_CHECKING:
 
 DRIVERS = {
     "crazyflie_twin": "robot_drivers.crazyflie_twin:CrazyflieTwinDriver",
+    "so101_twin": "robot_drivers.so101_twin:So101TwinDriver",
 }
+
+
+def driver_settings(name: str) -> dict[str, Any]:
+    """What the driver registered as ``name`` can be told, with defaults: its constructor's plain arguments.
+
+    Raises:
+        DriverError: No such driver.
+    """
+    parameters = inspect.signature(_driver_class(name)).parameters.values()
+    return {p.name: p.default for p in parameters if isinstance(p.default, (str, int, float, bool))}
 
 
 def load_driver(name: str, **settings: Any) -> RobotDriver:
@@ -25,10 +37,15 @@ def load_driver(name: str, **settings: Any) -> RobotDriver:
     Raises:
         DriverError: No such driver, or it does not know one of the settings.
     """
+    made = _driver_class(name)
+    try:
+        return cast("RobotDriver", made(**settings))
+    except TypeError as error:
+        raise DriverError(f"driver '{name}' does not take these settings: {error}") from error
+
+
+def _driver_class(name: str) -> Any:
     if name not in DRIVERS:
         raise DriverError(f"unknown driver '{name}'; known: {', '.join(sorted(DRIVERS))}")
     module, _, attribute = DRIVERS[name].partition(":")
-    try:
-        return cast("RobotDriver", getattr(import_module(module), attribute)(**settings))
-    except TypeError as error:
-        raise DriverError(f"driver '{name}' does not take these settings: {error}") from error
+    return getattr(import_module(module), attribute)

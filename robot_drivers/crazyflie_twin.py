@@ -50,7 +50,13 @@ class CrazyflieTwinDriver:
         DriverError: Unknown airframe or condition.
     """
 
-    def __init__(self, airframe: str, condition: str, seed: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        airframe: str = "cf2x_L250",
+        condition: str = "fresh",
+        seed: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._airframe, self._condition, self._clock = airframe, condition, clock
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

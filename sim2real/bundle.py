@@ -8,6 +8,7 @@ A bundle is a folder::
     provenance.json  commit, configuration, versions, seeds, figures
     policy.onnx      observation [N, O] (, parameters [N, P] or memory [N, M]) → action [N, A] (, next_memory [N, M])
     estimator.onnx   history [N, E] → mean, std [N, P]; only with online identification
+    robot.urdf       kinematics; only with an arm
     golden.npz       signals, observations, actions and commands of a whole episode
 """
 
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from sim2real.errors import BundleError, SpecError
+from sim2real.kinematics import Chain
 from sim2real.observation import ObservationHistory, decode_action
 from sim2real.policy import PolicyRunner, onnx_session
 from sim2real.spec import ObservationTerm, PolicySpec, RobotSpec
@@ -38,7 +40,7 @@ from sim2real.spec import ObservationTerm, PolicySpec, RobotSpec
 KIND = "sim2real.policy_bundle"
 FORMAT_VERSION = 1
 REQUIRED = ("spec.json", "robot.json", "provenance.json", "policy.onnx", "golden.npz")
-OPTIONAL = ("estimator.onnx",)
+OPTIONAL = ("estimator.onnx", "robot.urdf")
 NETWORK_TOLERANCE = 1e-5
 Golden = dict[str, NDArray[Any]]
 
@@ -57,6 +59,7 @@ def write_bundle(
     policy_onnx: bytes,
     estimator_onnx: bytes | None,
     golden: Golden,
+    urdf: bytes | None = None,
     replace: bool = False,
 ) -> Path:
     """Write a bundle to a temporary folder beside ``path``, check it by loading it, and rename it.
@@ -77,6 +80,8 @@ def write_bundle(
     }
     if estimator_onnx is not None:
         files["estimator.onnx"] = estimator_onnx
+    if urdf is not None:
+        files["robot.urdf"] = urdf
     manifest = {
         "kind": KIND,
         "format_version": FORMAT_VERSION,
@@ -144,6 +149,8 @@ class PolicyBundle:
             inputs["parameters"] = len(spec.parameters)
             sizes = {"mean": len(spec.parameters), "std": len(spec.parameters)}
             _check_network(files["estimator.onnx"], "estimator.onnx", {"history": spec.estimator_size}, sizes)
+        if robot.ee and "robot.urdf" not in files:
+            raise BundleError("robot.json describes an arm, but there is no robot.urdf; export the run again")
         outputs = {"action": len(spec.action)}
         if spec.memory:
             inputs["memory"] = outputs["next_memory"] = spec.memory
@@ -153,6 +160,14 @@ class PolicyBundle:
     def runner(self, count: int = 1) -> PolicyRunner:
         """A runner for ``count`` robots."""
         return PolicyRunner.from_onnx(self.spec, self._files["policy.onnx"], self._files.get("estimator.onnx"), count)
+
+    def chain(self) -> Chain:
+        """An arm's kinematics.
+
+        Raises:
+            ConfigError: The bundle has no usable ``robot.urdf``.
+        """
+        return Chain(self.path / "robot.urdf", self._files.get("robot.urdf", b"").decode())
 
     def golden(self) -> Golden:
         """The golden trace: arrays by name, first axis time.

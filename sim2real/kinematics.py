@@ -47,6 +47,7 @@ class Chain:
 
     Args:
         urdf: The description; every link needs an inertial, every moving joint a limit.
+        text: Its content; read from ``urdf`` by default.
 
     Attributes:
         joint_names: Moving joints, from the base outwards.
@@ -59,9 +60,9 @@ class Chain:
         ConfigError: The file is missing, not a URDF, or lacks a mass, a limit or a link.
     """
 
-    def __init__(self, urdf: Path) -> None:
+    def __init__(self, urdf: Path, text: str | None = None) -> None:
         try:
-            root = ET.parse(urdf).getroot()
+            root = ET.fromstring(urdf.read_text() if text is None else text)
         except (OSError, ET.ParseError) as error:
             raise ConfigError(f"{urdf} is not a readable URDF: {error}") from error
         joints = [_read_joint(joint, urdf) for joint in root.findall("joint")]

@@ -177,8 +177,8 @@ class CommandLimit(Model):
 
     Attributes:
         slew_per_s: Largest change per second, in units per second.
-        hold: Value that keeps the robot still at nominal parameters.
-        land: Value that brings the robot down slowly (a drone) or keeps it still (an arm).
+        hold: Value that keeps the robot still at nominal parameters; None stays at whatever was sent last (a joint).
+        land: Value that brings the robot down slowly (a drone); None stays as well.
     """
 
     name: str
@@ -186,12 +186,15 @@ class CommandLimit(Model):
     low: float
     high: float
     slew_per_s: float = Field(gt=0)
-    hold: float
-    land: float
+    hold: float | None
+    land: float | None
 
     @model_validator(mode="after")
     def _inside(self) -> CommandLimit:
-        if not (self.low <= self.hold <= self.high and self.low <= self.land <= self.high):
+        if (self.hold is None) != (self.land is None):
+            raise ValueError(f"command '{self.name}': 'hold' and 'land' both name a value, or neither does")
+        values = [value for value in (self.hold, self.land) if value is not None]
+        if not all(self.low <= value <= self.high for value in values):
             raise ValueError(f"command '{self.name}': hold and land must lie between {self.low} and {self.high}")
         return self
 
@@ -203,6 +206,7 @@ class RobotSpec(Model):
         actuators: Joints or rotors by name, in order.
         envelope: Largest trusted absolute value of a signal's norm (for example position_error: 3 m),
             beyond which the estimate is not believed and the robot slows down.
+        ee: Link of an arm's end effector; empty for a robot without one.
     """
 
     name: str
@@ -210,6 +214,7 @@ class RobotSpec(Model):
     control_rate_hz: float = Field(gt=0)
     commands: tuple[CommandLimit, ...]
     envelope: dict[str, float]
+    ee: str = ""
 
 
 def group_size(terms: tuple[ObservationTerm, ...]) -> int:

@@ -174,7 +174,8 @@ def test_reach_starts_and_goals_are_in_its_region_and_the_controller_gets_there(
     env.reset()
     for point in (env.sim.state.ee_pos, env.goal):
         distance = np.sqrt((point[:, :2] ** 2).sum(axis=1))
-        assert ((distance > 0.15) & (distance < 0.35) & (point[:, 2] > 0.05) & (point[:, 2] < 0.3)).mean() > 0.95
+        flat, height = distance / ARM.reach_m, point[:, 2] / ARM.reach_m
+        assert ((flat > 0.35) & (flat < 0.8) & (height > 0.12) & (height < 0.7)).mean() > 0.95
     for _ in range(env.episode_steps):
         env.step(env.task.teacher(env.signals).astype(np.float32))
     assert env.success.mean() > 0.6

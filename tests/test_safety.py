@@ -18,7 +18,7 @@ GOOD = np.array([0.35, 0.05, -0.05, 0.1])
 @pytest.fixture
 def safety():
     made = SafetyFilter(ROBOT, DT)
-    made.activate()
+    made.activate(HOLD)
     return made
 
 
@@ -57,7 +57,7 @@ def test_stale_data_holds_then_lands_for_good(safety):
     assert safety.state is SafetyState.LAND, "landing is not given up when data comes back"
     assert sent[0] < 0.95 * HOLD[0] + 0.05 * GOOD[0]
     np.testing.assert_allclose(sent[1:], 0.0, atol=1e-12)
-    safety.activate()
+    safety.activate(HOLD)
     safety.step(GOOD, 0.0, {})
     assert safety.state is SafetyState.FLY
 
@@ -129,7 +129,7 @@ def test_anything_in_only_safe_commands_out(safety):
             age = rng.choice([0.0, 0.05, 0.2, np.inf, np.nan])  # and it stays so for a while
         signals = {"position_error": rng.normal(size=(1, 3)) * rng.choice([1.0, 10.0, np.nan], p=[0.9, 0.08, 0.02])}
         if rng.random() < 0.002:
-            safety.activate()
+            safety.activate(HOLD)
             previous = safety.sent.copy()
         sent = safety.step(None if rng.random() < 0.01 else proposed, float(age), signals)
         seen.add(safety.state)

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 
+from sim2real.bundle import PolicyBundle
 from sim2real.errors import SpecError
 from sim2real.spec import SignalSpec
 
 Array = NDArray[np.float64]
 
 ADAPTERS = {
+    "arm": "sim2real.deploy.arm_adapter:ArmAdapter",
     "crazyflie": "sim2real.deploy.crazyflie_adapter:CrazyflieAdapter",
 }
 
@@ -56,14 +58,15 @@ class Adapter(Protocol):
         """Publish a command [A]."""
 
 
-def make_adapter(robot: str, node: Node) -> Adapter:
-    """The adapter of a robot; declares its ROS parameters on ``node``.
+def make_adapter(bundle: PolicyBundle, node: Node) -> Adapter:
+    """The adapter of a bundle's robot; declares its ROS parameters on ``node``.
 
     Raises:
         SpecError: No adapter for this robot.
     """
-    if robot not in ADAPTERS:
-        raise SpecError(f"no ROS 2 adapter for robot '{robot}'; there are: {', '.join(sorted(ADAPTERS))}")
-    module, _, attribute = ADAPTERS[robot].partition(":")
+    kind = "arm" if bundle.robot.ee else bundle.robot.name
+    if kind not in ADAPTERS:
+        raise SpecError(f"no ROS 2 adapter for robot '{kind}'; there are: {', '.join(sorted(ADAPTERS))}")
+    module, _, attribute = ADAPTERS[kind].partition(":")
     factory: Any = getattr(import_module(module), attribute)
-    return cast(Adapter, factory(node))
+    return cast(Adapter, factory(node, bundle))

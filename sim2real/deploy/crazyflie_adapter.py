@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from typing import Any, ClassVar
@@ -13,40 +12,16 @@ from nav_msgs.msg import Odometry
 from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
+from sim2real.bundle import PolicyBundle
 from sim2real.deploy.crazyflie_messages import to_legacy
+from sim2real.deploy.messages import NEWEST, Channel, goal_parameter, position
 from sim2real.errors import SpecError
 from sim2real.geometry import quat_to_matrix, rotate
 from sim2real.robots.crazyflie.signals import SIGNALS, flight_signals
 
 Array = NDArray[np.float64]
-# Only the newest state and command matter; a lost command would be a missed control period, so reliable.
-NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 _SOURCES = ("pose_twist", "odom")
-_NEW_CLOCK_S = 1.0
-_LONGEST_INTERVAL_S = 0.1  # what is longer is an interruption
-_INTERVAL_GAIN = 0.05
-
-
-class _Channel:
-    """When the last message with a new stamp came, and how far such messages are apart."""
-
-    def __init__(self) -> None:
-        self._stamp_s = -math.inf
-        self.arrival_s = -math.inf
-        self.interval_s = 0.0
-
-    def arrived(self, sec: int, nanosec: int, now: float) -> bool:
-        """Whether the stamp is new. One that goes back a little is out of order, one that goes back far a new clock."""
-        stamp_s = sec + 1e-9 * nanosec
-        if self._stamp_s - _NEW_CLOCK_S < stamp_s <= self._stamp_s:
-            return False
-        if math.isfinite(self.arrival_s):
-            gap = min(now - self.arrival_s, _LONGEST_INTERVAL_S)
-            self.interval_s += (_INTERVAL_GAIN if self.interval_s else 1.0) * (gap - self.interval_s)
-        self._stamp_s, self.arrival_s = stamp_s, now
-        return True
 
 
 class CrazyflieAdapter:
@@ -58,6 +33,7 @@ class CrazyflieAdapter:
 
     Args:
         node: Where topics and parameters live.
+        bundle: What flies; any policy of a Crazyflie.
 
     Raises:
         SpecError: A parameter's value is not usable.
@@ -65,19 +41,19 @@ class CrazyflieAdapter:
 
     provides: ClassVar = {name: signal for name, signal in SIGNALS.items() if name != "last_action"}
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, bundle: PolicyBundle) -> None:
         self._node = node
         for name, default in (("goal", [0.0, 0.0, 1.0]), ("state_source", "pose_twist")):
             if not node.has_parameter(name):
                 # Any type is taken and checked below: [0, 0, 1] without points is an array of integers to ROS 2.
                 node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
-        goal = _goal(node.get_parameter("goal").value)
+        goal = goal_parameter(node.get_parameter("goal").value)
         self._source = str(node.get_parameter("state_source").value)
         if self._source not in _SOURCES:
             raise SpecError(f"parameter 'state_source' is '{self._source}'; choose one of {', '.join(_SOURCES)}")
         self._goal = goal
         self._news = threading.Condition()
-        self._pose, self._twist = _Channel(), _Channel()
+        self._pose, self._twist = Channel(), Channel()
         self._pos, self._quat = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])
         self._lin_vel, self._ang_vel = np.zeros(3), np.zeros(3)
         self.refused = 0
@@ -104,12 +80,11 @@ class CrazyflieAdapter:
         self._open = []
 
     def _on_goal(self, message: PoseStamped) -> None:
-        p = message.pose.position
-        goal = np.array([p.x, p.y, p.z])
-        if np.isfinite(goal).all():
-            self._goal = goal
-        else:
+        goal = position(message.pose)
+        if goal is None:
             self.refused += 1
+        else:
+            self._goal = goal
 
     def _on_pose(self, message: PoseStamped) -> None:
         pose = _pose(message.pose)
@@ -118,7 +93,7 @@ class CrazyflieAdapter:
             return
         with self._news:
             stamp = message.header.stamp
-            if self._pose.arrived(stamp.sec, stamp.nanosec, time.monotonic()):
+            if self._pose.arrived(stamp, time.monotonic()):
                 self._pos, self._quat = pose
                 self._news.notify_all()
 
@@ -129,7 +104,7 @@ class CrazyflieAdapter:
             return
         with self._news:
             stamp = message.header.stamp
-            if self._twist.arrived(stamp.sec, stamp.nanosec, time.monotonic()):
+            if self._twist.arrived(stamp, time.monotonic()):
                 self._lin_vel, self._ang_vel = twist
 
     def _on_odom(self, message: Odometry) -> None:
@@ -139,8 +114,8 @@ class CrazyflieAdapter:
             return
         with self._news:
             stamp, now = message.header.stamp, time.monotonic()
-            if self._pose.arrived(stamp.sec, stamp.nanosec, now):
-                self._twist.arrived(stamp.sec, stamp.nanosec, now)
+            if self._pose.arrived(stamp, now):
+                self._twist.arrived(stamp, now)
                 self._pos, self._quat = pose
                 self._lin_vel = rotate(quat_to_matrix(pose[1][None]), twist[0][None])[0]
                 self._ang_vel = twist[1]
@@ -179,21 +154,11 @@ class CrazyflieAdapter:
         self._publisher.publish(message)
 
 
-def _goal(value: Any) -> Array:
-    try:
-        goal = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        goal = np.empty(0)
-    if goal.shape != (3,) or not np.isfinite(goal).all():
-        raise SpecError(f"parameter 'goal' must be three finite numbers [x, y, z] in metres, got {value!r}")
-    return goal
-
-
 def _pose(pose: Any) -> tuple[Array, Array] | None:
-    p, q = pose.position, pose.orientation
-    pos, quat = np.array([p.x, p.y, p.z]), np.array([q.x, q.y, q.z, q.w])
+    pos, q = position(pose), pose.orientation
+    quat = np.array([q.x, q.y, q.z, q.w])
     norm = float(np.sqrt((quat * quat).sum()))
-    if not (np.isfinite(pos).all() and abs(norm - 1.0) < 1e-2):
+    if pos is None or not abs(norm - 1.0) < 1e-2:
         return None
     return pos, quat / norm
 

@@ -1,7 +1,6 @@
 """The driver node: one robot behind standard ROS 2 messages, with hard limits and a watchdog.
 
-Topics follow Crazyswarm2 (``cmd_vel_legacy`` in, ``pose`` out), so that the policy node meets the same names on its
-``crazyflie_server``. Run it as ``python -m sim2real.deploy.driver_node``.
+Run it as ``python -m sim2real.deploy.driver_node``.
 """
 
 # rclpy's own functions are only partly annotated.
@@ -16,24 +15,22 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import Pose, PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 from std_srvs.srv import SetBool, Trigger
 
-from robot_drivers import load_driver
-from robot_drivers.driver import DriverState, RobotDriver, SimulatedRobot
+from robot_drivers import driver_settings, load_driver
+from robot_drivers.driver import RobotDriver, SimulatedRobot
 from robot_drivers.limits import DriverError, Watchdog, WatchdogStage
-from sim2real.deploy.crazyflie_messages import from_legacy
+from sim2real.deploy.driver_topics import fill_pose, fill_twist, make_topics
 from sim2real.deploy.executor import make_executor
+from sim2real.deploy.messages import NEWEST
 
-NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 # A command that comes back changed by more than rounding was clamped.
 _ROUNDING = 1e-6
 
@@ -41,12 +38,11 @@ _ROUNDING = 1e-6
 class DriverNode(Node):
     """Publishes a robot's state at a fixed rate and passes commands on to it.
 
-    Publishes ``pose`` (frame world), ``twist`` (linear in the world frame, angular in the body frame), both as
-    estimated, ``ground_truth/odom`` where the robot is simulated, and ``driver_diagnostics``. Subscribes
-    ``cmd_vel_legacy``. Offers ``arm`` and ``reset`` (disarmed, under the parameter ``condition`` as it is then,
-    with the parameter ``seed`` if it was changed and the next seed otherwise; simulated robots only).
+    Topics of the robot are those of :mod:`sim2real.deploy.driver_topics`; besides ``ground_truth/odom`` where it is
+    simulated, and ``driver_diagnostics``. Offers ``arm`` and ``reset`` (disarmed, under the parameter ``condition``
+    as it is then, with the parameter ``seed`` if it was changed and the next seed otherwise; simulated robots only).
 
-    Parameters: ``driver``, ``airframe``, ``condition``, ``seed``, ``rate_hz``.
+    Parameters: ``driver``, ``rate_hz``, and what the driver takes (``airframe``, ``condition``, ``seed``, ``puck``).
 
     Args:
         settings: Parameter values that replace the defaults; for tests.
@@ -62,12 +58,10 @@ class DriverNode(Node):
         self._rate_hz = float(self.declare_parameter("rate_hz", 100.0).value)
         if self._rate_hz <= 0.0:
             raise DriverError(f"rate_hz is {self._rate_hz}; it must be above 0")
-        self._driver: RobotDriver = load_driver(
-            str(self.declare_parameter("driver", "crazyflie_twin").value),
-            airframe=str(self.declare_parameter("airframe", "cf2x_L250").value),
-            condition=str(self.declare_parameter("condition", "fresh").value),
-            seed=self._seed,
-        )
+        name = str(self.declare_parameter("driver", "crazyflie_twin").value)
+        known = driver_settings(name)
+        wanted = {key: self.declare_parameter(key, default).value for key, default in known.items() if key != "seed"}
+        self._driver: RobotDriver = load_driver(name, **wanted, **({"seed": self._seed} if "seed" in known else {}))
         self._simulated = self._driver if isinstance(self._driver, SimulatedRobot) else None
         self._watchdog = Watchdog()
         self._stage = WatchdogStage.IDLE
@@ -75,12 +69,10 @@ class DriverNode(Node):
         self._lock = threading.Lock()
         self._armed = False
         self._counts = dict.fromkeys(("commands", "refused", "clamped", "read_errors", "late"), 0)
-        self._pose = self.create_publisher(PoseStamped, "pose", NEWEST)
-        self._twist = self.create_publisher(TwistStamped, "twist", NEWEST)
         self._odom = self.create_publisher(Odometry, "ground_truth/odom", NEWEST) if self._simulated else None
         self._diagnostics = self.create_publisher(DiagnosticArray, "driver_diagnostics", 10)
         self._driver.connect()
-        self.create_subscription(Twist, "cmd_vel_legacy", self._on_command, NEWEST)
+        self._topics = make_topics(self, self._driver.read(), self._on_command)
         self.create_service(SetBool, "arm", self._on_arm)
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_timer(1.0, self._publish_diagnostics)
@@ -96,9 +88,7 @@ class DriverNode(Node):
         with self._lock:
             self._driver.disconnect()
 
-    def _on_command(self, message: Twist) -> None:
-        linear, angular = message.linear, message.angular
-        command = from_legacy(linear.x, linear.y, linear.z, angular.z)
+    def _on_command(self, command: dict[str, float]) -> None:
         with self._lock:
             try:
                 sent = self._driver.command(command)
@@ -165,25 +155,18 @@ class DriverNode(Node):
                 self._driver.land()
             changed, self._stage = stage is not self._stage, stage
         if changed and stage in (WatchdogStage.HOLD, WatchdogStage.LAND):
-            self.get_logger().warning(f"no command arrives on cmd_vel_legacy; watchdog: {stage.value}")
+            self.get_logger().warning(f"no command arrives; watchdog: {stage.value}")
 
     def _publish_state(self) -> None:
         state = self._driver.read()
         stamp = self.get_clock().now().to_msg()
-        pose = PoseStamped()
-        pose.header.stamp, pose.header.frame_id = stamp, "world"
-        _fill_pose(pose.pose, state)
-        twist = TwistStamped()
-        twist.header.stamp, twist.header.frame_id = stamp, "world"
-        _fill_twist(twist.twist, state)
-        self._twist.publish(twist)
-        self._pose.publish(pose)  # last, so that whoever acts on the pose has the twist already
+        self._topics.publish(state, stamp)
         if self._odom is not None and self._simulated is not None:
             truth = self._simulated.truth()
             odom = Odometry(child_frame_id="base")
             odom.header.stamp, odom.header.frame_id = stamp, "world"
-            _fill_pose(odom.pose.pose, truth)
-            _fill_twist(odom.twist.twist, truth)
+            fill_pose(odom.pose.pose, truth)
+            fill_twist(odom.twist.twist, truth)
             self._odom.publish(odom)
 
     def _publish_diagnostics(self) -> None:
@@ -196,17 +179,6 @@ class DriverNode(Node):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-
-
-def _fill_pose(pose: Pose, state: DriverState) -> None:
-    pose.position.x, pose.position.y, pose.position.z = (float(v) for v in state.pos)
-    quat = pose.orientation
-    quat.x, quat.y, quat.z, quat.w = (float(v) for v in state.quat)
-
-
-def _fill_twist(twist: Twist, state: DriverState) -> None:
-    twist.linear.x, twist.linear.y, twist.linear.z = (float(v) for v in state.lin_vel)
-    twist.angular.x, twist.angular.y, twist.angular.z = (float(v) for v in state.ang_vel)
 
 
 def main(argv: list[str] | None = None) -> int:

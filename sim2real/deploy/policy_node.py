@@ -29,7 +29,7 @@ from sim2real.deploy.executor import make_executor
 from sim2real.deploy.loop import FixedRateLoop
 from sim2real.deploy.safety import SafetyFilter, SafetyState
 from sim2real.errors import BundleError, Sim2RealError
-from sim2real.observation import check_signals
+from sim2real.observation import check_signals, measured_command
 from sim2real.policy import PolicyRunner
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -68,7 +68,7 @@ class PolicyNode(LifecycleNode):
             replayed = verify(bundle)
             if not replayed.ok:
                 raise BundleError(f"the golden trace does not replay here: {replayed.message}")
-            adapter = make_adapter(bundle.robot.name, self)
+            adapter = make_adapter(bundle, self)
             check_signals(bundle.spec.measured_signals(), adapter.provides)
         except Sim2RealError as error:
             self.get_logger().error(f"configure refused: {error}")
@@ -92,7 +92,7 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(f"activate refused: no fresh state, {seen}; start the driver or check topic names")
             return FAILURE
         self._runner.reset()
-        self._safety.activate()
+        self._safety.activate(measured_command(self._bundle.spec, self._adapter.signals())[0])
         self._answered = 0
         self._loop = FixedRateLoop(self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter)
         self._loop.start()

@@ -71,19 +71,30 @@ class SafetyFilter:
         self._low = np.array([c.low for c in robot.commands])
         self._high = np.array([c.high for c in robot.commands])
         self._slew = np.array([c.slew_per_s for c in robot.commands]) * control_dt
-        self._nominal_hold = np.array([c.hold for c in robot.commands])
-        self._land = np.array([c.land for c in robot.commands])
+        # Commands without a hold value of their own (joint positions) stay where they were sent last.
+        self._stays = np.array([c.hold is None for c in robot.commands])
+        self._nominal_hold = np.array([c.hold or 0.0 for c in robot.commands])
+        self._land = np.array([c.land or 0.0 for c in robot.commands])
         # Only commands that hold against a weight and land with less (a drone's thrust) depend on the robot's load.
         self._loaded = (self._land != self._nominal_hold) & (self._nominal_hold != 0.0)
         self._land_ratio = np.divide(self._land, self._nominal_hold, out=np.ones_like(self._land), where=self._loaded)
-        self.activate()
+        self.activate(np.zeros(len(robot.commands)))
         self.deactivate()
 
-    def activate(self) -> None:
-        """Allow the policy's commands from the next tick on."""
+    def activate(self, start: Array) -> None:
+        """Allow the policy's commands from the next tick on.
+
+        Args:
+            start: Where the robot is now, as a command [A]; what stays where it is begins there.
+
+        Raises:
+            ValueError: ``start`` is not finite where it is needed.
+        """
+        if not np.isfinite(start[self._stays]).all():
+            raise ValueError(f"the robot's position is not known: {start}")
         self.state, self.reason = SafetyState.FLY, ""
-        self.sent: Array = self._nominal_hold.copy()
-        self._hold = self._nominal_hold.copy()
+        self.sent: Array = np.where(self._stays, start, self._nominal_hold)
+        self._hold = self.sent.copy()
         self._good_ticks, self._starved_s, self._landing_s = 0, 0.0, 0.0
 
     def deactivate(self) -> None:
@@ -119,10 +130,13 @@ class SafetyFilter:
             self._landing_s += self._dt
             ramp = self._settings.land_ramp_per_s * max(0.0, self._landing_s - self._settings.land_ramp_after_s)
             wanted = np.where(self._loaded, self._hold * self._land_ratio * max(0.0, 1.0 - ramp), self._land)
+            wanted = np.where(self._stays, self._hold, wanted)
         else:
             wanted = self._hold
         within = np.clip(wanted, self._low, self._high)
         self.sent = np.clip(np.clip(within, self.sent - self._slew, self.sent + self._slew), self._low, self._high)
+        if self.state in (SafetyState.FLY, SafetyState.SLOW):
+            self._hold = np.where(self._stays, self.sent, self._hold)
         if self.state is SafetyState.FLY:
             gain = self._dt / self._settings.hold_average_s
             least, most = (share * self._nominal_hold for share in self._settings.hold_share)

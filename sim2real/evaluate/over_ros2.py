@@ -1,6 +1,6 @@
-"""Flights over real ROS 2 topics, in real time: driver nodes and policy nodes as processes of their own.
+"""Episodes over real ROS 2 topics, in real time: driver nodes and policy nodes as processes of their own.
 
-Every airframe has a namespace with one driver node (the target) and one policy node a bundle, of
+Every airframe (an arm is the only one of its kind) has a namespace with one driver node (the target) and one policy node a bundle, of
 which one is active at a time. This program only resets, arms, activates and keeps the score.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
@@ -28,13 +29,17 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
+from sim2real.bundle import PolicyBundle
+from sim2real.config import validate_config
 from sim2real.deploy.executor import make_executor
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.in_process import summarise
-from sim2real.tasks.waypoint import Waypoint
+from sim2real.learn.build import robot_and_task
+from sim2real.tasks.push import Push
 
 # A server that has just been found may not have found its client yet, and its answer would be lost.
 DISCOVERY_S = 1.0
+GOAL_S = 0.2  # for a goal to arrive
 START_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 10.0
 SAMPLE_HZ = 50.0
@@ -64,6 +69,9 @@ class Namespace:
         self.driver_parameters = node.create_client(SetParameters, f"{prefix}/driver/set_parameters")
         self.change_state = {p: node.create_client(ChangeState, f"{prefix}/{p}/change_state") for p in policies}
         self.track: list[tuple[float, float, float, float]] = []
+        self.goal = np.zeros(3)
+        self._begun_s: float | None = None
+        self._goals = node.create_publisher(PoseStamped, f"{prefix}/goal", QoSProfile(depth=1))
         node.create_subscription(Odometry, f"{prefix}/ground_truth/odom", self._on_truth, QoSProfile(depth=50))
 
     def clients(self) -> list[Client]:
@@ -74,8 +82,22 @@ class Namespace:
         stamp, p = message.header.stamp, message.pose.pose.position
         self.track.append((stamp.sec + 1e-9 * stamp.nanosec, p.x, p.y, p.z))
 
+    def send_goal(self, goal: np.ndarray) -> None:
+        """Tell the policy where to go, [3] m."""
+        self.goal = goal
+        message = PoseStamped()
+        place = message.pose.position
+        place.x, place.y, place.z = goal.tolist()
+        self._goals.publish(message)
+
+    def begin(self) -> None:
+        """The episode begins now, whether or not what is tracked moves; an object waits to be pushed."""
+        self._begun_s = self.track[-1][0]
+
     def launched_s(self) -> float | None:
-        """Stamp of the last truth before the drone moved, or None while it still waits."""
+        """Stamp of the begin; where none was told, of the last truth before the drone moved, or None until then."""
+        if self._begun_s is not None:
+            return self._begun_s
         for before, after in zip(self.track, self.track[1:], strict=False):
             if before[1:] != after[1:]:
                 return before[0]
@@ -86,15 +108,25 @@ class Namespace:
         launched = self.launched_s()
         return self.track[-1][0] - launched if launched is not None else 0.0
 
-    def distance(self, task: Waypoint) -> np.ndarray:
-        """Distance to the goal [T] m at ``SAMPLE_HZ`` over the episode, from the nearest truth before each time."""
+    def wait_at_start(self) -> None:
+        """Forget the last episode."""
+        self.track.clear()
+        self._begun_s = None
+
+    def distance(self, episode_s: float, width: int) -> np.ndarray:
+        """Distance to the goal [T] m at ``SAMPLE_HZ`` over the episode, from the nearest truth before each time.
+
+        Args:
+            episode_s: Length of the episode.
+            width: 3 for a distance in space, 2 for one on the table.
+        """
         launched = self.launched_s()
         track = np.array(self.track)
         times = (launched if launched is not None else track[0, 0]) + np.arange(
-            1, round(task.episode_s * SAMPLE_HZ) + 1
+            1, round(episode_s * SAMPLE_HZ) + 1
         ) / SAMPLE_HZ
         rows = np.clip(np.searchsorted(track[:, 0], times, side="right") - 1, 0, len(track) - 1)
-        result: np.ndarray = np.linalg.norm(track[rows, 1:] - np.array(task.goal_m), axis=1)
+        result: np.ndarray = np.linalg.norm((track[rows, 1:] - self.goal)[:, :width], axis=1)
         return result
 
 
@@ -111,7 +143,11 @@ class Fleet:
     """
 
     def __init__(self, bundles: Mapping[str, Path], airframes: Sequence[str], domain: int | None = None) -> None:
-        self.task = Waypoint()
+        loaded = PolicyBundle.load(next(iter(bundles.values())))
+        config = validate_config(loaded.provenance["config"], "provenance.json")
+        self.is_arm = bool(loaded.robot.ee)
+        self.task: Any = robot_and_task(config)[1]
+        self._pushes = isinstance(self.task, Push)
         self._log = tempfile.NamedTemporaryFile(prefix="sim2real-nodes-", suffix=".log", delete=False)
         self._processes: list[subprocess.Popen[bytes]] = []
         domain = free_domain() if domain is None else domain
@@ -123,12 +159,15 @@ class Fleet:
         }
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         for airframe in airframes:
-            self._start("sim2real.deploy.driver_node", airframe, {"airframe": airframe})
+            driver = {"airframe": airframe}
+            if self.is_arm:
+                driver = {"driver": f"{airframe}_twin", "puck": str(self._pushes).lower()}
+            self._start("sim2real.deploy.driver_node", airframe, driver)
             for policy, bundle in bundles.items():
                 self._start(
                     "sim2real.deploy.policy_node",
                     airframe,
-                    {"bundle": str(bundle.resolve()), "goal": "[" + ", ".join(map(str, self.task.goal_m)) + "]"},
+                    {"bundle": str(bundle.resolve())},
                     name=policy,
                 )
         self._context = rclpy.Context()
@@ -224,10 +263,25 @@ class Fleet:
         self._call([(space.driver_parameters, settings) for space in self.namespaces], "take a condition")
         self._call([(space.reset, Trigger.Request()) for space in self.namespaces], "reset")
         for space in self.namespaces:
-            space.track.clear()
+            space.wait_at_start()
         self._wait(lambda: all(len(space.track) > 20 for space in self.namespaces), CALL_TIMEOUT_S, "report a state")
+        for space in self.namespaces:
+            space.send_goal(self._goal(space, seed))
+        self.spin(GOAL_S)
         self._call([(space.arm, SetBool.Request(data=True)) for space in self.namespaces], "arm")
         self._activate(policy)
+        if self.is_arm:
+            for space in self.namespaces:
+                space.begin()
+
+    def _goal(self, space: Namespace, seed: int) -> np.ndarray:
+        """The task's goal for the robot at its start."""
+        rng = np.random.default_rng([seed, 2])
+        if not self._pushes:
+            return np.asarray(self.task.goals(rng, 1)[0])
+        state = self.task.start(rng, 1)
+        state.object_pos[0] = space.track[-1][1:]
+        return np.asarray(self.task.goals(rng, 1, state)[0])
 
     def _configure(self, policy: str) -> None:
         """Configure the policy that flies next and no other: each that listens costs processor time."""
@@ -258,7 +312,9 @@ class Fleet:
         length = self.task.episode_s + 0.1
         self._wait(lambda: all(space.flown_s() > length for space in self.namespaces), length + CALL_TIMEOUT_S, "fly")
         self.recall(policy)
-        return {space.airframe: space.distance(self.task) for space in self.namespaces}
+        return {
+            space.airframe: space.distance(self.task.episode_s, 2 if self._pushes else 3) for space in self.namespaces
+        }
 
 
 def _parameter(name: str, value: str | int) -> Parameter:
@@ -300,11 +356,13 @@ def fly_fleet(
                     done += 1
                     on_episode(done, total)
                 for airframe, distances in flights.items():
-                    cells[policy][airframe][condition] = _score(np.stack(distances, axis=1), fleet.task)
+                    cells[policy][airframe][condition] = _score(np.stack(distances, axis=1), fleet)
     return cells
 
 
-def _score(distance: np.ndarray, task: Waypoint) -> dict[str, Any]:
+def _score(distance: np.ndarray, fleet: Fleet) -> dict[str, Any]:
+    task = fleet.task
     # A crashed drone stays where it fell, far from the goal; the twin says so by not moving any more.
-    crashed = (distance[-1] > 0.5) & (np.ptp(distance[-10:], axis=0) < 1e-9)
-    return summarise(distance, crashed, SAMPLE_HZ, task.tolerance_m, task.hold_s).summary()
+    crashed = (distance[-1] > 0.5) & (np.ptp(distance[-10:], axis=0) < 1e-9) & (not fleet.is_arm)
+    tolerance = task.settings.tolerance_m if fleet.is_arm else task.tolerance_m
+    return summarise(distance, crashed, SAMPLE_HZ, tolerance, task.hold_s).summary()

@@ -153,10 +153,12 @@ def export(
         config, PolicyRunner.from_onnx(spec, policy_onnx, estimator_onnx, count=256), seed_of(config.seed, "held out")
     )
     on_progress("export", 2, 3, {"success": measured.success})
+    model, _ = robot_and_task(config)
     path = write_bundle(
         bundle_dir,
         spec=spec,
-        robot=robot_and_task(config)[0].spec,
+        robot=model.spec,
+        urdf=model.urdf.read_bytes() if model.spec.ee else None,
         provenance=provenance(config, {"training_simulator": measured.summary()}),
         policy_onnx=policy_onnx,
         estimator_onnx=estimator_onnx,

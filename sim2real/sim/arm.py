@@ -100,7 +100,8 @@ class Arm:
             raise ConfigError(f"{file} cannot be read: {error}") from error
         except (yaml.YAMLError, ValidationError) as error:
             raise ConfigError(f"{file} is not an arm's description: {error}") from error
-        self.spec, self.aliases, self.servo = data.spec, data.aliases, data.servo
+        self.spec = data.spec.model_copy(update={"ee": data.ee})
+        self.aliases, self.servo = data.aliases, data.servo
         self.name, self.joints = data.spec.name, data.spec.actuators
         self.folder, self.urdf, self.ee, self.encoder_step = folder, folder / data.urdf, data.ee, data.encoder_step
         self.rest = np.array([data.rest.get(joint, 0.0) for joint in self.joints])
@@ -249,12 +250,15 @@ def _with_defaults(described: dict[str, Any], chain: Chain, name: str) -> dict[s
             raise ConfigError(f"robot '{name}' names no control_rate_hz; it is the rate of position commands, Hz")
         commands = [
             {"name": joint, "unit": "rad", "low": low, "high": high, "slew_per_s": min(speed, 4.0)}
-            | dict.fromkeys(("hold", "land"), float(np.clip(rest.get(joint, 0.0), low, high)))
+            | {"hold": None, "land": None}
             for joint, low, high, speed in zip(
                 chain.joint_names, chain.low.tolist(), chain.high.tolist(), chain.velocity.tolist(), strict=True
             )
         ]
-        data["rest"] = {command["name"]: command["hold"] for command in commands}
+        data["rest"] = {
+            joint: float(np.clip(rest.get(joint, 0.0), low, high))
+            for joint, low, high in zip(chain.joint_names, chain.low.tolist(), chain.high.tolist(), strict=True)
+        }
         data["spec"] = {
             "name": name,
             "actuators": chain.joint_names,

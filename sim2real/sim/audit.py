@@ -58,8 +58,9 @@ def ends(term: RandomizationTerm, nominal: float) -> tuple[float, float, float]:
 
 def excitation(model: RobotModel, steps: int, robots: int, rng: np.random.Generator) -> Array:
     """Commands [steps, robots, A] that wiggle every command around its hold value, inside its limits."""
-    hold = np.array([c.hold for c in model.spec.commands])
-    reach = 0.35 * np.array([min(c.high - c.hold, c.hold - c.low) for c in model.spec.commands])
+    low, high = (np.array([getattr(c, end) for c in model.spec.commands]) for end in ("low", "high"))
+    hold = np.array([0.5 * (c.low + c.high) if c.hold is None else c.hold for c in model.spec.commands])
+    reach = 0.35 * np.minimum(high - hold, hold - low)
     time = np.arange(steps)[:, None, None] / model.spec.control_rate_hz
     frequency = rng.uniform(0.5, 3.0, (1, robots, len(hold)))
     phase = rng.uniform(0.0, 2 * np.pi, (1, robots, len(hold)))

@@ -1,0 +1,139 @@
+"""An arm's topics: ``joint_states`` (and ``object_pose``) in, ``joint_trajectory`` out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from sim2real.bundle import PolicyBundle
+from sim2real.deploy.messages import NEWEST, Channel, goal_parameter, position
+from sim2real.kinematics import arm_signals, signal_specs
+from sim2real.pushing import push_signal_specs, push_signals
+
+Array = NDArray[np.float64]
+
+
+class ArmAdapter:
+    """Signals from joint states matched by name, commands as trajectories of one point, as ros2_control takes them.
+
+    Parameter ``goal`` [x, y, z] m in the base frame; a PoseStamped on ``goal`` moves it. A policy that pushes also
+    reads a PoseStamped on ``object_pose``, in the base frame. Joint states need positions and velocities.
+
+    Args:
+        node: Where topics and parameters live.
+        bundle: Policy, joints and kinematics.
+
+    Raises:
+        SpecError: A parameter's value is not usable.
+        ConfigError: The bundle's URDF is not usable.
+    """
+
+    def __init__(self, node: Node, bundle: PolicyBundle) -> None:
+        self._node, self._chain, self._ee = node, bundle.chain(), bundle.robot.ee
+        self._joints = bundle.robot.actuators
+        self._period_s = bundle.spec.control_dt
+        self._pushes = "ee_to_object" in bundle.spec.measured_signals()
+        specs = push_signal_specs if self._pushes else signal_specs
+        self.provides = {signal.name: signal for signal in specs(self._joints)}
+        if not node.has_parameter("goal"):
+            node.declare_parameter("goal", [0.25, 0.0, 0.1], ParameterDescriptor(dynamic_typing=True))
+        self._goal = goal_parameter(node.get_parameter("goal").value)
+        self._news = threading.Condition()
+        self._states, self._sightings = Channel(), Channel()
+        self._pos, self._vel = np.zeros(len(self._joints)), np.zeros(len(self._joints))
+        self._object = np.zeros(3)
+        self.refused = 0
+        self._open: list[Any] = []
+
+    def open(self) -> None:
+        """Create subscriptions and the publisher."""
+        node = self._node
+        self._publisher = node.create_publisher(JointTrajectory, "joint_trajectory", NEWEST)
+        self._open = [
+            node.create_subscription(PoseStamped, "goal", self._on_goal, NEWEST),
+            node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST),
+        ]
+        if self._pushes:
+            self._open.append(node.create_subscription(PoseStamped, "object_pose", self._on_object, NEWEST))
+
+    def close(self) -> None:
+        """Destroy subscriptions and the publisher; harmless when closed."""
+        for subscription in self._open:
+            self._node.destroy_subscription(subscription)
+        if self._open:
+            self._node.destroy_publisher(self._publisher)
+        self._open = []
+
+    def _on_goal(self, message: PoseStamped) -> None:
+        goal = position(message.pose)
+        if goal is None:
+            self.refused += 1
+        else:
+            self._goal = goal
+
+    def _on_object(self, message: PoseStamped) -> None:
+        seen = position(message.pose)
+        if seen is None:
+            self.refused += 1
+            return
+        with self._news:
+            if self._sightings.arrived(message.header.stamp, time.monotonic()):
+                self._object = seen
+
+    def _on_joints(self, message: JointState) -> None:
+        rows = {name: row for row, name in enumerate(message.name)}
+        try:
+            order = [rows[joint] for joint in self._joints]
+            pos, vel = (np.array([values[row] for row in order]) for values in (message.position, message.velocity))
+        except (KeyError, IndexError):  # a joint, or its velocity, is missing
+            self.refused += 1
+            return
+        if not (np.isfinite(pos).all() and np.isfinite(vel).all()):
+            self.refused += 1
+            return
+        with self._news:
+            if self._states.arrived(message.header.stamp, time.monotonic()):
+                self._pos, self._vel = pos, vel
+                self._news.notify_all()
+
+    def wait_for_new(self, since_s: float, timeout_s: float) -> bool:
+        """Wait until joint states have arrived at ``since_s`` or later."""
+        with self._news:
+            return self._news.wait_for(lambda: self._states.arrival_s >= since_s, timeout_s)
+
+    def age_s(self) -> float:
+        """Time since the last new stamp of the slower topic, s."""
+        oldest = min(self._states.arrival_s, self._sightings.arrival_s) if self._pushes else self._states.arrival_s
+        return time.monotonic() - oldest
+
+    def arrival_s(self) -> float:
+        """Monotonic arrival time of the newest joint states."""
+        return self._states.arrival_s
+
+    def interval_s(self) -> float:
+        """Mean time between joint states, s; 0 while unknown."""
+        return self._states.interval_s
+
+    def signals(self) -> dict[str, Array]:
+        """Signals of the newest state relative to the goal."""
+        with self._news:
+            pos, vel, seen = self._pos[None], self._vel[None], self._object[None]
+        if self._pushes:
+            return push_signals(self._chain, self._ee, pos, vel, seen, self._goal[None])
+        return arm_signals(self._chain, self._ee, pos, vel, self._goal[None])
+
+    def send(self, command: Array) -> None:
+        """Publish joint positions [J] rad, to be reached within a control period."""
+        point = JointTrajectoryPoint(positions=command.tolist())
+        point.time_from_start.nanosec = round(1e9 * self._period_s)
+        message = JointTrajectory(joint_names=list(self._joints), points=[point])
+        self._publisher.publish(message)
