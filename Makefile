@@ -1,4 +1,5 @@
 # make demo   everything from a fresh clone: installs into .venv, then trains, identifies, deploys and compares
+# make demo ARM=1   the same with an arm that pushes an object
 # make test   style, types and all tests
 # make check  the same without what is slow or needs ROS 2
 #
@@ -33,7 +34,7 @@ $(STAMP): setup.py constraints.txt
 	@touch $@
 
 demo: venv
-	$(BIN)/sim2real demo
+	$(BIN)/sim2real demo $(if $(ARM),--arm)
 
 lint: venv
 	$(BIN)/ruff check .

@@ -162,15 +162,17 @@ def evaluate(
 
 @app.command()
 def demo(
-    run: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/demo"),
-    ros2: Annotated[bool, typer.Option(help="Also fly over ROS 2.")] = True,
-    episodes: Annotated[int, typer.Option(min=1, help="In-process episodes a cell.")] = 200,
+    arm: Annotated[bool, typer.Option("--arm", help="An SO-101 that pushes, in place of a drone that flies.")] = False,
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/demo or runs/demo_arm by default.")] = None,
+    ros2: Annotated[bool, typer.Option(help="Also run over ROS 2.")] = True,
+    episodes: Annotated[int | None, typer.Option(min=1, help="In-process episodes a cell.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """The whole road: train three policies, export them, fly them on unseen drones, write a report."""
-    from sim2real.demo import run_demo
+    """The whole road: train policies, export them, try them on robots never seen, write a report."""
+    from sim2real.demo import ARM, DRONE, run_demo
 
-    run_demo(console, run, episodes, ros2, overrides or ())
+    folder = run or Path("runs") / ("demo_arm" if arm else "demo")
+    run_demo(console, ARM if arm else DRONE, folder, episodes or (50 if arm else 200), ros2, overrides or ())
 
 
 @app.command()

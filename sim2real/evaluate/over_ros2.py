@@ -1,7 +1,7 @@
 """Episodes over real ROS 2 topics, in real time: driver nodes and policy nodes as processes of their own.
 
-Every airframe (an arm is the only one of its kind) has a namespace with one driver node (the target) and one policy node a bundle, of
-which one is active at a time. This program only resets, arms, activates and keeps the score.
+Every airframe (an arm is the only one of its kind) has a namespace with one driver node (the target) and one policy
+node a bundle, of which one is active at a time. This program only resets, arms, activates and keeps the score.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ class Report:
     """What the page shows; every part may be missing.
 
     Attributes:
+        criterion: What counts as success, in words.
+        tolerance_m, hold_s: The same in figures; the latter at the end of an episode.
         results: ``{"in_process": {policy: {airframe: {condition: cell}}}, "ros2": {…}}``.
         learning: Training history of each policy, ``[{"samples", "success", "reward", …}]``.
         trajectories: Distance to the goal [T, N] m of some flights, by policy.
@@ -36,6 +38,9 @@ class Report:
     """
 
     title: str
+    criterion: str = ""
+    tolerance_m: float = 0.03
+    hold_s: float = 1.0
     results: dict[str, Any] = field(default_factory=dict)
     learning: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     trajectories: dict[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -55,7 +60,9 @@ def write_report(report: Report, path: Path) -> Path:
         report=report,
         colours=COLOURS,
         learning=plot_learning(report.learning) if report.learning else "",
-        trajectories=plot_trajectories(report.trajectories) if report.trajectories else "",
+        trajectories=plot_trajectories(report.trajectories, report.tolerance_m, report.hold_s)
+        if report.trajectories
+        else "",
         estimates=plot_estimates(report.flights) if report.flights and report.flights.terms else "",
         identification=report.flights.identification(1.0) if report.flights else {},
     )
@@ -74,15 +81,15 @@ def plot_learning(learning: dict[str, list[dict[str, float]]]) -> str:
     return figure_uri(figure)
 
 
-def plot_trajectories(trajectories: dict[str, NDArray[np.float64]]) -> str:
+def plot_trajectories(trajectories: dict[str, NDArray[np.float64]], tolerance_m: float, hold_s: float) -> str:
     """Distance to the goal over time, one panel a policy, with the tolerance drawn."""
     count = len(trajectories)
     figure, axes = plt.subplots(1, count, figsize=(3.2 * count, 2.8), sharey=True, layout="constrained", squeeze=False)
     for axis, (name, distance) in zip(axes[0], trajectories.items(), strict=True):
         time = 0.02 * np.arange(1, len(distance) + 1)
         axis.semilogy(time, distance[:, :20], color=COLOURS.get(name, "#555"), linewidth=0.7, alpha=0.6)
-        axis.axhline(0.03, color="black", linewidth=0.8, linestyle="--")
-        axis.axvspan(4.0, 5.0, color="#000", alpha=0.06)
+        axis.axhline(tolerance_m, color="black", linewidth=0.8, linestyle="--")
+        axis.axvspan(time[-1] - hold_s, time[-1], color="#000", alpha=0.06)
         axis.set(title=name, xlabel="time, s", ylim=(1e-3, 3.0))
     axes[0][0].set_ylabel("distance to goal, m")
     return figure_uri(figure)
@@ -110,7 +117,7 @@ def plot_estimates(flights: SimulatedFlights, names: Sequence[str] = ()) -> str:
 
 
 def animate(config: ExperimentConfig, runner: PolicyRunner, seed: int, every: int = 5) -> str:
-    """A flight in the training simulator as an animated picture (GIF data URI).
+    """An episode in the training simulator as an animated picture (GIF data URI), the goal as a cross.
 
     Args:
         config: Whose simulator and randomization.
@@ -121,14 +128,16 @@ def animate(config: ExperimentConfig, runner: PolicyRunner, seed: int, every: in
     env = build_env(config, seed, robots=1, restart=False)
     sim = env.sim
     goal = env.goal[0]
-    for half, offset in (((0.15, 0.002, 0.002), 0.0), ((0.002, 0.15, 0.002), 0.0), ((0.002, 0.002, 0.15), 0.0)):
-        sim.world.add_visual_box(half, goal + offset, (0.85, 0.3, 0.2, 1.0))
+    arm = bool(sim.model.spec.ee)
+    size, eye = (0.03, np.array([0.75, -0.75, 0.6])) if arm else (0.15, np.array([1.1, -1.6, 0.6]) + goal)
+    for axis in np.eye(3):
+        sim.world.add_visual_box(0.002 + (size - 0.002) * axis, goal, (0.15, 0.5, 0.2, 1.0))
     runner.reset()
     frames = []
     for step in range(env.episode_steps):
         if step % every == 0:
-            eye = goal + np.array([1.1, -1.6, 0.6])
-            frames.append(Image.fromarray(sim.world.render(eye, 0.7 * goal + 0.3 * sim.state.pos[0], 300, 220, 50.0)))
+            centre = np.array([0.25, 0.0, 0.1]) if arm else 0.7 * goal + 0.3 * sim.state.pos[0]
+            frames.append(Image.fromarray(sim.world.render(eye, centre, 300, 220, 45.0 if arm else 50.0)))
         sim.step(runner.step(sim.model.measure(sim.estimate(), env.goal)))
     sim.close()
     buffer = io.BytesIO()

@@ -18,7 +18,7 @@ from sim2real.bundle import PolicyBundle
 from sim2real.config import validate_config
 from sim2real.errors import ConfigError
 from sim2real.evaluate import arm_in_process
-from sim2real.evaluate.in_process import fly
+from sim2real.evaluate.in_process import CellResult, fly
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 # policy → airframe → condition → cell
@@ -75,11 +75,26 @@ def fly_in_process(
 
 
 def _fly_cell(path: Path, airframe: str, condition: str, episodes: int, seed: int) -> dict[str, Any]:
-    bundle = PolicyBundle.load(path)
+    return run_cell(PolicyBundle.load(path), airframe, condition, episodes, seed).summary()
+
+
+def run_cell(
+    bundle: PolicyBundle, airframe: str, condition: str, episodes: int, seed: int, record: bool = False
+) -> CellResult:
+    """Run a bundle on one variant of its target under one condition, in process.
+
+    Args:
+        bundle: The policy.
+        airframe: Variant of the target.
+        condition: One of the target's.
+        episodes: Number of episodes, side by side.
+        seed: Of starts, goals and noise.
+        record: Keep the distances over time.
+    """
     if bundle.spec.robot == arm_in_process.AIRFRAME:
-        config = validate_config(bundle.provenance["config"], f"{path}/provenance.json")
-        return arm_in_process.work(bundle.runner, config, condition, episodes, seed).summary()
-    return fly(bundle.runner, airframe, condition, episodes, seed).summary()
+        config = validate_config(bundle.provenance["config"], f"{bundle.path}/provenance.json")
+        return arm_in_process.work(bundle.runner, config, condition, episodes, seed, record)
+    return fly(bundle.runner, airframe, condition, episodes, seed, record)
 
 
 def fly_over_ros2(bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress) -> Results:
