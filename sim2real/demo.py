@@ -143,9 +143,7 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
     console.print(f"{plan.best} {best:.0%}, nominal {nominal:.0%} on average, in process.")
     if oracle:
         closed = share_of_gap(results["in_process"], plan.best, oracle["cells"])
-        console.print(
-            f"{plan.best} closes {closed:.0%} of the gap between nominal and oracle (recorded {oracle['date']})."
-        )
+        console.print(f"{plan.best} closes {closed:.0%} of the gap to the oracle (recorded {oracle['date']}).")
     console.print(f"Report: {page}\nFigures: {run_dir / 'results.json'}")
     console.print(f"Took {(time.monotonic() - started) / 60:.1f} minutes.")
 

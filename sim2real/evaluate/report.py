@@ -60,9 +60,7 @@ def write_report(report: Report, path: Path) -> Path:
         report=report,
         colours=COLOURS,
         learning=plot_learning(report.learning) if report.learning else "",
-        trajectories=plot_trajectories(report.trajectories, report.tolerance_m, report.hold_s)
-        if report.trajectories
-        else "",
+        trajectories=plot_trajectories(report) if report.trajectories else "",
         estimates=plot_estimates(report.flights) if report.flights and report.flights.terms else "",
         identification=report.flights.identification(1.0) if report.flights else {},
     )
@@ -81,15 +79,16 @@ def plot_learning(learning: dict[str, list[dict[str, float]]]) -> str:
     return figure_uri(figure)
 
 
-def plot_trajectories(trajectories: dict[str, NDArray[np.float64]], tolerance_m: float, hold_s: float) -> str:
+def plot_trajectories(report: Report) -> str:
     """Distance to the goal over time, one panel a policy, with the tolerance drawn."""
+    trajectories = report.trajectories
     count = len(trajectories)
     figure, axes = plt.subplots(1, count, figsize=(3.2 * count, 2.8), sharey=True, layout="constrained", squeeze=False)
     for axis, (name, distance) in zip(axes[0], trajectories.items(), strict=True):
         time = 0.02 * np.arange(1, len(distance) + 1)
         axis.semilogy(time, distance[:, :20], color=COLOURS.get(name, "#555"), linewidth=0.7, alpha=0.6)
-        axis.axhline(tolerance_m, color="black", linewidth=0.8, linestyle="--")
-        axis.axvspan(time[-1] - hold_s, time[-1], color="#000", alpha=0.06)
+        axis.axhline(report.tolerance_m, color="black", linewidth=0.8, linestyle="--")
+        axis.axvspan(time[-1] - report.hold_s, time[-1], color="#000", alpha=0.06)
         axis.set(title=name, xlabel="time, s", ylim=(1e-3, 3.0))
     axes[0][0].set_ylabel("distance to goal, m")
     return figure_uri(figure)
@@ -131,13 +130,15 @@ def animate(config: ExperimentConfig, runner: PolicyRunner, seed: int, every: in
     arm = bool(sim.model.spec.ee)
     size, eye = (0.03, np.array([0.75, -0.75, 0.6])) if arm else (0.15, np.array([1.1, -1.6, 0.6]) + goal)
     for axis in np.eye(3):
-        sim.world.add_visual_box(0.002 + (size - 0.002) * axis, goal, (0.15, 0.5, 0.2, 1.0))
+        sim.world.add_visual_box((0.002 + (size - 0.002) * axis).tolist(), goal.tolist(), (0.15, 0.5, 0.2, 1.0))
     runner.reset()
     frames = []
     for step in range(env.episode_steps):
         if step % every == 0:
             centre = np.array([0.25, 0.0, 0.1]) if arm else 0.7 * goal + 0.3 * sim.state.pos[0]
-            frames.append(Image.fromarray(sim.world.render(eye, centre, 300, 220, 45.0 if arm else 50.0)))
+            frames.append(
+                Image.fromarray(sim.world.render(eye.tolist(), centre.tolist(), 300, 220, 45.0 if arm else 50.0))
+            )
         sim.step(runner.step(sim.model.measure(sim.estimate(), env.goal)))
     sim.close()
     buffer = io.BytesIO()
