@@ -56,6 +56,38 @@ def test_stopping_leaves_a_checkpoint_that_resumes(tmp_path):
     assert again.train() and again.iteration == 4 and len(again.history) == 4
 
 
+def test_a_resumed_policy_reads_the_world_as_before(tmp_path):
+    """What imitation has fixed must not begin to drift because the run was interrupted."""
+    overrides = [*SMALL, "ppo.iterations=3", "task={name: reach, episode_s: 0.5}"]
+    first = make_trainer(tmp_path, overrides, "so101_reach")
+    mean = first.actor.obs_normalizer.mean.clone()
+    assert first.train(stop=lambda: first.iteration >= 1) is False
+    again = make_trainer(tmp_path, overrides, "so101_reach")
+    assert again.load() and again.train()
+    torch.testing.assert_close(again.actor.obs_normalizer.mean, mean, rtol=0, atol=0)
+
+
+def test_the_best_policy_is_kept_and_survives_a_restart(tmp_path):
+    overrides = [*SMALL, "ppo.iterations=4", "ppo.keep_best=true"]
+    trainer = make_trainer(tmp_path, overrides)
+    seen = []
+    successes = iter([0.1, 0.9, 0.0, 0.0])
+
+    def iterate(workers, original=trainer._iterate):
+        figures = original(workers)
+        seen.append(trainer._mirror.state_dict()["mlp.0.weight"].clone())
+        return figures | {"success": next(successes)}
+
+    trainer._iterate = iterate
+    assert trainer.train()
+    torch.testing.assert_close(trainer.actor.state_dict()["mlp.0.weight"], seen[1])
+    again = make_trainer(tmp_path, overrides)
+    assert again.load()
+    assert (again.actor.state_dict()["mlp.0.weight"] - seen[1]).abs().max() > 0
+    again.use_best()
+    torch.testing.assert_close(again.actor.state_dict()["mlp.0.weight"], seen[1])
+
+
 def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     trainer = make_trainer(tmp_path, [*SMALL, "ppo.iterations=100"])
 

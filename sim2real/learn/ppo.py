@@ -25,6 +25,8 @@ from sim2real.config import PPOConfig
 from sim2real.learn.rollout import GROUPS, Buffers, EnvFactory, RolloutStats, Workers, read_groups
 from sim2real.learn.warm_start import warm_start
 
+SUCCESS_AVERAGE = 0.2  # weight of the newest iteration
+
 Progress = Callable[[int, dict[str, float]], None]
 
 
@@ -98,7 +100,10 @@ class Trainer:
         self._mirror = make_ppo(groups, actions, config, told_parameters).actor.share_memory()
         self._buffers = [Buffers(config.steps, groups, actions, config.lstm) for _ in range(workers)]
         self._make_env, self._seed = make_env, seed
-        if probe.task.teacher is not None and not (run_dir / "checkpoint.pt").is_file():
+        self._best_success, self._success = -1.0, 0.0
+        self._best: dict[str, torch.Tensor] = {}
+        self._imitates = probe.task.teacher is not None
+        if self._imitates and not (run_dir / "checkpoint.pt").is_file():
             warm_start(probe, self.actor, seed)
         probe.sim.close()
 
@@ -124,6 +129,7 @@ class Trainer:
                 while self.iteration < self.config.iterations:
                     figures = self._iterate(workers)
                     self.history.append(figures)
+                    self._remember(figures["success"])
                     for name, value in figures.items():
                         writer.add_scalar(name, value, self.iteration)
                     if on_progress:
@@ -139,7 +145,21 @@ class Trainer:
         finally:
             workers.close()
         self.save()
+        self.use_best()
         return True
+
+    def _remember(self, success: float) -> None:
+        """Keep the policy that has just been rolled out where none was better."""
+        share = SUCCESS_AVERAGE if self.iteration > 1 else 1.0
+        self._success += share * (success - self._success)
+        if self.config.keep_best and self._success > self._best_success and self.iteration > self.config.critic_first:
+            self._best_success = self._success
+            self._best = {name: value.clone() for name, value in self._mirror.state_dict().items()}
+
+    def use_best(self) -> None:
+        """Put the best policy so far in the last one's place, with ``keep_best``; the checkpoint stays as it is."""
+        if self._best:
+            self.actor.load_state_dict(self._best)
 
     def _iterate(self, workers: Workers) -> dict[str, float]:
         started = time.perf_counter()
@@ -215,6 +235,7 @@ class Trainer:
         state: dict[str, Any] = self.ppo.save()
         state["iteration"] = self.iteration
         state["history"] = self.history
+        state["best"] = {"actor": self._best, "success": self._best_success, "average": self._success}
         temporary = self.run_dir / "checkpoint.tmp"
         torch.save(state, temporary)
         temporary.replace(self.run_dir / "checkpoint.pt")
@@ -228,6 +249,10 @@ class Trainer:
         self.ppo.load(state, None, strict=True)
         self.iteration = state["iteration"]
         self.history = state["history"]
+        best = state.get("best", {"actor": {}, "success": -1.0, "average": 0.0})
+        self._best, self._best_success, self._success = best["actor"], best["success"], best["average"]
+        if self._imitates:  # what the imitation froze stays frozen
+            self.actor.obs_normalizer.until = 0
         return True
 
 

@@ -184,6 +184,7 @@ def export_run(run_dir: Path, bundle_dir: Path, on_progress: Progress) -> Path:
         functools.partial(build_env, config), config.ppo, run_dir, config.sim.workers, seed_of(config.seed, "ppo"), told
     )
     trainer.load()
+    trainer.use_best()
     estimator = None
     if told:
         if not (run_dir / "estimator.pt").is_file():
