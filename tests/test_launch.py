@@ -28,3 +28,11 @@ def test_exported_launch_file_loads(tiny_bundle, tmp_path):
     package = export_ros_package(tiny_bundle, tmp_path, "my_drone")
     description = get_launch_description_from_python_launch_file(str(package / "launch" / "my_drone.launch.py"))
     assert any(isinstance(entity, LifecycleNode) for entity in description.entities)
+
+
+def test_arm_launch_describes_both_nodes():
+    description = get_launch_description_from_python_launch_file(str(ROOT / "launch" / "arm.launch.py"))
+    nodes = [entity for entity in description.entities if isinstance(entity, Node)]
+    assert [node.node_executable for node in nodes] == ["driver_node", "policy_node"]
+    arguments = {entity.name for entity in description.entities if isinstance(entity, DeclareLaunchArgument)}
+    assert arguments == {"bundle", "condition", "puck", "namespace"}
