@@ -1,7 +1,11 @@
 """Kinematics, weight, servo model and the simulated arm."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pybullet
+import pybullet_data
 import pytest
 
 from sim2real.config import load_config
@@ -112,7 +116,7 @@ def test_servo_sags_sticks_and_has_play():
     # The encoder sits behind the play: on the way up it trails the motor by half of it, on the way down likewise.
     for reference, gap in ((0.5, 0.05), (0.0, -0.05)):
         run(loose, reference, 0.15)
-        assert loose._motor[0, 0] - loose.position[0, 0] == pytest.approx(gap, abs=1e-9)
+        assert loose.motor[0, 0] - loose.position[0, 0] == pytest.approx(gap, abs=1e-9)
         run(loose, reference, 3.0)
 
 
@@ -205,3 +209,78 @@ def test_training_simulates_what_was_identified():
     sim.close()
     difference = np.sqrt(((np.array(trained) - replayed) ** 2).mean(axis=0))
     assert difference.max() < 1e-3, dict(zip(ARM.joints, difference.round(5), strict=True))
+
+
+@pytest.mark.parametrize(("robot", "decimation", "fine"), [("fr3", 2, 12), ("fr3", 3, 12), ("so101", 2, 10)])
+def test_coarse_physics_moves_as_fine_physics_does(robot, decimation, fine):
+    """The steps that training uses, against 240 Hz and more, with Bullet's 50 iterations in both."""
+    arm = load_robot(robot)
+    rng = np.random.default_rng(0)
+    rate, joints = arm.spec.control_rate_hz, len(arm.joints)
+    speed, phase = rng.uniform(0.5, 4.0, (4, joints)), rng.uniform(0.0, 6.0, (4, joints))
+    tracks = []
+    for steps in (decimation, fine):
+        sim, start = arm.simulator(4, {}, steps, 0), arm.nominal_state(4)
+        sim.reset(np.arange(4), start, start.joint_pos)
+        track = []
+        for step in range(round(4 * rate)):
+            sim.step(start.joint_pos + 0.3 * (np.sin(speed * step / rate + phase) - np.sin(phase)))
+            track.append(sim.state.joint_pos.copy())
+        sim.close()
+        tracks.append(np.array(track))
+    assert np.ptp(tracks[0], axis=0).min() > 0.05
+    assert np.sqrt(((tracks[0] - tracks[1]) ** 2).mean()) < 0.003
+
+
+@pytest.mark.parametrize(("robot", "decimation", "fine"), [("fr3", 3, 12), ("so101", 2, 10)])
+def test_coarse_physics_pushes_as_fine_physics_does(robot, decimation, fine):
+    """The same controller moves the same object to the same place, give or take what contact leaves open."""
+    ends = []
+    for steps in (decimation, fine):
+        config = load_config(
+            "so101_push", [f"robot={robot}", "method=nominal", "randomize=[]", f"sim.decimation={steps}"]
+        )
+        env = build_env(config, 5, 24, restart=False)
+        env.reset()
+        begun = env.sim.state.object_pos[:, :2] - env.goal[:, :2]
+        for _ in range(env.episode_steps):
+            env.step(np.asarray(env.task.teacher(env.signals), dtype=np.float32))
+        ends.append(np.sqrt(((env.sim.state.object_pos - env.goal)[:, :2] ** 2).sum(axis=1)))
+        assert np.sqrt((begun**2).sum(axis=1)).min() > 0.05
+        env.sim.close()
+    assert abs((ends[0] < 0.03).mean() - (ends[1] < 0.03).mean()) < 0.15
+    assert np.median(ends[0]) == pytest.approx(np.median(ends[1]), abs=0.004)
+
+
+def test_third_arm_is_a_urdf_and_three_lines(tmp_path):
+    folder = tmp_path / "iiwa"
+    shutil.copytree(Path(pybullet_data.getDataPath()) / "kuka_iiwa", folder)
+    (folder / "robot.yaml").write_text("urdf: model.urdf\nee: lbr_iiwa_link_7\ncontrol_rate_hz: 20\n")
+    config = load_config("so101_reach", [f"robot={folder}", "sim.decimation=2"])
+    env = build_env(config, 0, 32, restart=False)
+    env.reset()
+    for _ in range(env.episode_steps):
+        env.step(np.asarray(env.task.teacher(env.signals), dtype=np.float32))
+    assert env.success.mean() > 0.7
+    assert env.sim.model.spec.name == "iiwa" and env.sim.model.spec.commands[0].hold is None
+    env.sim.close()
+    for text, words in (("ee: x\n", "names no 'urdf'"), ("urdf: model.urdf\nee: lbr_iiwa_link_7\n", "control_rate_hz")):
+        (folder / "robot.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            Arm(folder)
+
+
+def test_fr3_is_frankas(tmp_path):
+    """Frames and weight against the model of another party, where it is installed."""
+    franky_sim = pytest.importorskip("franky_sim", reason="the FR3's foreign oracle; pip install franky-sim")
+    mujoco = pytest.importorskip("mujoco")
+    assets = Path(franky_sim.__file__).parent / "assets"
+    text = (assets / "fr3.xml").read_text().replace('meshdir="assets"', f'meshdir="{assets / "meshes"}"')
+    model = mujoco.MjModel.from_xml_string(text)
+    data, arm = mujoco.MjData(model), load_robot("fr3")
+    for pose in np.random.default_rng(0).uniform(arm.chain.low, arm.chain.high, (10, 7)):
+        data.qpos[:7] = pose
+        mujoco.mj_forward(model, data)
+        frames = arm.chain.frames(pose[None])
+        np.testing.assert_allclose(frames["fr3_hand"][0][0], data.body("hand").xpos, atol=1e-6)
+        np.testing.assert_allclose(arm.chain.gravity_torque(pose[None])[0], data.qfrc_bias[:7], atol=0.05)

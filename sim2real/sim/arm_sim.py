@@ -24,6 +24,7 @@ Rows = NDArray[np.int64]
 
 # The motor in Bullet follows the servo model, whose torque is limited already; this only lets contact stop it.
 MOTOR_TORQUE_SHARE = 3.0
+LONGEST_SERVO_STEP_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,9 @@ class ArmSim:
         joints = len(model.joints)
         zero = np.zeros((count, joints))
         self._quantities = model.servo_quantities(self.params.values, self.params)
-        self._servo = Servo(self._quantities, zero, zero, self.world.sim_dt)
+        # Servos are cheap and need short steps; Bullet only follows them, and stops them at a contact.
+        self._servo_steps = int(np.ceil(self.world.sim_dt / LONGEST_SERVO_STEP_S - 1e-9))
+        self._servo = Servo(self._quantities, zero, zero, self.world.sim_dt / self._servo_steps)
         self._torque = MOTOR_TORQUE_SHARE * self._quantities["stall_torque"].max(axis=0)
         # A joint has a dead time of its own, so every joint of every arm is a row of the delay line.
         self._commands = DelayLine(count * joints, 1, self.control_dt, model.longest_delay_s)
@@ -116,14 +119,19 @@ class ArmSim:
         self._commands.push(command.reshape(-1, 1))
         shape, sim_dt, quantities = command.shape, self.world.sim_dt, self._quantities
         delay = (quantities["dead_time"] + self.params["action_delay"][:, None]).ravel()
+        servo, servo_dt = self._servo, sim_dt / self._servo_steps
         for substep in range(self.decimation):
-            reference = self._commands.average(substep * sim_dt, sim_dt, delay).reshape(shape)
-            reference = np.minimum(np.maximum(reference, quantities["low_stop"]), quantities["high_stop"])
-            self._servo.step(reference, self._gravity)
-            self.world.drive_joints(self._servo.velocity, self._torque)
+            before = servo.motor.copy()
+            for inner in range(self._servo_steps):
+                start = substep * sim_dt + inner * servo_dt
+                reference = self._commands.average(start, servo_dt, delay).reshape(shape)
+                reference = np.minimum(np.maximum(reference, quantities["low_stop"]), quantities["high_stop"])
+                servo.step(reference, self._gravity)
+            wanted = (servo.motor - before) / sim_dt
+            self.world.drive_joints(wanted, self._torque)
             self.world.step()
             position, velocity = self.world.read_joints()
-            self._servo.observe(slice(None), position, velocity)
+            servo.observe(slice(None), position, servo.velocity + (velocity - wanted))
         self.state = ArmState(self._servo.position.copy(), self._servo.velocity.copy(), self.state.ee_pos)
         self._look(self._rows)
         self._past[:, 1:] = self._past[:, :-1]

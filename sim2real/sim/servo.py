@@ -62,7 +62,7 @@ class Servo:
         self._p = {name: np.empty(position.shape) for name in _DERIVED}
         self.position = position.copy()
         self.velocity = velocity.copy()
-        self._motor = position.copy()
+        self.motor = position.copy()
         self.configure(slice(None), parameters)
 
     def configure(self, rows: Rows, parameters: Mapping[str, Array]) -> None:
@@ -89,11 +89,11 @@ class Servo:
 
     def place(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Start ``rows`` anew, in the middle of their play."""
-        self.position[rows], self._motor[rows], self.velocity[rows] = position, position, velocity
+        self.position[rows], self.motor[rows], self.velocity[rows] = position, position, velocity
 
     def observe(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Take over where the joints of ``rows`` really are, behind the gearbox; contact may have stopped them."""
-        self._motor[rows], self.velocity[rows] = position, velocity
+        self.motor[rows], self.velocity[rows] = position, velocity
         self.position[rows] = position + _clip(self.position[rows] - position, self._p["play"][rows])
 
     def step(self, reference: Array, gravity: Array) -> None:
@@ -112,8 +112,8 @@ class Servo:
         dry = np.where(np.abs(self.velocity) < STICTION_SPEED, p["sticking"], p["coulomb"])
         dry = p["drive"] * (dry + p["load_friction"] * np.abs(load))
         self.velocity = free - _clip(free, dry)
-        self._motor += self._dt * self.velocity
-        self.position = self._motor + _clip(self.position - self._motor, p["play"])
+        self.motor += self._dt * self.velocity
+        self.position = self.motor + _clip(self.position - self.motor, p["play"])
 
 
 def _clip(values: Array, limit: Array | float) -> Array:
