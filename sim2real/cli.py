@@ -60,7 +60,8 @@ def audit(
     from dataclasses import asdict
 
     from sim2real.config import load_config
-    from sim2real.learn.build import chosen_terms, robot_and_task
+    from sim2real.learn.build import chosen_terms, excitation, robot_and_task
+    from sim2real.sim.audit import Auditor
     from sim2real.sim.audit import audit as run_audit
 
     settings = load_config(config, overrides or ())
@@ -71,6 +72,12 @@ def audit(
         return
     with console.status("rolling out every term alone"):
         rows = run_audit(model, terms)
+        # What shows nowhere while every joint waves may show while the task is done: an object is touched.
+        silent = {row.term: terms[row.term] for row in rows if not row.moves}
+        does = excitation(settings) if silent else None
+        if does is not None:
+            again = {row.term: row for row in run_audit(model, silent, Auditor(model, excitation=does))}
+            rows = sorted((again.get(row.term, row) for row in rows), key=lambda row: -row.effect)
     table = Table("term", "low", "high", "moves position by [m]", "effect on signals [spreads]", title="Sensitivity")
     for row in rows:
         style = "" if row.moves else "bold red"

@@ -2,8 +2,10 @@
 
 import pytest
 
+from sim2real.config import load_config
+from sim2real.learn.build import excitation, robot_and_task
 from sim2real.robots import load_robot
-from sim2real.sim.audit import audit
+from sim2real.sim.audit import Auditor, audit
 from sim2real.sim.physics import PhysicsParameter
 from sim2real.sim.randomization import RandomizationTerm
 
@@ -34,3 +36,12 @@ def test_a_term_that_nothing_reads_is_found(kind):
     )
     (row,) = audit(model, {"ghost": ghost})
     assert not row.moves and row.effect == 0.0
+
+
+def test_an_object_shows_where_it_is_touched():
+    config = load_config("so101_push")
+    model, _ = robot_and_task(config)
+    terms = {name: term for name, term in model.randomization.items() if name.startswith(("object_", "table_"))}
+    assert len(terms) == 7
+    touching = audit(model, terms, Auditor(model, excitation=excitation(config, 4)))
+    assert [row.term for row in touching if not row.moves] == []

@@ -7,6 +7,7 @@ import numpy as np
 from sim2real.config import ExperimentConfig, IdentifiedRanges
 from sim2real.errors import ConfigError
 from sim2real.robots import load_robot
+from sim2real.sim.audit import Excitation
 from sim2real.sim.physics import PhysicsParams
 from sim2real.sim.randomization import Randomization, RandomizationTerm
 from sim2real.sim.robot import RobotModel
@@ -40,6 +41,25 @@ def robot_and_task(config: ExperimentConfig) -> tuple[RobotModel, Task]:
     source = config.randomize.from_ if isinstance(config.randomize, IdentifiedRanges) else None
     settings = {key: value for key, value in config.task.items() if key != "name"}
     return load_task(config.task["name"], settings, load_robot(config.robot, source))
+
+
+def excitation(config: ExperimentConfig, robots: int = 8) -> Excitation | None:
+    """What the task's own controller does on the nominal robot, for an audit; None for a task without one.
+
+    Terms about an object show only where it is touched.
+    """
+    model, task = robot_and_task(config)
+    if task.teacher is None:
+        return None
+    env = TaskEnv(model.simulator(robots, {}, config.sim.decimation), task, build_spec(config), restart=False)
+    start = task.start(np.random.default_rng(0), robots)
+    env.reset(start=start)
+    commands = []
+    for _ in range(env.episode_steps):
+        env.step(np.asarray(task.teacher(env.signals), dtype=np.float32))
+        commands.append(env.command.copy())
+    env.sim.close()
+    return Excitation(start, env.goal.copy(), np.array(commands))
 
 
 def build_spec(config: ExperimentConfig) -> PolicySpec:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,21 @@ from sim2real.sim.robot import RobotModel
 
 Array = NDArray[np.float64]
 NO_EFFECT = 1e-9
+
+
+@dataclass(frozen=True)
+class Excitation:
+    """What the robots do while they are audited, whatever their physics.
+
+    Attributes:
+        start: State of N robots.
+        goal: [N, 3] m.
+        commands: [T, N, A].
+    """
+
+    start: Any
+    goal: Array
+    commands: Array
 
 
 @dataclass(frozen=True)
@@ -56,7 +72,7 @@ def ends(term: RandomizationTerm, nominal: float) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def excitation(model: RobotModel, steps: int, robots: int, rng: np.random.Generator) -> Array:
+def wiggle(model: RobotModel, steps: int, robots: int, rng: np.random.Generator) -> Array:
     """Commands [steps, robots, A] that wiggle every command around its hold value, inside its limits."""
     low, high = (np.array([getattr(c, end) for c in model.spec.commands]) for end in ("low", "high"))
     hold = np.array([0.5 * (c.low + c.high) if c.hold is None else c.hold for c in model.spec.commands])
@@ -77,14 +93,25 @@ class Auditor:
         seconds: Length of a rollout.
         decimation: Physics steps in one control step.
         seed: Seed of commands and noise.
+        excitation: What they do; by default they wiggle every command around a plain start.
     """
 
-    def __init__(self, model: RobotModel, robots: int = 8, seconds: float = 1.5, decimation: int = 2, seed: int = 0):
+    def __init__(
+        self,
+        model: RobotModel,
+        robots: int = 8,
+        seconds: float = 1.5,
+        decimation: int = 2,
+        seed: int = 0,
+        excitation: Excitation | None = None,
+    ) -> None:
         self.model = model
-        self._robots, self._decimation, self._seed = robots, decimation, seed
-        self._commands = excitation(
-            model, round(seconds * model.spec.control_rate_hz), robots, np.random.default_rng(seed)
-        )
+        self._decimation, self._seed = decimation, seed
+        if excitation is None:
+            commands = wiggle(model, round(seconds * model.spec.control_rate_hz), robots, np.random.default_rng(seed))
+            excitation = Excitation(model.nominal_state(robots), np.zeros((robots, 3)), commands)
+        self._does = excitation
+        self._robots = len(excitation.goal)
 
     def rollout(self, values: Mapping[str, float], step_terms: Mapping[str, RandomizationTerm]) -> dict[str, Array]:
         """Measured signals over time, each [T, robots, d], with the given parameter values."""
@@ -92,12 +119,12 @@ class Auditor:
         params = np.tile(sim.params.nominal, (self._robots, 1))
         for name, value in values.items():
             params[:, sim.params.column(name)] = value
-        start = self.model.nominal_state(self._robots)
-        sim.reset(np.arange(self._robots), start, self._commands[0], params)
+        does = self._does
+        sim.reset(np.arange(self._robots), does.start, does.commands[0], params)
         frames = []
-        for command in self._commands:
+        for command in does.commands:
             sim.step(command)
-            frames.append(self.model.measure(sim.estimate(), np.zeros((self._robots, 3))))
+            frames.append(self.model.measure(sim.estimate(), does.goal))
         sim.close()
         return {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
 

@@ -108,6 +108,7 @@ class TaskEnv:
     Attributes:
         signals: What the robots measure now, before encoding, by name.
         success: Of the episodes that ended in the last step.
+        command: What was commanded in the last step [N, A].
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class TaskEnv:
         self._held = np.zeros(self.count, dtype=np.int64)
         self.signals: dict[str, Array] = {}
         self._action = np.zeros((self.count, len(spec.action)))
-        self._command = np.zeros((self.count, len(spec.action)))
+        self.command = np.zeros((self.count, len(spec.action)))
         self._identified = [sim.model.identified[term.name] for term in spec.parameters]
         self._mu = np.zeros((self.count, len(spec.parameters)), dtype=np.float32)
         self.success = np.zeros(self.count, dtype=np.bool_)
@@ -150,8 +151,8 @@ class TaskEnv:
     def _observe(self, restarted: Rows) -> None:
         measured = self.sim.model.measure(self.sim.estimate(), self.goal)
         if len(restarted):
-            self._command[restarted] = measured_command(self.spec, measured)[restarted]
-        signals = self.signals = own_signals(self.spec, measured, self._action, self._command)
+            self.command[restarted] = measured_command(self.spec, measured)[restarted]
+        signals = self.signals = own_signals(self.spec, measured, self._action, self.command)
         fresh = {name: value[restarted] for name, value in signals.items()} if len(restarted) else {}
         for history in (self._history, self._estimator_history):
             if history is not None:
@@ -169,9 +170,9 @@ class TaskEnv:
             reward [N], terminated [N] (crashed), truncated [N] (time is up). Robots of which either
             is true have already started anew (with ``restart``); ``success`` [N] tells of their last episode.
         """
-        command = decode_action(self.spec.action, action, self._command)
-        sent = encode_action(self.spec.action, command, self._command)
-        self._command = command
+        command = decode_action(self.spec.action, action, self.command)
+        sent = encode_action(self.spec.action, command, self.command)
+        self.command = command
         self.sim.step(command)
         state = self.sim.state
         terminated = self.task.failed(state, self.goal)
