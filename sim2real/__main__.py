@@ -1,0 +1,5 @@
+"""``python -m sim2real`` is the ``sim2real`` command."""
+
+from sim2real.cli import main
+
+main()
