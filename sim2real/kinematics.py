@@ -17,6 +17,8 @@ from sim2real.spec import SignalSpec
 Array = NDArray[np.float64]
 GRAVITY = 9.81
 LIMIT_MARGIN = 0.25  # rad; nearer to its limit than this a joint moves less
+POSTURE_FADE_M = 0.05  # from this far the posture counts in full
+POSTURE = 2.0  # overshoots towards the middle, and gets out of corners that 1 does not
 DOWN_WEIGHT_M = 0.02  # m/rad
 STEP_DAMPING = 0.03  # m/rad; a twentieth to a tenth of an arm's reach
 
@@ -131,6 +133,7 @@ class Chain:
         error: Array,
         damping: float,
         downwards: bool = False,
+        posture: float = 0.0,
     ) -> Array:
         """Change of the joints [N, J] rad that moves ``link`` by ``error`` [N, 3] m, by damped least squares.
 
@@ -144,8 +147,16 @@ class Chain:
             error: Wanted displacement in the root's frame.
             damping: m/rad; the larger, the shorter the step near singular poses (Wampler 1986).
             downwards: Also turn the link's z axis against the root's; ``DOWN_WEIGHT_M`` of error a radian.
+            posture: Share of the way to the middle of every joint's range that is taken besides, where it does not
+                move the link, and less near the goal: without it arms fold into their limits and stay there.
         """
         jacobian = self.jacobian(link, frames)
+        unfold = np.zeros_like(position)
+        if posture:
+            far = np.minimum(np.sqrt((error * error).sum(axis=1)) / POSTURE_FADE_M, 1.0)
+            unfold = posture * far[:, None] * (0.5 * (self.low + self.high) - position)
+            unfold *= (jacobian != 0.0).any(axis=1)  # a gripper does not move the link
+            error = error - (jacobian @ unfold[:, :, None])[:, :, 0]
         if downwards:
             axis = frames[link][1][:, :, 2]
             # Turning by (axis x down) brings the axis down; only the two horizontal components can.
@@ -155,7 +166,7 @@ class Chain:
         free = _least_squares(jacobian, error, damping)
         room = np.where(free > 0.0, self.high - position, position - self.low)
         weight = np.minimum(np.maximum(room / LIMIT_MARGIN, 0.0), 1.0)
-        return weight * _least_squares(jacobian * weight[:, None, :], error, damping)
+        return unfold + weight * _least_squares(jacobian * weight[:, None, :], error, damping)
 
     def _turning(self, link: str, frames: Mapping[str, tuple[Array, Array]]) -> Array:
         """How ``link`` turns with every joint [N, 3, J], in the root's frame."""
@@ -231,7 +242,7 @@ def arm_signals(chain: Chain, ee: str, joint_pos: Array, joint_vel: Array, goal:
     """
     frames = chain.frames(joint_pos)
     error = frames[ee][0] - goal
-    step = chain.joint_step(ee, joint_pos, frames, -error, STEP_DAMPING)
+    step = chain.joint_step(ee, joint_pos, frames, -error, STEP_DAMPING, posture=POSTURE)
     return {"joint_pos": joint_pos, "joint_vel": joint_vel, "goal_error": error, "joint_step": step}
 
 
