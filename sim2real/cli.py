@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from robot_drivers.limits import DriverError
+from sim2real.cli_motion import app as motion
 from sim2real.cli_recordings import app as recordings
 from sim2real.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.errors import ConfigError, Sim2RealError
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Train robot policies in simulation, identify the robot online, deploy over ROS 2.",
 )
 app.add_typer(recordings)
+app.add_typer(motion)
 
 Overrides = Annotated[
     list[str] | None,

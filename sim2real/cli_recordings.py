@@ -1,4 +1,4 @@
-"""Commands about recordings of real robots: replay, identify, check-joints, excite."""
+"""Commands about recordings of real robots: replay, identify, check-joints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sim2real.cli_motion import DriverName, DriverSettings, Yes, record_motion
 from sim2real.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+LIVE_S, LIVE_RAD_S = 90.0, 0.5  # a short and slow motion shows joints that are not what they are called
 MAPPING_HELP = "Correct the joints with what 'sim2real check-joints' wrote; arms only."
 LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
 
@@ -151,12 +153,15 @@ def _print_flights(rows: dict[str, Any]) -> None:
 @app.command(name="check-joints")
 def check_joints_command(
     robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
-    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
+    logs: Annotated[list[Path] | None, typer.Argument(help=LOGS_HELP + " With --driver: where to record to (.csv).")],
+    driver: DriverName = None,
+    driver_set: DriverSettings = None,
+    yes: Yes = False,
     out: Annotated[Path | None, typer.Option(help="Write the corrected mapping here (.yaml).")] = None,
     mapping: Annotated[Path | None, typer.Option(help="Apply such a mapping first.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Joint doctor: find swapped, flipped, shifted or scaled joints and a wrong rate in recordings."""
+    """Joint doctor: find swapped, flipped, shifted or scaled joints and a wrong rate, in recordings or live."""
     from dataclasses import asdict
 
     import yaml
@@ -167,6 +172,12 @@ def check_joints_command(
     from sim2real.sim.arm import Arm
 
     arm = Arm(robot_folder(robot))
+    if not logs:
+        raise ConfigError("give recordings; or --driver and one .csv to record to")
+    if driver:
+        if len(logs) != 1:
+            raise ConfigError("with --driver, give one .csv to record to")
+        record_motion(arm, driver, driver_set, logs[0], yes, joints=arm.joints, duration_s=LIVE_S, speed=LIVE_RAD_S)
     recordings = read_logs(logs, arm.joints, arm.aliases, check=False)
     if mapping:
         known = read_mapping(mapping)
@@ -193,50 +204,6 @@ def check_joints_command(
         console.print(f"Mapping: {out}")
     if found.faults:
         raise typer.Exit(1)
-
-
-@app.command()
-def excite(
-    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
-    out: Annotated[Path, typer.Option(help="CSV of commands: time, des_dof_pos.JOINT …")] = Path("excitation.csv"),
-    joints: Annotated[
-        list[str] | None, typer.Option("--joint", help="Joint that moves; repeatable, all by default.")
-    ] = None,
-    duration: Annotated[float, typer.Option(min=20.0, help="About how long, s.")] = 360.0,
-    speed: Annotated[float, typer.Option(min=0.05, help="Largest speed, rad/s.")] = 1.5,
-    acceleration: Annotated[float, typer.Option(min=0.1, help="Largest acceleration, rad/s².")] = 8.0,
-    clearance: Annotated[float, typer.Option(help="Height kept above the table, m.")] = 0.03,
-    plot: Annotated[Path | None, typer.Option(help="Picture of it (.png, .svg).")] = None,
-    seed: int = 0,
-) -> None:
-    """Make a safe motion to record on your own arm, for identify."""
-    from sim2real.identify.excite import excite as make
-    from sim2real.robots import robot_folder
-    from sim2real.sim.arm import Arm
-
-    arm = Arm(robot_folder(robot))
-    made = make(
-        arm, joints or arm.joints, duration_s=duration, speed=speed, acceleration=acceleration,
-        clearance_m=clearance, seed=seed,
-    )  # fmt: skip
-    lines = [",".join(["time", *(f"des_dof_pos.{joint}" for joint in arm.joints)])]
-    lines += [
-        ",".join([f"{t:.4f}", *(f"{v:.6f}" for v in row)]) for t, row in zip(made.time, made.command, strict=True)
-    ]
-    write_text(out, "\n".join(lines) + "\n")
-    console.print(f"{made.time[-1]:.0f} s at {arm.spec.control_rate_hz:g} Hz: {out}")
-    if plot:
-        from sim2real.evaluate.figures import plt
-
-        figure, axes = plt.subplots(
-            len(arm.joints), 1, figsize=(10, 1.6 * len(arm.joints)), sharex=True, layout="constrained"
-        )
-        for axis, joint, track in zip(axes, arm.joints, made.command.T, strict=True):
-            axis.plot(made.time, track, linewidth=0.8)
-            axis.set_ylabel(f"{joint}\nrad", fontsize=8)
-        axes[-1].set_xlabel("time, s")
-        figure.savefig(plot)
-        console.print(f"Picture: {plot}")
 
 
 def _print_errors(figures: dict[str, Any], title: str) -> None:

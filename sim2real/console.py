@@ -49,12 +49,15 @@ def show_figures(figures: dict[str, float]) -> str:
 def stage_reporter(progress: Progress, prefix: str = "") -> Callable[[str, int, int, dict[str, float]], None]:
     """A callback that keeps one bar for every stage of a training."""
     bars: dict[str, Any] = {}
+    printed: dict[str, int] = {}
 
     def report(stage: str, done: int, total: int, figures: dict[str, float]) -> None:
         if stage not in bars:
             bars[stage] = progress.add_task(f"{prefix}{stage}", total=total, figures="")
         progress.update(bars[stage], completed=done, figures=show_figures(figures))
-        if not console.is_terminal and (done == total or done % max(total // 10, 1) == 0):
+        due = done == total or done % max(total // 10, 1) == 0
+        if not console.is_terminal and due and printed.get(stage) != done:
+            printed[stage] = done
             console.print(f"{prefix}{stage} {done}/{total}  {show_figures(figures)}")
 
     return report

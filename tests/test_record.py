@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from robot_drivers.driver import DriverState
 from robot_drivers.limits import DriverError
+from robot_drivers.so101_arm import JOINTS as ARM_JOINTS
+from sim2real.cli import app
 from sim2real.deploy.record import record
+from sim2real.errors import ConfigError
 from sim2real.identify.logs import read_log
 
 JOINTS = ("pan", "lift")
@@ -75,3 +79,22 @@ def test_interrupting_keeps_what_was_recorded(tmp_path):
         record(arm, JOINTS, TIME, motion(0.2), tmp_path / "m.csv", interrupt)
     assert arm.held == 1 and arm.sent > 10
     assert len((tmp_path / "m.csv").read_text().splitlines()) == arm.sent + 1
+
+
+@pytest.mark.slow
+def test_excite_records_through_a_driver_and_the_joint_doctor_reads_it(tmp_path):
+    pytest.importorskip("mujoco")
+    log = tmp_path / "m.csv"
+    make = ["excite", "so101", "--driver", "so101_twin", "--log", str(log), "--out", str(tmp_path / "c.csv")]
+    make += ["--duration", "20", "--speed", "0.8", "--joint", "wrist_roll", "--joint", "gripper"]
+    refused = CliRunner().invoke(app, make, input="n\n")
+    assert refused.exit_code != 0 and not log.exists()
+    done = CliRunner().invoke(app, [*make, "--yes"])
+    assert done.exit_code == 0, done.output
+    recorded = read_log(log, ARM_JOINTS)
+    assert np.ptp(recorded.command[:, 4:], axis=0).min() > 0.3  # both were moved,
+    assert np.abs(recorded.command - recorded.position).max() < 0.5  # and followed
+    checked = CliRunner().invoke(app, ["check-joints", "so101", str(log)])
+    assert checked.exit_code == 0, checked.output
+    wrong = CliRunner().invoke(app, ["excite", "so101", "--driver", "crazyflie_twin", "--log", str(log), "--yes"])
+    assert isinstance(wrong.exception, ConfigError) and "reports no joints" in str(wrong.exception)
