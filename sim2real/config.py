@@ -105,13 +105,26 @@ class IdentifiedRanges(Model):
     terms: Literal["all"] | tuple[str, ...] = "all"
 
 
+class OwnRanges(Model):
+    """Randomization written down in the configuration itself.
+
+    Attributes:
+        ranges: Terms by name, as a robot's ``robot.yaml`` has them; one of the robot's own name takes its place.
+        terms: Which of the robot's own terms take part besides.
+    """
+
+    ranges: dict[str, dict[str, Any]]
+    terms: Literal["all"] | tuple[str, ...] = ()
+
+
 class ExperimentConfig(Model):
     """One training run.
 
     Attributes:
         method: ``nominal`` (no randomization), ``randomized`` (blind policy on randomized physics) or
             ``up_osi`` (universal policy told the physics, then online system identification).
-        randomize: ``all`` of the robot's terms, a list of their names, or ``{from: params.yaml}``: identified ranges.
+        randomize: ``all`` of the robot's terms, a list of their names, ``{from: params.yaml}``: identified ranges,
+            or ``{ranges: {NAME: TERM}}``: ranges of your own.
         identify: Identified quantities the policy is told, in order; only for ``up_osi``.
     """
 
@@ -119,7 +132,7 @@ class ExperimentConfig(Model):
     robot: str
     task: dict[str, Any]
     method: Literal["nominal", "randomized", "up_osi"]
-    randomize: Literal["all"] | tuple[str, ...] | IdentifiedRanges = ()
+    randomize: Literal["all"] | tuple[str, ...] | IdentifiedRanges | OwnRanges = ()
     identify: tuple[str, ...] = ()
     seed: int = 0
     sim: SimConfig = SimConfig()

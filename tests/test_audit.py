@@ -3,7 +3,7 @@
 import pytest
 
 from sim2real.config import load_config
-from sim2real.learn.build import excitation, robot_and_task
+from sim2real.learn.build import chosen_terms, excitation, robot_and_task
 from sim2real.robots import load_robot
 from sim2real.sim.audit import Auditor, audit
 from sim2real.sim.physics import PhysicsParameter
@@ -45,3 +45,12 @@ def test_an_object_shows_where_it_is_touched():
     assert len(terms) == 7
     touching = audit(model, terms, Auditor(model, excitation=excitation(config, 4)))
     assert [row.term for row in touching if not row.moves] == []
+
+
+@pytest.mark.slow
+def test_pengs_ranges_all_move_the_arm():
+    config = load_config("so101_push_peng")
+    model, _ = robot_and_task(config)
+    terms = chosen_terms(config, model)
+    rows = audit(model, terms, Auditor(model, excitation=excitation(config, 4)))
+    assert len(rows) == 27 and [row.term for row in rows if not row.moves] == []

@@ -7,7 +7,7 @@ from sim2real.config import load_config
 from sim2real.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", ["nominal", "randomized", "up_osi", "so101_reach"])
+@pytest.mark.parametrize("name", ["nominal", "randomized", "up_osi", "so101_reach", "so101_push", "so101_push_peng"])
 def test_shipped_configurations_load(name):
     assert load_config(name).name == name
 
@@ -75,3 +75,20 @@ def test_randomization_from_recordings(tmp_path):
         chosen_terms(
             load_config("randomized", ["randomize={from: none.yaml}"]), robot_and_task(load_config("randomized"))[0]
         )
+
+
+def test_ranges_written_in_the_configuration():
+    from sim2real.learn.build import chosen_terms, robot_and_task
+
+    own = "{operation: set, distribution: uniform, range: [0.1, 0.2], reason: mine}"
+    config = load_config("so101_reach", [f"randomize={{ranges: {{payload: {own}}}, terms: [action_delay]}}"])
+    terms = chosen_terms(config, robot_and_task(config)[0])
+    assert set(terms) == {"payload", "action_delay"} and terms["payload"].range == (0.1, 0.2)
+    own = "{operation: scale, distribution: uniform, range: [0.9, 1.1], reason: mine}"
+    config = load_config("so101_reach", [f"randomize={{ranges: {{gain: {own}}}}}"])
+    terms = chosen_terms(config, robot_and_task(config)[0])
+    assert len(terms) == 6 and terms["elbow_flex.gain"].range == (0.9, 1.1)  # one of a quantity is every joint's
+    for wrong, said in (("gian: " + own, "'gian', which this robot does not have"), ("gain: {}", "operation")):
+        config = load_config("so101_reach", [f"randomize={{ranges: {{{wrong}}}}}"])
+        with pytest.raises(ConfigError, match=said):
+            chosen_terms(config, robot_and_task(config)[0])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
+from typing import Any
 
-from sim2real.config import ExperimentConfig, IdentifiedRanges
+import numpy as np
+from pydantic import ValidationError
+
+from sim2real.config import ExperimentConfig, IdentifiedRanges, OwnRanges
 from sim2real.errors import ConfigError
 from sim2real.robots import load_robot
 from sim2real.sim.audit import Excitation
 from sim2real.sim.physics import PhysicsParams
-from sim2real.sim.randomization import Randomization, RandomizationTerm
+from sim2real.sim.randomization import Randomization, RandomizationTerm, expand_terms
 from sim2real.sim.robot import RobotModel
 from sim2real.spec import PolicySpec
 from sim2real.tasks import load_task
@@ -25,12 +29,24 @@ def chosen_terms(config: ExperimentConfig, model: RobotModel) -> dict[str, Rando
     known, names = model.randomization, config.randomize
     if isinstance(names, IdentifiedRanges):
         known, names = model.identified_terms(names.from_), names.terms
+    elif isinstance(names, OwnRanges):
+        own = _written(names.ranges, model)
+        known = {**known, **own}
+        names = names.terms if names.terms == "all" else (*names.terms, *(n for n in own if n not in names.terms))
     if names == "all":
         return known
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"robot '{model.name}' has no randomization {unknown}; it has {', '.join(known)}")
     return {name: known[name] for name in names}
+
+
+def _written(ranges: Mapping[str, dict[str, Any]], model: RobotModel) -> dict[str, RandomizationTerm]:
+    try:
+        terms = {name: RandomizationTerm.model_validate(term) for name, term in ranges.items()}
+    except ValidationError as error:
+        raise ConfigError(f"randomize.ranges: {error}") from error
+    return expand_terms(terms, model.parameters, "randomize.ranges")
 
 
 def robot_and_task(config: ExperimentConfig) -> tuple[RobotModel, Task]:

@@ -16,7 +16,7 @@ from sim2real.errors import ConfigError
 from sim2real.kinematics import Chain, arm_signals, signal_specs
 from sim2real.sim.arm_sim import ArmSim, ArmState
 from sim2real.sim.physics import PhysicsParameter, PhysicsParams
-from sim2real.sim.randomization import RandomizationTerm
+from sim2real.sim.randomization import RandomizationTerm, expand_terms
 from sim2real.sim.robot import IdentifiedQuantity
 from sim2real.sim.servo import SERVO_QUANTITIES
 from sim2real.spec import Model, RobotSpec
@@ -111,7 +111,7 @@ class Arm:
         self.source = identified
         self._nominal = read_parameters(source, self) if source else self.described()
         self.parameters = self._all_parameters(data.parameters)
-        self.randomization = self._all_terms(data.randomization, file)
+        self.randomization = expand_terms(data.randomization, self.parameters, str(file))
         self.signals = {signal.name: signal for signal in signal_specs(self.joints)}
         self._name_identified()
         self.longest_delay_s = self.servo["dead_time"].high + self.parameters["action_delay"].high
@@ -175,18 +175,6 @@ class Arm:
             if link not in (self.chain.root, self.ee)
         }
         return {**servos, **masses, **others}
-
-    def _all_terms(self, terms: Mapping[str, RandomizationTerm], file: Path) -> dict[str, RandomizationTerm]:
-        result = {}
-        for name, term in terms.items():
-            quantity = term.parameter or name
-            matching = [p for p in self.parameters if p == quantity or p.rpartition(".")[2] == quantity]
-            if not matching:
-                raise ConfigError(f"{file}: randomization '{name}' changes '{quantity}', which this arm does not have")
-            for parameter in matching:
-                prefix = parameter.rpartition(".")[0]
-                result[f"{prefix}.{name}" if prefix else name] = term.model_copy(update={"parameter": parameter})
-        return result
 
     def identified_terms(self, path: Path) -> dict[str, RandomizationTerm]:
         """The randomization with the ranges of what ``path`` (a parameters file) has identified in place of its own.

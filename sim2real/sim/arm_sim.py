@@ -66,6 +66,7 @@ class ArmSim:
         self.rng, draws, self._noise = (np.random.default_rng([seed, stream]) for stream in range(3))
         self.params = PhysicsParams(model.parameters, count)
         self.randomization = Randomization(terms, self.params, draws)
+        self._tremor = np.random.default_rng([seed, 4])
         # The servo model carries the arm's weight; a second one would make the motors in Bullet creep.
         self.world = World(count, self.control_dt / decimation, gravity=NO_GRAVITY)
         self.world.load_robots(model.urdf, fixed_base=True)
@@ -116,6 +117,9 @@ class ArmSim:
         if not np.isfinite(command).all():
             raise SimulationError("a command is not finite; the policy's output or the decoding is broken")
         self.randomization.step()
+        shaking = self.params["action_noise"]
+        if shaking.any():
+            command = command + shaking[:, None] * self._tremor.standard_normal(command.shape)
         self._commands.push(command.reshape(-1, 1))
         shape, sim_dt, quantities = command.shape, self.world.sim_dt, self._quantities
         delay = (quantities["dead_time"] + self.params["action_delay"][:, None]).ravel()

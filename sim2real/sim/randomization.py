@@ -6,7 +6,7 @@ Tobin et al. 2017 and Peng et al. 2018 draw the physics anew for every episode; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
@@ -66,6 +66,32 @@ def _apply(operation: str, value: Array, draw: Array) -> Array:
     if operation == "set":
         return draw
     return value * draw if operation == "scale" else value + draw
+
+
+def expand_terms(
+    terms: Mapping[str, RandomizationTerm], parameters: Collection[str], origin: str
+) -> dict[str, RandomizationTerm]:
+    """Terms of single parameters, where one of a quantity (``gain``) stands for that of every joint or link.
+
+    Args:
+        terms: By name.
+        parameters: What the robot's physics can vary: ``payload``, ``JOINT.gain``, ``LINK.mass_scale``.
+        origin: Where the terms are written, for errors.
+
+    Raises:
+        ConfigError: A term changes what the robot does not have.
+    """
+    result = {}
+    for name, term in terms.items():
+        quantity = term.parameter or name
+        matching = [p for p in parameters if p == quantity or p.rpartition(".")[2] == quantity]
+        if not matching:
+            raise ConfigError(f"{origin}: randomization '{name}' changes '{quantity}', which this robot does not have")
+        for parameter in matching:
+            prefix = parameter.rpartition(".")[0]
+            single = prefix and parameter != quantity
+            result[f"{prefix}.{name}" if single else name] = term.model_copy(update={"parameter": parameter})
+    return result
 
 
 class Randomization:
