@@ -52,5 +52,5 @@ def test_pengs_ranges_all_move_the_arm():
     config = load_config("so101_push_peng")
     model, _ = robot_and_task(config)
     terms = chosen_terms(config, model)
-    rows = audit(model, terms, Auditor(model, excitation=excitation(config, 4)))
+    rows = audit(model, terms, Auditor(model, excitation=excitation(config, 2)))
     assert len(rows) == 27 and [row.term for row in rows if not row.moves] == []
