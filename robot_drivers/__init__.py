@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 DRIVERS = {
     "crazyflie_twin": "robot_drivers.crazyflie_twin:CrazyflieTwinDriver",
+    "franka": "robot_drivers.franka:FrankaDriver",
     "so101_twin": "robot_drivers.so101_twin:So101TwinDriver",
 }
 
