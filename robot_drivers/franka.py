@@ -155,7 +155,9 @@ class FrankaDriver:
 
         def follow(robot: Any) -> None:
             if robot.has_errors:
-                raise DriverError("the arm has stopped itself (collision, limit or lost packets); arm it again to go on")
+                raise DriverError(
+                    "the arm has stopped itself (collision, limit or lost packets); arm it again to go on"
+                )
             velocity = np.clip(GAIN * (target - np.array(robot.state.q)), -SLEW_RAD_S, SLEW_RAD_S)
             self._move(robot, velocity)
 

@@ -7,7 +7,9 @@ from sim2real.config import load_config
 from sim2real.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", ["nominal", "randomized", "up_osi", "so101_reach", "so101_push", "so101_push_peng"])
+@pytest.mark.parametrize(
+    "name", ["nominal", "randomized", "up_osi", "so101_reach", "so101_push", "so101_push_peng", "fr3_reach"]
+)
 def test_shipped_configurations_load(name):
     assert load_config(name).name == name
 
