@@ -84,7 +84,7 @@ class FrankaDriver:
         except franky.Exception as error:
             self._robot = None
             raise DriverError(
-                f"no Franka at {self._host}: {error}; unlock it and activate FCI in Desk, or start 'franky-sim -s mujoco'"
+                f"no Franka at {self._host}: {error}; activate FCI in Desk, or start 'franky-sim -s mujoco'"
             ) from error
         self._limits = _limits(np.array(self._robot.state.q))
 

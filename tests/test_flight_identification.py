@@ -1,9 +1,11 @@
 """Drones from recordings: an airframe that is not ours, planted IMU flights, and real ones."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
+import yaml
 from flight_maker import fly
 from real_data import real_data
 
@@ -15,7 +17,9 @@ from sim2real.identify.flight_imu import Airframe, fit_imu
 from sim2real.identify.flight_logs import STANDARD_GRAVITY, read_flight_log, read_flight_logs
 from sim2real.identify.flight_model import lag, resample
 from sim2real.identify.logs import LogError
-from sim2real.identify.residual import Residual, train_residual
+from sim2real.identify.residual import train_residual
+from sim2real.robots import load_robot
+from sim2real.sim.residual import Residual
 
 ROTORS = 0.028 * np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]])
 FRAME = Airframe(0.027, ROTORS, np.array([-1.0, 1.0, -1.0, 1.0]), 1.832)
@@ -186,3 +190,33 @@ def test_commands(flights, tmp_path):
     with pytest.raises(SystemExit) as caught:
         main(["replay", "crazyflie", names[0]])
     assert caught.value.code == 2
+
+
+def test_the_network_joins_the_training_simulator(tmp_path):
+    """A drone with a network that always pushes down by 0.5 m/s² falls by as much; one written wrongly is refused."""
+    pushes = np.zeros(6)
+    pushes[2] = -0.5
+    layers = (np.zeros((13, 4)), np.zeros(4), np.zeros((4, 4)), np.zeros(4), np.zeros((4, 6)), pushes)
+    network = tmp_path / "p.residual.npz"
+    Residual(np.zeros(13), np.ones(13), layers).save(network)
+    digest = hashlib.sha256(network.read_bytes()).hexdigest()
+    content = {
+        "kind": "sim2real_parameters", "robot": "crazyflie", "mass": 0.027,
+        "parameters": {}, "flight_model": {"thrust": [5.0] * 4}, "residual": {"file": network.name, "sha256": digest},
+    }  # fmt: skip
+    file = tmp_path / "p.yaml"
+    file.write_text(yaml.safe_dump(content))
+    heights = []
+    for source in (None, file):
+        model = load_robot("crazyflie", source)
+        sim = model.simulator(2, {})
+        hover = np.tile([sim.params["mass"][0] * 9.81, 0.0, 0.0, 0.0], (2, 1))
+        sim.reset(np.arange(2), model.nominal_state(2), hover)
+        for _ in range(50):
+            sim.step(hover)
+        heights.append(sim.state.pos[:, 2].mean())
+        sim.close()
+    assert heights[0] - heights[1] == pytest.approx(0.5 * 0.5 * 1.0**2, rel=0.15)  # a little less: drag
+    network.write_bytes(b"another")
+    with pytest.raises(ConfigError, match="not the network"):
+        load_robot("crazyflie", file)

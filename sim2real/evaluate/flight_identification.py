@@ -25,7 +25,8 @@ from sim2real.identify.flight_imu import Airframe, ImuFit, fit_imu, lift_error
 from sim2real.identify.flight_logs import FlightLog
 from sim2real.identify.flight_model import resample
 from sim2real.identify.logs import LogError
-from sim2real.identify.residual import Residual, train_residual
+from sim2real.identify.residual import train_residual
+from sim2real.sim.residual import Residual
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 FOLDS = 4

@@ -16,7 +16,7 @@ from sim2real.files import write_text
 from sim2real.identify.flight_fit import FlightFit, Trim
 from sim2real.identify.flight_imu import ImuFit
 from sim2real.identify.flight_model import FlightModel
-from sim2real.identify.residual import Residual
+from sim2real.sim.residual import Residual, read_residual
 
 KIND = "sim2real_parameters"
 
@@ -121,13 +121,4 @@ def read_flight_parameters(path: Path, robot: str) -> FlightParameters:
         mass = float(content["mass"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path} is damaged ({error}); run 'sim2real identify' again") from error
-    return FlightParameters(values, mass, model, trim, _residual(path, content.get("residual")))
-
-
-def _residual(path: Path, entry: Mapping[str, str] | None) -> Residual | None:
-    if not entry:
-        return None
-    network = path.parent / Path(entry["file"]).name
-    if not network.is_file() or hashlib.sha256(network.read_bytes()).hexdigest() != entry["sha256"]:
-        raise ConfigError(f"{network} is missing or not the network that {path.name} was written with")
-    return Residual.load(network)
+    return FlightParameters(values, mass, model, trim, read_residual(path, content.get("residual")))

@@ -1,22 +1,19 @@
-"""A small network for what a fitted flight model leaves out: body force and angular acceleration.
+"""Trains the network for what a fitted flight model leaves out.
 
-Trained with torch on what :func:`~sim2real.identify.flight_fit.windows` see beyond the model, and run with NumPy, so
-that replay and the training simulator need no torch. Weights are plain arrays in an ``.npz`` file.
+On what :func:`~sim2real.identify.flight_fit.windows` see beyond the model, with torch; it runs with NumPy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.errors import ConfigError
 from sim2real.geometry import quat_to_matrix
 from sim2real.identify.flight_fit import WINDOW, Trim, position_error, windows
 from sim2real.identify.flight_model import Flight, FlightModel, accelerations
+from sim2real.sim.residual import Residual
 
 Array = NDArray[np.float64]
 
@@ -26,51 +23,6 @@ BATCH_SIZE = 256
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 1e-4
 HELD_OUT = 0.25
-_LAYERS = ("w1", "b1", "w2", "b2", "w3", "b3")
-
-
-@dataclass(frozen=True)
-class Residual:
-    """Two hidden layers of tanh.
-
-    Attributes:
-        mean, scale: [13], of the input: body velocity, rate, the world's up in the body frame, inputs u.
-        layers: w1, b1, w2, b2, w3, b3; the output is force (m/s²) and angular acceleration (rad/s²).
-    """
-
-    mean: Array
-    scale: Array
-    layers: tuple[Array, ...]
-
-    def __call__(self, v_body: Array, rate: Array, up: Array, inputs: Array) -> tuple[Array, Array]:
-        """Force [N, 3] m/s² and angular acceleration [N, 3] rad/s² besides the model's, body frame."""
-        x = (np.concatenate((v_body, rate, up, inputs), axis=1) - self.mean) * self.scale
-        w1, b1, w2, b2, w3, b3 = self.layers
-        # Outside what was flown the network knows nothing, and its inputs stay at the edge of what it knows.
-        out = np.tanh(np.tanh(np.clip(x, -3.0, 3.0) @ w1 + b1) @ w2 + b2) @ w3 + b3
-        return out[:, :3], out[:, 3:]
-
-    def save(self, path: Path) -> None:
-        """Write an ``.npz`` of plain arrays."""
-        temporary = path.with_name(path.name + ".tmp.npz")
-        np.savez(temporary, mean=self.mean, scale=self.scale, **dict(zip(_LAYERS, self.layers, strict=True)))  # type: ignore[arg-type]
-        temporary.replace(path)
-
-    @staticmethod
-    def load(path: Path) -> Residual:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ConfigError: The file is missing or not such a network.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays = {name: np.asarray(data[name], dtype=np.float64) for name in data.files}
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is not a readable residual network: {error}") from error
-        if set(arrays) != {"mean", "scale", *_LAYERS} or arrays["w1"].shape[0] != 13 or arrays["b3"].shape != (6,):
-            raise ConfigError(f"{path} is not a residual network; run 'sim2real identify' again")
-        return Residual(arrays["mean"], arrays["scale"], tuple(arrays[name] for name in _LAYERS))
 
 
 def train_residual(

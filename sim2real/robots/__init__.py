@@ -24,7 +24,7 @@ def load_robot(name: str, identified: Path | None = None) -> RobotModel:
 
     Args:
         name: Of the robot.
-        identified: Parameters file whose values are nominal; arms only.
+        identified: Parameters file: an arm's values become nominal, a drone takes the residual network it names.
 
     Raises:
         ConfigError: No such robot, or parameters that are not its own.
@@ -32,7 +32,7 @@ def load_robot(name: str, identified: Path | None = None) -> RobotModel:
     folder = None if name in ROBOTS else robot_folder(name)
     module, _, attribute = ROBOTS.get(name, ARM).partition(":")
     model = getattr(import_module(module), attribute)
-    return cast("RobotModel", model(folder, identified) if folder else model())
+    return cast("RobotModel", model(folder, identified) if folder else model(identified))
 
 
 def robot_folder(name: str) -> Path:

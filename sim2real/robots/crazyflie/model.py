@@ -14,6 +14,7 @@ from sim2real.geometry import quat_conjugate, quat_multiply, quat_to_matrix, rot
 from sim2real.robots.crazyflie.signals import SIGNALS, flight_signals
 from sim2real.sim.physics import PhysicsParameter, PhysicsParams
 from sim2real.sim.randomization import RandomizationTerm
+from sim2real.sim.residual import Residual, read_residual
 from sim2real.sim.robot import Actuation, BodyState, IdentifiedQuantity, RobotSim
 from sim2real.sim.world import World
 from sim2real.spec import RobotSpec
@@ -25,14 +26,22 @@ GRAVITY = 9.81
 
 
 class Crazyflie:
-    """The robot model that :func:`sim2real.robots.load_robot` returns for ``crazyflie``."""
+    """The robot model that :func:`sim2real.robots.load_robot` returns for ``crazyflie``.
+
+    Args:
+        identified: Parameters file of 'sim2real identify'; the residual network it names, if any, joins the physics.
+
+    Attributes:
+        residual: That network; None without one.
+        lift_per_input: Specific lift of four rotors at its unit input, m/s².
+    """
 
     name = "crazyflie"
     urdf = FOLDER / "crazyflie.urdf"
     signals = SIGNALS
     position_signal = "position_error"
 
-    def __init__(self) -> None:
+    def __init__(self, identified: Path | None = None) -> None:
         data = yaml.safe_load((FOLDER / "robot.yaml").read_text())
         self.spec = RobotSpec(**data["spec"])
         self.parameters = {name: PhysicsParameter(**entry) for name, entry in data["parameters"].items()}
@@ -54,6 +63,8 @@ class Crazyflie:
             "pitch_trim": IdentifiedQuantity("rad", lambda p: p["pitch_trim"]),
             "drag": IdentifiedQuantity("1/s", lambda p: p["drag_xy"] / p["mass"]),
         }
+
+        self.residual, self.lift_per_input = _read_network(identified) if identified else (None, 1.0)
 
     def _mass_thrust_ratio(self, p: Mapping[str, Array]) -> Array:
         # The command that carries the weight, over g: what a pilot feels as the drone's mass.
@@ -187,7 +198,18 @@ class CrazyflieActuation:
         force[:, 2] *= -p["drag_z"]
         force += rotate_inverse(matrix, self._gust)
         force[:, 2] += self._force
+        if self._model.residual is not None:
+            force += p["mass"][:, None] * self._unmodelled(self._model.residual, p, state, matrix)
         return force
+
+    def _unmodelled(self, residual: Residual, p: PhysicsParams, state: BodyState, matrix: Array) -> Array:
+        """Specific force [N, 3] m/s² that recordings showed besides; all rotors share the thrust.
+
+        The angular part belongs to a drone without its attitude controller, which has made up for it here.
+        """
+        v_body, rate = rotate_inverse(matrix, state.lin_vel), rotate_inverse(matrix, state.ang_vel)
+        inputs = np.repeat((self._force / p["mass"] / self._model.lift_per_input)[:, None], 4, axis=1)
+        return residual(v_body, rate, matrix[:, 2, :], inputs)[0]
 
     def _torque(self, p: PhysicsParams, state: BodyState, matrix: Array, command: Array) -> Array:
         wanted = np.empty((len(command), 3))
@@ -201,6 +223,15 @@ class CrazyflieActuation:
         acceleration = self._stiffness * angle - self._damping * rotate_inverse(matrix, state.ang_vel)
         limit = self._model.max_torque
         return np.clip(self._model.inertia * acceleration, -limit, limit)
+
+
+def _read_network(path: Path) -> tuple[Residual | None, float]:
+    try:
+        content = yaml.safe_load(path.read_text())
+        network = read_residual(path, content.get("residual"))
+        return network, float(np.sum(content["flight_model"]["thrust"])) if network else 1.0
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is no parameters file of a drone ({error}); run 'sim2real identify'") from error
 
 
 def pole_matched_gains(frequency: Array, damping: Array, dt: float) -> tuple[Array, Array]:
