@@ -21,8 +21,11 @@ Array = NDArray[np.float64]
 Result = TypeVar("Result")
 
 JOINTS = tuple(f"fr3_joint{i}" for i in range(1, 8))
-# Joint ranges common to the FR3 and the Panda, a little inside both [rad]: Franka Control Interface documentation.
-RANGES = ((-2.7, 2.7), (-1.7, 1.7), (-2.8, 2.8), (-3.0, -0.2), (-2.7, 2.7), (0.5, 3.7), (-2.9, 2.9))
+# Joint ranges, a little inside the arms' own [rad]: Franka Control Interface documentation.
+RANGES = {
+    "fr3": ((-2.74, 2.74), (-1.78, 1.78), (-2.9, 2.9), (-3.04, -0.16), (-2.8, 2.8), (0.55, 4.51), (-3.01, 3.01)),
+    "panda": ((-2.89, 2.89), (-1.76, 1.76), (-2.89, 2.89), (-3.07, -0.07), (-2.89, 2.89), (-0.01, 3.75), (-2.89, 2.89)),
+}
 SLEW_RAD_S = 2.0
 GAIN = 8.0  # 1/s; from the distance to the command to a velocity
 HOLD_MS = 200  # a velocity ends after this without a newer one
@@ -34,6 +37,7 @@ class FrankaDriver:
 
     Args:
         host: Of its control interface; the simulator's by default.
+        model: ``fr3`` or ``panda``, for its joint ranges.
         dynamics: Share of the arm's own limits of speed, acceleration and jerk that motions use.
         realtime: Insist on a real-time kernel, as Franka demands for its real arms' best behaviour.
         clock: Monotonic time, s.
@@ -42,12 +46,16 @@ class FrankaDriver:
     def __init__(
         self,
         host: str = "127.0.0.1",
+        model: str = "fr3",
         dynamics: float = 0.5,
         realtime: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0.0 < dynamics <= 1.0:
             raise DriverError(f"dynamics is {dynamics}; it is a share of the arm's limits, above 0 and at most 1")
+        if model not in RANGES:
+            raise DriverError(f"unknown Franka '{model}'; known: {', '.join(RANGES)}")
+        self._ranges = RANGES[model]
         self._host, self._dynamics, self._realtime, self._clock = host, dynamics, realtime, clock
         self._franky: Any = None
         self._robot: Any = None
@@ -86,7 +94,7 @@ class FrankaDriver:
             raise DriverError(
                 f"no Franka at {self._host}: {error}; activate FCI in Desk, or start 'franky-sim -s mujoco'"
             ) from error
-        self._limits = _limits(np.array(self._robot.state.q))
+        self._limits = _limits(self._ranges, np.array(self._robot.state.q))
 
     def disconnect(self) -> None:
         """Stop and close the link; harmless when not connected."""
@@ -136,7 +144,7 @@ class FrankaDriver:
 
         self._ask(clear)
         # Slews begin where the arm is, so that no command can make it jump.
-        self._limits = _limits(self.read().joint_pos)
+        self._limits = _limits(self._ranges, self.read().joint_pos)
         self._armed = True
 
     def command(self, command: Mapping[str, float]) -> dict[str, float]:
@@ -197,6 +205,6 @@ class FrankaDriver:
             raise DriverError(f"Franka at {self._host}: {error}") from error
 
 
-def _limits(start: Array) -> CommandLimits:
-    limits = {joint: Limit(low, high, SLEW_RAD_S) for joint, (low, high) in zip(JOINTS, RANGES, strict=True)}
+def _limits(ranges: tuple[tuple[float, float], ...], start: Array) -> CommandLimits:
+    limits = {joint: Limit(low, high, SLEW_RAD_S) for joint, (low, high) in zip(JOINTS, ranges, strict=True)}
     return CommandLimits(limits, dict(zip(JOINTS, start.tolist(), strict=True)))

@@ -96,7 +96,7 @@ def test_it_goes_where_it_is_sent_within_limits(driver):
     state = driver.read()
     np.testing.assert_allclose(state.joint_pos, target, atol=5e-3)
     far = driver.command(dict(zip(JOINTS, [9.0] * 7, strict=True)))
-    assert max(far.values()) <= 3.7
+    assert max(far.values()) <= 4.51
     with pytest.raises(DriverError, match="exactly"):
         driver.command({"fr3_joint1": 0.0})
     assert abs(np.linalg.norm(state.quat) - 1.0) < 1e-6
@@ -137,3 +137,5 @@ def test_nobody_there_is_one_clear_error():
         load_driver("franka", host="127.0.0.9").connect()
     with pytest.raises(DriverError, match="share of the arm's limits"):
         load_driver("franka", dynamics=2.0)
+    with pytest.raises(DriverError, match="known: fr3, panda"):
+        load_driver("franka", model="fr4")
