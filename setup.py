@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 
 NAME = "sim2real"
 VERSION = re.search(r'^__version__ = "(.+)"$', Path("sim2real/__init__.py").read_text(), re.MULTILINE).group(1)
-LOWER_LAYERS = ["robot_drivers", "robot_drivers.*"]
+LOWER_LAYERS = ["robot_drivers", "robot_drivers.*", "calibration", "calibration.*"]
 
 # ROS 2 Jazzy as wheels exists for this platform only; elsewhere, and where a system ROS 2 is sourced, that one is used.
 ROS_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
@@ -63,7 +63,7 @@ setup(
             "tensorboard>=2.16",
             "torch>=2.6",
         ],
-        "vision": ["kornia>=0.8", "opencv-python-headless>=4.9"],
+        "vision": ["kornia>=0.8", "opencv-python-headless>=4.9,<5"],
         "ros": [
             f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",
             f"ros-jazzy-common-interfaces>=5.3; {ROS_WHEELS}",

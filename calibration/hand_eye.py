@@ -88,8 +88,9 @@ def hand_eye(
         T_base_ee: Poses of the end effector in the base frame [N, 4, 4].
         T_camera_board: Poses of the board in the camera's frame [N, 4, 4].
         setup: Where the camera is.
-        camera, detections: Where given, the reprojection error of the board's corners is minimised in place of the
+        camera: With ``detections``: the reprojection error of the board's corners is minimised in place of the
             error of the board's pose.
+        detections: Corners of the board in every sample.
 
     Raises:
         ConfigError: Matrices that are no poses, too few samples, or too little rotation between them.
@@ -103,7 +104,7 @@ def hand_eye(
             f"{len(T_base_ee)} poses of the arm and {len(T_camera_board)} of the board; as many of each are needed, at "
             f"least {LEAST_SAMPLES}, 15 or more are good"
         )
-    arm = np.linalg.inv(T_base_ee) if setup == "eye-to-hand" else T_base_ee
+    arm: Array = _inverse(T_base_ee) if setup == "eye-to-hand" else T_base_ee
     _check_rotation(arm)
     problem = _Problem(arm, T_camera_board, camera, detections)
     everything = np.arange(len(arm))
@@ -174,13 +175,16 @@ class _Problem:
         mm, degrees = self.errors(x, y, rows)
         lever = 1e-3 * np.median(mm) / max(np.radians(np.median(degrees)), 1e-9)
         self._lever = float(np.clip(lever, *LEVERS_M))
-        for loss in ("soft_l1", "linear") if self._detections is None else ("soft_l1",):
+        for first in (True, False) if self._detections is None else (True,):
             scale = max(float(np.median(np.abs(self._residuals(x, y, rows)))), 1e-9)
-            robust = loss == "soft_l1" or self._has_outliers(x, y, rows)
-            found = least_squares(
-                lambda step, at=(x, y): self._residuals(*_moved(*at, step), rows),  # type: ignore[misc]
-                np.zeros(12), loss="soft_l1" if robust else "linear", f_scale=2.0 * scale, method="trf",
-            )  # fmt: skip
+            robust = first or self._has_outliers(x, y, rows)
+            at = (x, y)
+
+            def off(step: Array, at: tuple[Array, Array] = at) -> Array:
+                return self._residuals(*_moved(at[0], at[1], step), rows)
+
+            loss = "soft_l1" if robust else "linear"
+            found = least_squares(off, np.zeros(12), loss=loss, f_scale=2.0 * scale)
             x, y = _moved(x, y, found.x)
         return x, y
 
@@ -258,9 +262,9 @@ def _suspicions(problem: _Problem, rows: NDArray[np.int64]) -> list[str]:
     own = misfit(arm, board)
     wrong = {
         "the arm's poses look inverted, or the camera is on the other side (eye-in-hand instead of eye-to-hand, or the "
-        "reverse): give T_base_ee, from the end effector to the base": misfit(np.linalg.inv(arm), board),
+        "reverse): give T_base_ee, from the end effector to the base": misfit(_inverse(arm), board),
         "the board's poses look inverted: give T_camera_board, from the board to the camera": misfit(
-            arm, np.linalg.inv(board)
+            arm, _inverse(board)
         ),
     }
     text, best = min(wrong.items(), key=lambda item: item[1])
@@ -329,6 +333,11 @@ def _check_rotation(arm: Array) -> None:
             f"too little rotation: all of it is about one axis ({largest:.0f}°, about others {second:.1f}°); turn the "
             "hand about a second axis too, or the camera's place is not fixed"
         )
+
+
+def _inverse(poses: Array) -> Array:
+    result: Array = np.asarray(np.linalg.inv(poses), dtype=np.float64)
+    return result
 
 
 def _mean_pose(poses: Array) -> Array:

@@ -16,6 +16,7 @@ from sim2real.errors import ConfigError
 
 Array = NDArray[np.float64]
 
+_CRITERIA = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 300, 1e-12)
 LEAST_VIEWS = 3
 FOLDS = 5
 # A view is left out when its error is so many times the median view's, and at least so large, px.
@@ -154,14 +155,16 @@ def _fit(
                 [p.astype(np.float64).reshape(1, -1, p.shape[-1]) for p in a] for a in (points, pixels)
             )
             _, matrix, distortion, turns, places = cv2.fisheye.calibrate(
-                points64, pixels64, size, matrix, distortion, flags=flags
+                points64, pixels64, size, matrix, distortion, flags=flags, criteria=_CRITERIA
             )
         else:
             flags = cv2.CALIB_RATIONAL_MODEL if lens == "rational" else 0
             guess = np.eye(3) if fixed_aspect else None
             if fixed_aspect:
                 flags |= cv2.CALIB_FIX_ASPECT_RATIO
-            _, matrix, distortion, turns, places = cv2.calibrateCamera(points, pixels, size, guess, None, flags=flags)
+            _, matrix, distortion, turns, places = cv2.calibrateCamera(
+                points, pixels, size, guess, None, flags=flags, criteria=_CRITERIA
+            )
     except cv2.error as error:
         raise ConfigError(
             f"these views fix no camera ({error.err}); photograph the board tilted, near and far, in all corners"
@@ -218,7 +221,10 @@ def _covariance(
         free = np.delete(free, 1, axis=1)
         free[1, 0] = 1.0
     variance = squared / max(rows - 6 * len(views) - free.shape[1], 1)
-    result: Array = free @ np.linalg.pinv(free.T @ information @ free) @ free.T * variance
+    reduced = free.T @ information @ free
+    scale = 1.0 / np.sqrt(np.diag(reduced))  # pixels beside sixth powers: the inverse needs them of one size
+    inverse = scale[:, None] * np.linalg.inv(reduced * np.outer(scale, scale)) * scale
+    result: Array = variance * free @ inverse @ free.T
     return result
 
 

@@ -31,7 +31,7 @@ CORE = {
     "pushing",
     "spec",
 }
-APPLICATION = {"__main__", "cli", "cli_motion", "cli_recordings", "console", "demo", "doctor"}
+APPLICATION = {"__main__", "cli", "cli_calibrate", "cli_motion", "cli_recordings", "console", "demo", "doctor"}
 
 # Layer: the layers it may import besides itself. "application" is what stands on top and may import everything.
 ARROWS = {

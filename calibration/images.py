@@ -1,0 +1,162 @@
+"""Images and poses from files: folders, CSV, YAML, JSON and bags."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from sim2real.errors import ConfigError
+from sim2real.geometry import quat_to_matrix
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
+_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+_ENCODINGS = {"mono8": None, "8UC1": None, "bgr8": None, "8UC3": None, "rgb8": cv2.COLOR_RGB2BGR,
+              "rgba8": cv2.COLOR_RGBA2BGR, "bgra8": cv2.COLOR_BGRA2BGR}  # fmt: skip
+
+
+def read_images(source: Path, topic: str | None = None) -> Iterator[tuple[str, float, Image]]:
+    """Name, stamp (s; of a file 0) and image of everything in a folder or a bag, in order.
+
+    Args:
+        source: A folder of images, one image, a rosbag2 folder, or an ``.mcap`` file.
+        topic: Of the images in a bag; may be left out where there is one.
+
+    Raises:
+        ConfigError: Nothing there, an unreadable image, images of different sizes, or an ambiguous bag.
+    """
+    bag = source.suffix == ".mcap" or (source / "metadata.yaml").is_file()
+    size: tuple[int, ...] | None = None
+    count = 0
+    for name, stamp, image in _bag_images(source, topic) if bag else _file_images(source):
+        if size is not None and image.shape[:2] != size:
+            raise ConfigError(
+                f"{name} is {image.shape[1]} x {image.shape[0]}, the images before are {size[1]} x {size[0]}; "
+                "calibrate one resolution at a time"
+            )
+        size, count = image.shape[:2], count + 1
+        yield name, stamp, image
+    if not count:
+        raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
+
+
+def _file_images(source: Path) -> Iterator[tuple[str, float, Image]]:
+    if not source.exists():
+        raise ConfigError(f"{source} does not exist; give a folder of images or a bag")
+    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
+    for path in files:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ConfigError(f"{path} cannot be read as an image; remove it or save it again")
+        yield path.name, 0.0, np.asarray(image, dtype=np.uint8)
+
+
+def _bag_images(source: Path, topic: str | None) -> Iterator[tuple[str, float, Image]]:
+    try:
+        from rosbags.highlevel import AnyReader  # noqa: PLC0415
+        from rosbags.highlevel.anyreader import AnyReaderError  # noqa: PLC0415
+        from rosbags.typesys import Stores, get_typestore  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"{source}: reading bags needs rosbags: pip install rosbags") from error
+    try:
+        with AnyReader([source], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            chosen = [c for c in reader.connections if c.msgtype in _IMAGE_TYPES and topic in (None, c.topic)]
+            topics = sorted({c.topic for c in chosen})
+            if len(topics) != 1:
+                found = ", ".join(topics) or "none"
+                raise ConfigError(f"{source}: images of one topic are wanted, it has {found}; choose one with --topic")
+            for index, (connection, _, raw) in enumerate(reader.messages(connections=chosen)):
+                message: Any = reader.deserialize(raw, connection.msgtype)
+                stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+                yield f"{topics[0]}[{index}]", stamp, _decode(message, connection.msgtype, source)
+    except AnyReaderError as error:
+        raise ConfigError(f"{source} is no readable bag: {error}") from error
+
+
+def _decode(message: Any, kind: str, source: Path) -> Image:
+    if kind.endswith("CompressedImage"):
+        image = cv2.imdecode(np.asarray(message.data, dtype=np.uint8), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ConfigError(f"{source}: a compressed image ({message.format}) cannot be decoded")
+        return np.asarray(image, dtype=np.uint8)
+    if message.encoding not in _ENCODINGS:
+        raise ConfigError(f"{source}: image encoding '{message.encoding}' is not known; known: {', '.join(_ENCODINGS)}")
+    channels = max(1, message.step // message.width)
+    rows = np.asarray(message.data, dtype=np.uint8).reshape(message.height, message.step)
+    image = rows[:, : message.width * channels].reshape(message.height, message.width, channels)
+    conversion = _ENCODINGS[message.encoding]
+    image = image[:, :, 0] if channels == 1 else image if conversion is None else cv2.cvtColor(image, conversion)
+    return np.ascontiguousarray(image)
+
+
+def read_poses(path: Path) -> dict[str, Array]:
+    """Poses T_base_ee [4, 4] by the name of the image taken there.
+
+    CSV with a header ``image, x, y, z, qx, qy, qz, qw`` (m, quaternion), or YAML or JSON that maps a name to such a
+    list of seven numbers or to a 4x4 matrix.
+
+    Raises:
+        ConfigError: The file cannot be read as poses; file, entry and reason are named.
+    """
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(newline="") as file:
+                reader = csv.DictReader(file, skipinitialspace=True)
+                missing = [c for c in ("image", *POSE_COLUMNS) if c not in (reader.fieldnames or ())]
+                if missing:
+                    raise ConfigError(f"{path} lacks the columns {missing}; it needs image, {', '.join(POSE_COLUMNS)}")
+                entries: dict[str, Any] = {row["image"]: [row[c] for c in POSE_COLUMNS] for row in reader}
+        else:
+            entries = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(entries, dict) or not entries:
+        raise ConfigError(f"{path} maps no image names to poses")
+    return {str(name): _as_pose(value, f"{path}, '{name}'") for name, value in entries.items()}
+
+
+def read_pose_pairs(path: Path) -> tuple[Array, Array]:
+    """T_base_ee and T_camera_board [N, 4, 4] of a JSON or YAML list of pairs, as MoveIt's calibration saves them.
+
+    Raises:
+        ConfigError: It is no such list.
+    """
+    try:
+        text = path.read_text()
+        data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, list) or not data or not all(isinstance(p, list) and len(p) == 2 for p in data):
+        raise ConfigError(f"{path} is no list of pairs [T_base_ee, T_camera_board]")
+    pairs = [[_as_pose(value, f"{path}, pair {index}") for value in pair] for index, pair in enumerate(data)]
+    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+
+
+def _as_pose(value: Any, where: str) -> Array:
+    try:
+        numbers = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: not numbers ({error})") from error
+    if not np.isfinite(numbers).all():
+        raise ConfigError(f"{where}: a number is missing or not finite")
+    if numbers.shape == (4, 4):
+        return numbers
+    if numbers.shape != (7,):
+        raise ConfigError(f"{where}: neither x, y, z, qx, qy, qz, qw nor a 4x4 matrix")
+    length = float(np.linalg.norm(numbers[3:]))
+    if abs(length - 1.0) > 0.01:
+        raise ConfigError(f"{where}: the quaternion's length is {length:.3f}, not 1; the order is qx, qy, qz, qw")
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = quat_to_matrix(numbers[None, 3:] / length)[0], numbers[:3]
+    return pose

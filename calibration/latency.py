@@ -1,0 +1,97 @@
+"""How much later than the joints' stamps a camera's images are, from a board that a joint moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from sim2real.errors import ConfigError
+
+Array = NDArray[np.float64]
+
+LONGEST_S = 0.5
+GRID_S = 0.005
+LEAST_IMAGES = 20
+LEAST_SPEED_RAD_S = 0.1
+BLOCKS = 8  # pieces of the recording that count as independent
+WORST_SHARE = 0.2  # of the motion's variance that may stay unexplained
+
+
+@dataclass(frozen=True)
+class Latency:
+    """An image's stamp minus the stamp of the joint position that it shows.
+
+    Attributes:
+        seconds, std: Offset and its standard deviation, s.
+        explained: Share of the image motion's variance that the joint explains, 0 to 1.
+    """
+
+    seconds: float
+    std: float
+    explained: float
+
+
+def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board_angle: Array) -> Latency:
+    """Find the offset at which the joint explains what the camera saw.
+
+    Args:
+        joint_time: [T] s, ascending, on the same clock as the images' stamps.
+        joint_pos: [T] rad, one joint that moves to and fro while the others stand still.
+        image_time: [N] s.
+        board_angle: How far the board is turned in every image [N] rad, about any fixed axis and in any direction:
+            see :func:`turning`.
+
+    Raises:
+        ConfigError: Too few images, no motion, or a joint that does not explain what is seen.
+    """
+    inside = (image_time > joint_time[0] + LONGEST_S) & (image_time < joint_time[-1] - LONGEST_S)
+    if inside.sum() < LEAST_IMAGES:
+        raise ConfigError(
+            f"{int(inside.sum())} images lie within the joint's recording, {LEAST_IMAGES} are needed; record for longer"
+        )
+    image_time, board_angle = image_time[inside], board_angle[inside]
+    speed = np.abs(np.gradient(joint_pos, joint_time))
+    if np.quantile(speed, 0.9) < LEAST_SPEED_RAD_S:
+        raise ConfigError(
+            f"the joint hardly moves ({np.quantile(speed, 0.9):.2f} rad/s); swing it by 0.3 rad, twice a second"
+        )
+
+    def misfit(offset: float, rows: NDArray[np.bool_] | slice = slice(None)) -> float:
+        moved = np.interp(image_time[rows] - offset, joint_time, joint_pos)
+        design = np.stack((moved, np.ones_like(moved)), axis=1)
+        left = np.linalg.lstsq(design, board_angle[rows], rcond=None)[1]
+        return float(left[0]) if len(left) else 0.0
+
+    def best(rows: NDArray[np.bool_] | slice = slice(None)) -> float:
+        grid = np.arange(-LONGEST_S, LONGEST_S + GRID_S, GRID_S)
+        start = float(grid[int(np.argmin([misfit(x, rows) for x in grid]))])
+        found = minimize_scalar(
+            misfit, bounds=(start - GRID_S, start + GRID_S), args=(rows,), method="bounded", options={"xatol": 1e-6}
+        )
+        return float(found.x)
+
+    offset = best()
+    explained = 1.0 - misfit(offset) / float(((board_angle - board_angle.mean()) ** 2).sum())
+    if explained < 1.0 - WORST_SHARE:
+        raise ConfigError(
+            f"the joint explains only {explained:.0%} of what the board does; move this joint alone, and check that "
+            "both stamps are of one clock"
+        )
+    blocks = np.arange(len(image_time)) * BLOCKS // len(image_time)
+    without = np.array([best(blocks != block) for block in range(BLOCKS)])  # jackknife (Efron 1982)
+    std = float(np.sqrt((BLOCKS - 1) / BLOCKS * ((without - without.mean()) ** 2).sum()))
+    return Latency(offset, std, float(explained))
+
+
+def turning(T_camera_board: Array) -> Array:  # noqa: N803 (a transform's name says its direction)
+    """How far a board is turned about the axis that it turns about most [N] rad, from its poses [N, 4, 4]."""
+    from scipy.spatial.transform import Rotation  # noqa: PLC0415
+
+    turns = Rotation.from_matrix(T_camera_board[:, :3, :3])
+    relative = (turns.mean().inv() * turns).as_rotvec()
+    axis = np.linalg.svd(relative - relative.mean(axis=0), full_matrices=False)[2][0]
+    result: Array = relative @ axis
+    return result
