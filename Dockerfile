@@ -16,7 +16,7 @@ RUN pip wheel --no-deps --wheel-dir /dist .
 
 FROM base AS train
 COPY --from=wheel /dist /dist
-RUN pip install -c /opt/venv/constraints.txt "$(ls /dist/*.whl)[train,ros,drivers]"
+RUN pip install -c /opt/venv/constraints.txt "$(ls /dist/*.whl)[train,vision,ros,drivers]"
 USER robot
 WORKDIR /home/robot
 ENTRYPOINT ["sim2real"]

@@ -11,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 # A ROS 2 that is already sourced wins over the wheels.
-EXTRAS ?= train,drivers,dev$(shell $(PYTHON) -c 'import rclpy' 2>/dev/null || echo ,ros)
+EXTRAS ?= train,vision,drivers,franka,dev$(shell $(PYTHON) -c 'import rclpy' 2>/dev/null || echo ,ros)
 # Never talk to robots on the network by accident; set it to SUBNET to do so on purpose.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 

