@@ -21,7 +21,8 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from calibration.boards import Detection
-from calibration.camera import CameraCalibration
+from calibration.lens import project
+from sim2real.camera import CameraCalibration
 from sim2real.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -206,7 +207,7 @@ class _Problem:
         parts = []
         for row, pose in zip(rows, predicted, strict=True):
             seen = self._detections[int(row)]
-            parts.append((self._camera.project(seen.points, pose) - seen.pixels).ravel() / np.sqrt(len(seen.pixels)))
+            parts.append((project(self._camera, seen.points, pose) - seen.pixels).ravel() / np.sqrt(len(seen.pixels)))
         return np.concatenate(parts)
 
     def deviations(self, x: Array, y: Array, rows: NDArray[np.int64]) -> Array:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.boards import Detection
-from calibration.camera import LENSES, CameraCalibration, Lens
+from calibration.lens import project
+from sim2real.camera import LENSES, CameraCalibration, Lens
 from sim2real.errors import ConfigError
 
 Array = NDArray[np.float64]
@@ -137,7 +138,7 @@ def board_pose(camera: CameraCalibration, detection: Detection) -> tuple[Array, 
     if not found:
         raise ConfigError(f"'{detection.name}': its corners fix no pose of the board")
     pose = _pose(turn, place)
-    off = camera.project(detection.points, pose) - detection.pixels
+    off = project(camera, detection.points, pose) - detection.pixels
     return pose, float(np.sqrt((off**2).sum(axis=1).mean()))
 
 
@@ -176,7 +177,7 @@ def _fit(
     poses = [_pose(turn, place) for turn, place in zip(turns, places, strict=True)]
     errors = []
     for view, pose in zip(views, poses, strict=True):
-        off = camera.project(view.points, pose) - view.pixels
+        off = project(camera, view.points, pose) - view.pixels
         errors.append(float(np.sqrt((off**2).sum(axis=1).mean())))
     return camera, poses, np.array(errors)
 
@@ -212,7 +213,7 @@ def _covariance(
     squared, rows = 0.0, 0
     for view, pose in zip(views, poses, strict=True):
         intrinsic, extrinsic = _jacobian(camera, view.points, pose)
-        off = (camera.project(view.points, pose) - view.pixels).ravel()
+        off = (project(camera, view.points, pose) - view.pixels).ravel()
         cross = intrinsic.T @ extrinsic
         information += intrinsic.T @ intrinsic - cross @ np.linalg.solve(extrinsic.T @ extrinsic, cross.T)
         squared, rows = squared + float(off @ off), rows + len(off)

@@ -121,8 +121,8 @@ def pose_command(
     json_file: JsonFile = None,
 ) -> None:
     """Where the board is in each image: T_camera_board."""
-    from calibration.camera import load_camera
     from calibration.intrinsics import board_pose
+    from sim2real.camera import load_camera
 
     known = load_camera(camera)
     pattern = _board(board, columns, rows, square, marker, dictionary, legacy)
@@ -157,10 +157,10 @@ def hand_eye_command(
     json_file: JsonFile = None,
 ) -> None:
     """Find where the camera is, from poses of the arm and of a board."""
-    from calibration.camera import load_camera
     from calibration.hand_eye import hand_eye
     from calibration.images import read_pose_pairs
     from calibration.intrinsics import board_pose
+    from sim2real.camera import load_camera
 
     known = load_camera(camera) if camera else None
     if poses is None:
@@ -235,9 +235,9 @@ def latency_command(
     json_file: JsonFile = None,
 ) -> None:
     """How much later than the joints the images are; written into the calibration."""
-    from calibration.camera import load_camera
     from calibration.intrinsics import board_pose
     from calibration.latency import camera_latency, turning
+    from sim2real.camera import load_camera
 
     known = load_camera(camera)
     pattern = _board(board, columns, rows, square, marker, dictionary, legacy)

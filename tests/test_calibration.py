@@ -11,11 +11,12 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from calibration.boards import Board, Detection
-from calibration.camera import CameraCalibration, load_camera
 from calibration.hand_eye import hand_eye
 from calibration.images import read_pose_pairs, read_poses
 from calibration.intrinsics import board_pose, calibrate_camera
 from calibration.latency import camera_latency, turning
+from calibration.lens import project
+from sim2real.camera import CameraCalibration, load_camera
 from sim2real.cli import app, main
 from sim2real.errors import ConfigError
 
@@ -55,7 +56,7 @@ def planted(camera, poses, noise_px, seed=1, board=CHESS):
     rng = np.random.default_rng(seed)
     points = corners(board)
     return [
-        Detection(f"v{i}", camera.project(points, p) + noise_px * rng.standard_normal((len(points), 2)), points)
+        Detection(f"v{i}", project(camera, points, p) + noise_px * rng.standard_normal((len(points), 2)), points)
         for i, p in enumerate(poses)
     ]
 

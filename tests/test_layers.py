@@ -20,6 +20,7 @@ OWN = ("sim2real", "robot_drivers", "calibration")
 CORE = {
     "__init__",
     "bundle",
+    "camera",
     "config",
     "errors",
     "files",

@@ -72,18 +72,6 @@ class CameraCalibration:
         if not (np.isfinite(self.matrix).all() and np.isfinite(self.distortion).all() and self.matrix[0, 0] > 0):
             raise ConfigError("the camera matrix or the distortion is not usable: values must be finite, fx above 0")
 
-    def project(self, points: Array, T_camera_points: Array | None = None) -> Array:  # noqa: N803 (the field's name)
-        """Pixels [N, 2] of points [N, 3] m, given in the camera's frame or in that of ``T_camera_points`` [4, 4]."""
-        import cv2  # noqa: PLC0415 (who only reads a file needs no OpenCV)
-
-        pose = np.eye(4) if T_camera_points is None else T_camera_points
-        rotation, place = cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3]
-        if self.lens == "fisheye":
-            pixels = cv2.fisheye.projectPoints(points[:, None], rotation, place, self.matrix, self.distortion)[0]
-        else:
-            pixels = cv2.projectPoints(points, rotation, place, self.matrix, self.distortion)[0]
-        return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
-
     def save(self, path: Path) -> None:
         """Write YAML as ROS's ``camera_info`` files have it; what ROS does not know is under ``sim2real``."""
         extra: dict[str, Any] = {
