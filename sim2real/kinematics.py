@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 GRAVITY = 9.81
 LIMIT_MARGIN = 0.25  # rad; nearer to its limit than this a joint moves less
 POSTURE_FADE_M = 0.05  # from this far the posture counts in full
-POSTURE = 2.0  # overshoots towards the middle, and gets out of corners that 1 does not
+POSTURE_RAD = 1.5  # so far from the middle of its range a joint is pulled back in full
+POSTURE = 2.0
 DOWN_WEIGHT_M = 0.02  # m/rad
 STEP_DAMPING = 0.03  # m/rad; a twentieth to a tenth of an arm's reach
 
@@ -154,7 +155,9 @@ class Chain:
         unfold = np.zeros_like(position)
         if posture:
             far = np.minimum(np.sqrt((error * error).sum(axis=1)) / POSTURE_FADE_M, 1.0)
-            unfold = posture * far[:, None] * (0.5 * (self.low + self.high) - position)
+            away = 0.5 * (self.low + self.high) - position
+            # Nothing near the middle, where more would make a slow arm swing; all of it far from there.
+            unfold = posture * far[:, None] * away * np.minimum(np.abs(away) / POSTURE_RAD, 1.0)
             unfold *= (jacobian != 0.0).any(axis=1)  # a gripper does not move the link
             error = error - (jacobian @ unfold[:, :, None])[:, :, 0]
         if downwards:
