@@ -64,7 +64,9 @@ class SimCamera:
             u, v = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
             rays = _ideal(camera, np.stack((u.ravel(), v.ravel()), axis=1)).reshape(height, width, 2)
             (left, top), (right, bottom) = (np.floor(rays.min(axis=(0, 1))) - 2, np.ceil(rays.max(axis=(0, 1))) + 2)
-            if not np.isfinite(rays).all() or right - left > WIDEST * width or bottom - top > WIDEST * height:
+            off = np.abs(_distorted(camera, rays.reshape(-1, 2)) - np.stack((u.ravel(), v.ravel()), axis=1)).max()
+            too_wide = right - left > WIDEST * width or bottom - top > WIDEST * height
+            if not np.isfinite(rays).all() or not off < 0.5 or too_wide:
                 raise SimulationError(
                     "this lens bends the image's border too far to be drawn; calibrate with views in the corners, or "
                     "crop the image"
@@ -190,6 +192,15 @@ def _ideal(camera: CameraCalibration, pixels: Array) -> Array:
             pixels[:, None], camera.matrix, camera.distortion, np.eye(3), camera.matrix, criteria
         )
     return np.asarray(points, dtype=np.float64).reshape(-1, 2)
+
+
+def _distorted(camera: CameraCalibration, pixels: Array) -> Array:
+    """Where the lens puts ideal pixels [N, 2]: the inverse of :func:`_ideal`, where it has one."""
+    points = (np.concatenate((pixels, np.ones((len(pixels), 1))), axis=1) @ np.linalg.inv(camera.matrix).T)[:, None]
+    still = np.zeros(3)
+    through = cv2.fisheye.projectPoints if camera.lens == "fisheye" else cv2.projectPoints
+    seen = through(points, still, still, camera.matrix, camera.distortion)[0]
+    return np.asarray(seen, dtype=np.float64).reshape(-1, 2)
 
 
 def _projection(matrix: Array, left: float, top: float, right: float, bottom: float) -> list[float]:
