@@ -10,6 +10,7 @@ from calibration.intrinsics import board_pose, calibrate_camera
 from sim2real.camera import CameraCalibration
 from sim2real.errors import SimulationError
 from sim2real.sim.camera import FAR_M, CameraStream, Frame, SimCamera, expose
+from sim2real.sim.drawing import add_picture
 from sim2real.sim.world import World
 
 SIZE = (640, 480)
@@ -44,7 +45,7 @@ def seen_at(picture, camera, T_camera_board, samples=2, cell=0):  # noqa: N803
     world = World(cell + 1, 0.01)
     where = T_BASE_CAMERA @ T_camera_board
     quat = Rotation.from_matrix(where[:3, :3]).as_quat()
-    world.add_picture(picture, BOARD.size, where[:3, 3], quat, cell)
+    add_picture(world, picture, BOARD.size, where[:3, 3], quat, cell)
     frame = SimCamera(camera, samples).render(world, T_BASE_CAMERA, cell)
     world.close()
     return frame

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sim2real.camera import CameraCalibration
 from sim2real.errors import SimulationError
+from sim2real.sim.drawing import DAYLIGHT, Light, see
 from sim2real.sim.world import World
 
 Array = NDArray[np.float64]
@@ -76,15 +77,22 @@ class SimCamera:
         # In the drawn image a pixel's centre lies half a pixel from its edge.
         self._lookup = None if rays is None else (samples * (rays - (left, top)) - 0.5).astype(np.float32)
 
-    def render(self, world: World, T_base_camera: Array, cell: int = 0) -> Frame:  # noqa: N803 (says its direction)
+    def render(
+        self,
+        world: World,
+        T_base_camera: Array,  # noqa: N803 (the transform's name says its direction)
+        cell: int = 0,
+        light: Light = DAYLIGHT,
+    ) -> Frame:
         """One image of one cell of a world.
 
         Args:
             world: What is drawn.
             T_base_camera: Pose of the camera in the cell's frame [4, 4].
             cell: Which robot's.
+            light: On everything.
         """
-        rgb, buffer, bodies = world.see(cell, _view(T_base_camera), self._projection, *self._size)
+        rgb, buffer, bodies = see(world, cell, _view(T_base_camera), self._projection, *self._size, light)
         depth = FAR_M * NEAR_M / (FAR_M - (FAR_M - NEAR_M) * buffer.astype(np.float64))
         size = (self.camera.width, self.camera.height)
         if self._lookup is not None:

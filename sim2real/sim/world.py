@@ -1,4 +1,4 @@
-"""One Bullet client with many robots in it. The only module that calls PyBullet."""
+"""One Bullet client with many robots in it: all physics. What is only drawn is in ``drawing.py``."""
 
 from __future__ import annotations
 
@@ -61,6 +61,15 @@ class World:
         pybullet.setPhysicsEngineParameter(
             deterministicOverlappingPairs=1, enableFileCaching=0, physicsClientId=self._client
         )
+
+    @property
+    def client(self) -> int:
+        """Bullet's number of this client, for what is only drawn."""
+        return self._client
+
+    def cell_origin(self, cell: int) -> Array:
+        """Of a cell, in Bullet's frame [3] m."""
+        return self._cell[cell].copy()
 
     def load_robots(self, urdf: Path, fixed_base: bool = False) -> None:
         """Load every robot from one URDF, without damping (drag is a named parameter) and without mutual contact.
@@ -310,64 +319,6 @@ class World:
             width, height, view, projection, renderer=pybullet.ER_TINY_RENDERER, physicsClientId=self._client
         )
         return np.asarray(image[2], dtype=np.uint8).reshape(height, width, 4)[..., :3].copy()
-
-    def see(
-        self, cell: int, view: Array, projection: Sequence[float], width: int, height: int, shadows: bool = False
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
-        """Raw picture of one cell: RGB [height, width, 3], OpenGL's depth buffer and body numbers [height, width].
-
-        Args:
-            cell: Which robot's.
-            view: OpenGL's view matrix [4, 4] in the cell's frame.
-            projection: OpenGL's projection matrix, by columns.
-            width: px.
-            height: px.
-            shadows: Cast them.
-        """
-        away = np.eye(4)
-        away[:3, 3] = -self._cell[cell]
-        image: Any = pybullet.getCameraImage(
-            width, height, (view @ away).T.ravel().tolist(), list(projection), shadow=int(shadows),
-            renderer=pybullet.ER_TINY_RENDERER, physicsClientId=self._client,
-        )  # fmt: skip
-        rgb = np.asarray(image[2], dtype=np.uint8).reshape(height, width, 4)[..., :3]
-        depth = np.asarray(image[3], dtype=np.float32).reshape(height, width)
-        return np.ascontiguousarray(rgb), depth, np.asarray(image[4], dtype=np.int32).reshape(height, width)
-
-    def add_picture(self, image: Path, size: Sequence[float], place: Array, quat: Array, cell: int = 0) -> int:
-        """Hang up a picture without thickness or mass: a board, a poster, a background.
-
-        Args:
-            image: PNG or JPEG file.
-            size: Width and height, m.
-            place: Of its upper left corner [3] m in the cell's frame.
-            quat: xyzw; x runs to the right of the picture, y down, z away from who looks at it.
-            cell: Which robot's.
-
-        Returns:
-            The body's number in segmentations.
-
-        Raises:
-            SimulationError: The image cannot be read.
-        """
-        client = self._client
-        width, height = size
-        corners = [(0.0, 0.0, 0.0), (width, 0.0, 0.0), (width, height, 0.0), (0.0, height, 0.0)]
-        shape = pybullet.createVisualShape(
-            pybullet.GEOM_MESH, vertices=corners, indices=[0, 1, 2, 0, 2, 3, 0, 2, 1, 0, 3, 2],
-            uvs=[(0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0)], normals=[(0.0, 0.0, -1.0)] * 4,
-            rgbaColor=(1.0, 1.0, 1.0, 1.0), specularColor=(0.0, 0.0, 0.0), physicsClientId=client,
-        )  # fmt: skip
-        at = (self._cell[cell] + place).tolist()
-        body = pybullet.createMultiBody(
-            baseMass=0, baseVisualShapeIndex=shape, basePosition=at, baseOrientation=list(quat), physicsClientId=client
-        )
-        try:
-            texture = pybullet.loadTexture(str(image), physicsClientId=client)
-        except pybullet.error as error:
-            raise SimulationError(f"{image} cannot be read as a picture: {error}") from error
-        pybullet.changeVisualShape(body, -1, textureUniqueId=texture, physicsClientId=client)
-        return int(body)
 
     def close(self) -> None:
         """Disconnect from Bullet; calling it twice is harmless."""

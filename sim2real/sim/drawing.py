@@ -1,0 +1,166 @@
+"""What is only seen in a world, and how it is drawn: the renderer behind one door.
+
+Another renderer takes Bullet's place by drawing :func:`see` and the shapes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pybullet
+from numpy.typing import NDArray
+
+from sim2real.errors import SimulationError
+from sim2real.sim.world import World
+
+Array = NDArray[np.float64]
+Colour = tuple[float, float, float, float]  # red, green, blue, opacity, 0 to 1
+
+KINDS = {"box": pybullet.GEOM_BOX, "cylinder": pybullet.GEOM_CYLINDER, "ball": pybullet.GEOM_SPHERE}
+NO_TEXTURE = -1
+_UPRIGHT = (0.0, 0.0, 0.0, 1.0)
+_BOTH_SIDES = (0, 1, 2, 0, 2, 3, 0, 2, 1, 0, 3, 2)
+
+
+@dataclass(frozen=True)
+class Light:
+    """One lamp, and what is bright without it.
+
+    Attributes:
+        direction: Towards the lamp, world frame.
+        colour: Red, green, blue, 0 to 1.
+        distance_m: Of the lamp.
+        ambient, diffuse, specular: Shares of light from everywhere, of the lamp's, and of its reflexes.
+        shadows: Whether it casts them.
+    """
+
+    direction: tuple[float, float, float] = (0.5, -0.4, 1.0)
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    distance_m: float = 2.0
+    ambient: float = 0.6
+    diffuse: float = 0.35
+    specular: float = 0.05
+    shadows: bool = False
+
+
+DAYLIGHT = Light()
+
+
+def see(
+    world: World, cell: int, view: Array, projection: Sequence[float], width: int, height: int, light: Light = DAYLIGHT
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
+    """Raw picture of one cell: RGB [height, width, 3], OpenGL's depth buffer and body numbers [height, width].
+
+    Args:
+        world: What is drawn.
+        cell: Which robot's.
+        view: OpenGL's view matrix [4, 4] in the cell's frame.
+        projection: OpenGL's projection matrix, by columns.
+        width: px.
+        height: px.
+        light: On everything.
+    """
+    away = np.eye(4)
+    away[:3, 3] = -world.cell_origin(cell)
+    image: Any = pybullet.getCameraImage(
+        width, height, (view @ away).T.ravel().tolist(), list(projection), lightDirection=light.direction,
+        lightColor=light.colour, lightDistance=light.distance_m, shadow=int(light.shadows),
+        lightAmbientCoeff=light.ambient, lightDiffuseCoeff=light.diffuse, lightSpecularCoeff=light.specular,
+        renderer=pybullet.ER_TINY_RENDERER, physicsClientId=world.client,
+    )  # fmt: skip
+    rgb = np.asarray(image[2], dtype=np.uint8).reshape(height, width, 4)[..., :3]
+    depth = np.asarray(image[3], dtype=np.float32).reshape(height, width)
+    return np.ascontiguousarray(rgb), depth, np.asarray(image[4], dtype=np.int32).reshape(height, width)
+
+
+def add_quad(
+    world: World, corners: Sequence[Sequence[float]], place: Array, quat: Sequence[float] = _UPRIGHT, cell: int = 0
+) -> int:
+    """A flat face, seen from both sides; its number.
+
+    Args:
+        world: Where.
+        corners: Four, m, around the texture from its lower left in this order: left, right, upper right, upper left.
+        place: Of the corners' frame [3] m in the cell's frame.
+        quat: xyzw.
+        cell: Which robot's.
+    """
+    shape = pybullet.createVisualShape(
+        pybullet.GEOM_MESH, vertices=[list(c) for c in corners], indices=list(_BOTH_SIDES),
+        uvs=[(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)], normals=[(0.0, 0.0, 1.0)] * 4,
+        rgbaColor=(1.0, 1.0, 1.0, 1.0), specularColor=(0.0, 0.0, 0.0), physicsClientId=world.client,
+    )  # fmt: skip
+    return _body(world, shape, place, quat, cell)
+
+
+def add_picture(world: World, image: Path, size: Sequence[float], place: Array, quat: Array, cell: int = 0) -> int:
+    """Hang up a picture: a board, a poster, a background; its number.
+
+    Args:
+        world: Where.
+        image: PNG or JPEG file.
+        size: Width and height, m.
+        place: Of its upper left corner [3] m in the cell's frame.
+        quat: xyzw; x runs to the right of the picture, y down, z away from who looks at it.
+        cell: Which robot's.
+
+    Raises:
+        SimulationError: The image cannot be read.
+    """
+    width, height = size
+    corners = ((0.0, height, 0.0), (width, height, 0.0), (width, 0.0, 0.0), (0.0, 0.0, 0.0))
+    body = add_quad(world, corners, place, quat.tolist(), cell)
+    paint(world, body, (1.0, 1.0, 1.0, 1.0), load_texture(world, image))
+    return body
+
+
+def add_thing(world: World, kind: str, radius: float, height: float, cell: int = 0) -> int:
+    """A box, cylinder or ball that is only seen, m; its number."""
+    shape = pybullet.createVisualShape(
+        KINDS[kind], radius=radius, length=height, halfExtents=(radius, 0.8 * radius, 0.5 * height),
+        physicsClientId=world.client,
+    )  # fmt: skip
+    return _body(world, shape, np.zeros(3), _UPRIGHT, cell)
+
+
+def place_thing(world: World, thing: int, place: Array, quat: Sequence[float] = _UPRIGHT, cell: int = 0) -> None:
+    """Put a thing's centre at ``place`` [3] m in the cell's frame."""
+    at = (world.cell_origin(cell) + place).tolist()
+    pybullet.resetBasePositionAndOrientation(thing, at, list(quat), physicsClientId=world.client)
+
+
+def load_texture(world: World, image: Path) -> int:
+    """Number of a texture; it stays in memory until the world is closed.
+
+    Raises:
+        SimulationError: The image cannot be read.
+    """
+    try:
+        return int(pybullet.loadTexture(str(image), physicsClientId=world.client))
+    except pybullet.error as error:
+        raise SimulationError(f"{image} cannot be read as a picture: {error}") from error
+
+
+def paint(world: World, body: int, colour: Colour, texture: int = NO_TEXTURE) -> None:
+    """Give a thing a colour, which multiplies its texture."""
+    pybullet.changeVisualShape(body, -1, textureUniqueId=texture, rgbaColor=colour, physicsClientId=world.client)
+
+
+def paint_robot(world: World, cell: int, colour: Colour) -> None:
+    """Give all links of a robot one colour."""
+    body = world.bodies[cell]
+    for link in range(-1, pybullet.getNumJoints(body, world.client)):
+        pybullet.changeVisualShape(body, link, rgbaColor=colour, physicsClientId=world.client)
+
+
+def _body(world: World, shape: int, place: Array, quat: Sequence[float], cell: int) -> int:
+    return int(
+        pybullet.createMultiBody(
+            baseMass=0, baseVisualShapeIndex=shape, basePosition=(world.cell_origin(cell) + place).tolist(),
+            baseOrientation=list(quat), physicsClientId=world.client,
+        )
+    )  # fmt: skip

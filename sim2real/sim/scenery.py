@@ -1,0 +1,217 @@
+"""What surrounds a robot in images, and how it looks: visual randomization (Tobin et al. 2017).
+
+Nothing here is physics: table, walls, distractors and light exist to be seen. Parameters and terms are those of
+``looks.yaml``, drawn by the same classes as the physics.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from sim2real.camera import CameraCalibration
+from sim2real.geometry import rpy_to_quat
+from sim2real.sim.camera import Frame, SimCamera
+from sim2real.sim.drawing import KINDS, Light, add_quad, add_thing, load_texture, paint, paint_robot, place_thing
+from sim2real.sim.physics import PhysicsParameter, PhysicsParams
+from sim2real.sim.randomization import Randomization, RandomizationTerm
+from sim2real.sim.textures import from_photographs, procedural
+from sim2real.sim.world import World
+
+Array = NDArray[np.float64]
+
+_LOOKS = yaml.safe_load((Path(__file__).parent / "looks.yaml").read_text())
+PARAMETERS = {name: PhysicsParameter.model_validate(entry) for name, entry in _LOOKS["parameters"].items()}
+TERMS = {name: RandomizationTerm.model_validate(entry) for name, entry in _LOOKS["randomization"].items()}
+MOST_DISTRACTORS = 10
+ZOOMS = 9  # lenses are prepared for this many focal lengths
+TABLE_M, WALL_M = 1.2, 6.0
+UNDER_TABLE_M = 0.003  # below the base plane, so that what lies on it is drawn in front
+_FAR_AWAY = (0.0, 0.0, -50.0)
+
+
+class Scenery:
+    """Table, walls, distractors and light in one cell of a world, and the camera that sees them.
+
+    Args:
+        world: Whose cell is furnished.
+        camera: As calibrated; its zoom and pose are varied around that.
+        T_base_camera: Where it stands [4, 4].
+        terms: Terms of ``looks.yaml`` by name; empty for the nominal look.
+        objects: Bodies whose colour and texture are those of objects; the robot of the cell is painted apart.
+        area: Where distractors may lie: x from and to, y from and to, m.
+        photographs: A folder of the user's own images, from which half of the textures are then cut.
+        textures: How many there are; they are made once, so that memory stays flat.
+        samples: As of :class:`~sim2real.sim.camera.SimCamera`.
+        cell: Which robot's.
+        seed: Of everything random.
+
+    Attributes:
+        params: The look of the newest image; a table of one row.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        camera: CameraCalibration,
+        T_base_camera: Array,  # noqa: N803 (the transform's name says its direction)
+        terms: Mapping[str, RandomizationTerm] = TERMS,
+        objects: Sequence[int] = (),
+        area: tuple[float, float, float, float] = (0.1, 0.45, -0.3, 0.3),
+        photographs: Path | None = None,
+        textures: int = 200,
+        samples: int = 1,
+        cell: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.world, self._pose, self._area, self._cell = world, T_base_camera, area, cell
+        self.params = PhysicsParams(PARAMETERS, 1)
+        draws, self._places, texture_draws = (np.random.default_rng([seed, stream]) for stream in range(3))
+        self._randomization = Randomization(terms, self.params, draws)
+        self._objects = tuple(objects)
+        self._zooms = np.linspace(PARAMETERS["zoom"].low, PARAMETERS["zoom"].high, 1 + 10 * (ZOOMS - 1))
+        self._cameras: dict[int, SimCamera] = {}
+        self._camera, self._samples = camera, samples
+        self._textures = self._make_textures(texture_draws, textures, photographs)
+        self._table = self._quad(TABLE_M, (0.35, 0.0, -UNDER_TABLE_M), (0.0, 0.0, 0.0))
+        half = 0.5 * WALL_M
+        walls = (((half, 0, 0), (0, -0.5, 0)), ((0, half, 0), (0.5, 0, 0)), ((0, -half, 0), (-0.5, 0, 0)),
+                 ((-half, 0, 0), (0, 0.5, 0)), ((0.35, 0, -0.8), (0, 0, 0)))  # fmt: skip
+        self._walls = [self._quad(WALL_M, at, [np.pi * t for t in turn]) for at, turn in walls]
+        self._distractors = [self._shape(index) for index in range(MOST_DISTRACTORS)]
+
+    def look(self, params: Array | None = None, places: int | None = None) -> None:
+        """Give everything a new look.
+
+        Args:
+            params: Parameters [P]; drawn by default.
+            places: Seed of where distractors lie, and of their colours; somewhere else every time by default.
+        """
+        self._randomization.reset(np.array([0]), None if params is None else params[None])
+        p = {name: float(self.params[name][0]) for name in self.params.names}
+        self._paint(self._table, "table", p)
+        for wall in self._walls:
+            self._paint(wall, "background", p)
+        for body in self._objects:
+            self._paint(body, "object", p)
+        if self.world.bodies:
+            paint_robot(self.world, self._cell, _colour(p["robot_hue"], p["robot_brightness"]))
+        rng = self._places if places is None else np.random.default_rng(places)
+        self._scatter(rng, int(p["distractors"]), p["distractor_size"])
+        self._light = Light(
+            _direction(p["light_azimuth"], p["light_elevation"]),
+            (p["light_red"], p["light_green"], p["light_blue"]),
+            p["light_distance"], p["ambient"], p["diffuse"], p["specular"], p["shadows"] >= 0.5,
+        )  # fmt: skip
+        turn = cv2.Rodrigues(np.array([p["camera_pitch"], p["camera_yaw"], p["camera_roll"]]))[0]
+        moved = np.eye(4)
+        moved[:3, :3], moved[:3, 3] = turn, (p["camera_x"], p["camera_y"], p["camera_z"])
+        self.T_base_camera: Array = self._pose @ moved
+        self._zoom = int(np.abs(self._zooms - p["zoom"]).argmin())
+
+    def render(self) -> Frame:
+        """What the camera sees now; the world is drawn as it stands."""
+        if self._zoom not in self._cameras:
+            matrix = self._camera.matrix.copy()
+            matrix[0, 0] *= self._zooms[self._zoom]
+            matrix[1, 1] *= self._zooms[self._zoom]
+            c = self._camera
+            zoomed = CameraCalibration(c.width, c.height, matrix, c.lens, c.distortion)
+            self._cameras[self._zoom] = SimCamera(zoomed, self._samples)
+        return self._cameras[self._zoom].render(self.world, self.T_base_camera, self._cell, self._light)
+
+    def _make_textures(self, rng: np.random.Generator, count: int, photographs: Path | None) -> list[int]:
+        images = [procedural(rng) for _ in range(count)]
+        if photographs is not None:
+            images[: count // 2] = from_photographs(photographs, rng, count // 2)
+        numbers = []
+        with tempfile.TemporaryDirectory() as folder:
+            for index, image in enumerate(images):
+                file = Path(folder) / f"{index}.png"
+                cv2.imwrite(str(file), image[..., ::-1])
+                numbers.append(load_texture(self.world, file))
+        return numbers
+
+    def _quad(self, side: float, place: Sequence[float], turn: Sequence[float]) -> int:
+        half = 0.5 * side
+        corners = ((-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0))
+        quat = rpy_to_quat(np.array([turn], dtype=np.float64))[0].tolist()
+        return add_quad(self.world, corners, np.array(place, dtype=np.float64), quat, self._cell)
+
+    def _shape(self, index: int) -> int:
+        """A distractor of each kind, in three sizes; a shape's size cannot be changed later, only how deep it sits."""
+        size = (0.7, 1.0, 1.4)[(index // 3) % 3]
+        return add_thing(self.world, tuple(KINDS)[index % len(KINDS)], 0.03 * size, 0.1, self._cell)
+
+    def _scatter(self, rng: np.random.Generator, count: int, size: float) -> None:
+        x0, x1, y0, y1 = self._area
+        # Always the same number of draws, so that one more distractor leaves the others where they were.
+        draws = rng.uniform(0.0, 1.0, (MOST_DISTRACTORS, 6))
+        for index, (body, u) in enumerate(zip(self._distractors, draws, strict=True)):
+            place = _FAR_AWAY
+            if index < count:
+                place = (x0 + u[0] * (x1 - x0), y0 + u[1] * (y1 - y0), size * (0.5 + u[5]) - 0.05)
+                texture = self._texture(u[4])
+                colour = _colour(u[2], 0.3 + 0.7 * u[3]) if texture < 0 else (1.0, 1.0, 1.0, 1.0)
+                paint(self.world, body, colour, texture)
+            quat = (0.0, 0.0, np.sin(np.pi * u[2]), np.cos(np.pi * u[2]))
+            place_thing(self.world, body, np.array(place), quat, self._cell)
+
+    def _paint(self, body: int, name: str, p: Mapping[str, float]) -> None:
+        texture, brightness = self._texture(p[f"{name}_texture"]), p[f"{name}_brightness"]
+        # A texture has colours of its own; another one on top would only make it dark.
+        grey = 0.5 + 0.5 * brightness
+        colour = _colour(p[f"{name}_hue"], brightness) if texture < 0 else (grey, grey, grey, 1.0)
+        paint(self.world, body, colour, texture)
+
+    def _texture(self, share: float) -> int:
+        """Number of the texture at a place in the list; the first of 0 is none."""
+        index = int(share * len(self._textures)) - 1
+        return -1 if index < 0 else self._textures[index]
+
+
+def audit_looks(scenery: Scenery, seed: int = 0) -> dict[str, float]:
+    """Mean change of a pixel, 0 to 255, when each term alone moves from one end of its range.
+
+    To the middle or to the other end, whichever shows more: hues and angles come round. A term that changes nothing
+    gives 0: it is misspelt, not connected, or hidden.
+    """
+    effects = {}
+    for name, term in TERMS.items():
+        images = []
+        for share in (0.0, 0.5, 1.0):
+            params = scenery.params.nominal.copy()
+            params[scenery.params.column("distractors")] = 5.0
+            params[scenery.params.column(name)] = term.range[0] + share * (term.range[1] - term.range[0])
+            scenery.look(params, seed)
+            images.append(scenery.render().rgb.astype(np.float64))
+        effects[name] = max(float(np.abs(image - images[0]).mean()) for image in images[1:])
+    return effects
+
+
+def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int = 8) -> NDArray[np.uint8]:
+    """Images [H, W, 3] of one size side by side, a pixel apart."""
+    height, width = images[0].shape[:2]
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _colour(hue: float, brightness: float) -> tuple[float, float, float, float]:
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.6, brightness)
+    return red, green, blue, 1.0
+
+
+def _direction(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    flat = np.cos(elevation)
+    return float(flat * np.cos(azimuth)), float(flat * np.sin(azimuth)), float(np.sin(elevation))

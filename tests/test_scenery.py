@@ -1,0 +1,104 @@
+"""Visual randomization: every term shows, images are repeatable, and what is drawn is not physics."""
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from sim2real.camera import CameraCalibration
+from sim2real.cli import app
+from sim2real.cli_looks import EYE_M, TARGET_M, _looking
+from sim2real.errors import ConfigError
+from sim2real.robots import load_robot
+from sim2real.sim.drawing import add_thing, place_thing
+from sim2real.sim.scenery import TERMS, Scenery, audit_looks, contact_sheet
+from sim2real.sim.textures import from_photographs, procedural
+from sim2real.sim.world import World
+
+K = np.array([[58.0, 0, 31.5], [0, 58.0, 31.5], [0, 0, 1]])
+CAMERA = CameraCalibration(64, 64, K, "pinhole", np.array([-0.1, 0.01, 0.0, 0.0, 0.0]))
+POSE = _looking(np.array(EYE_M), np.array(TARGET_M))
+
+
+@pytest.fixture
+def make():
+    worlds = []
+
+    def one(**settings):
+        world = World(1, 0.01)
+        world.load_robots(load_robot("so101").urdf, fixed_base=True)
+        thing = add_thing(world, "cylinder", 0.03, 0.04)
+        place_thing(world, thing, np.array([0.3, 0.05, 0.02]))
+        worlds.append(world)
+        return Scenery(world, CAMERA, POSE, objects=[thing], textures=20, **settings), thing
+
+    yield one
+    for world in worlds:
+        world.close()
+
+
+def images(scenery, count):
+    result = []
+    for _ in range(count):
+        scenery.look()
+        result.append(scenery.render().rgb)
+    return result
+
+
+def test_every_term_changes_pixels(make):
+    effects = audit_looks(make()[0])
+    assert set(effects) == set(TERMS) and len(effects) == 30
+    assert [name for name, effect in effects.items() if effect < 0.01] == []
+
+
+def test_the_same_seed_gives_the_same_images_and_another_one_others(make):
+    first, again, other = (images(make(seed=seed)[0], 4) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.array(first, dtype=float) - other).mean() > 20
+
+
+def test_without_terms_every_image_is_the_same(make):
+    scenery, _ = make(terms={})
+    one, two = images(scenery, 2)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_object_is_segmented_where_it_is(make):
+    scenery, thing = make(terms={})
+    scenery.look()
+    seen = scenery.render()
+    rows, columns = np.nonzero(seen.segmentation == thing)
+    assert len(rows) > 4
+    at = np.linalg.inv(POSE) @ [0.3, 0.05, 0.02, 1]
+    pixel = cv2.projectPoints(at[None, :3], np.zeros(3), np.zeros(3), K, CAMERA.distortion)[0].ravel()
+    assert np.abs(pixel - (columns.mean(), rows.mean())).max() < 1.0
+
+
+def test_photographs_become_textures(make, tmp_path):
+    with pytest.raises(ConfigError, match="holds no photographs"):
+        make(photographs=tmp_path)
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((80, 100, 3), (10, 20, 250), np.uint8))  # OpenCV's order: red
+    (cut,) = from_photographs(tmp_path, np.random.default_rng(0), 1)
+    assert cut.shape == (64, 64, 3) and cut[..., 0].mean() > 240 and cut[..., 2].mean() < 20
+    assert images(make(photographs=tmp_path)[0], 1)[0].shape == (64, 64, 3)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"b\.png cannot be read"):
+        make(photographs=tmp_path)
+
+
+def test_procedural_textures_of_every_kind_vary():
+    rng = np.random.default_rng(0)
+    for kind in ("flat", "gradient", "checker", "stripes", "noise"):
+        made = [procedural(rng, kind) for _ in range(6)]
+        assert all(image.shape == (64, 64, 3) and image.dtype == np.uint8 for image in made)
+        assert np.std([image.mean() for image in made]) > 5
+    assert procedural(rng, "checker").std() > procedural(rng, "flat").std()
+
+
+def test_contact_sheet_and_command(tmp_path):
+    sheet = contact_sheet([np.full((4, 6, 3), i, np.uint8) for i in range(5)], columns=3)
+    assert sheet.shape == (9, 20, 3) and sheet[5, 7, 0] == 4 and sheet[4, 0, 0] == 255
+    out = tmp_path / "sheet.png"
+    done = CliRunner().invoke(app, ["looks", "so101", "--out", str(out), "--count", "8", "--size", "32"])
+    assert done.exit_code == 0, done.output
+    assert cv2.imread(str(out)).shape[:2] == (32, 8 * 33 - 1)
