@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from sim2real.sim.world import World
 Array = NDArray[np.float64]
 Colour = tuple[float, float, float, float]  # red, green, blue, opacity, 0 to 1
 
-KINDS = {"box": pybullet.GEOM_BOX, "cylinder": pybullet.GEOM_CYLINDER, "ball": pybullet.GEOM_SPHERE}
+KINDS = ("box", "cylinder", "ball")
+SIDES = 10  # of what is round: the renderer's time goes with the number of triangles
 NO_TEXTURE = -1
 _UPRIGHT = (0.0, 0.0, 0.0, 1.0)
-_BOTH_SIDES = (0, 1, 2, 0, 2, 3, 0, 2, 1, 0, 3, 2)
+_TWO_TRIANGLES = (0, 1, 2, 0, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def see(
 def add_quad(
     world: World, corners: Sequence[Sequence[float]], place: Array, quat: Sequence[float] = _UPRIGHT, cell: int = 0
 ) -> int:
-    """A flat face, seen from both sides; its number.
+    """A flat face, seen from where its corners run counter-clockwise; its number.
 
     Args:
         world: Where.
@@ -90,7 +92,7 @@ def add_quad(
         cell: Which robot's.
     """
     shape = pybullet.createVisualShape(
-        pybullet.GEOM_MESH, vertices=[list(c) for c in corners], indices=list(_BOTH_SIDES),
+        pybullet.GEOM_MESH, vertices=[list(c) for c in corners], indices=list(_TWO_TRIANGLES),
         uvs=[(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)], normals=[(0.0, 0.0, 1.0)] * 4,
         rgbaColor=(1.0, 1.0, 1.0, 1.0), specularColor=(0.0, 0.0, 0.0), physicsClientId=world.client,
     )  # fmt: skip
@@ -119,12 +121,53 @@ def add_picture(world: World, image: Path, size: Sequence[float], place: Array, 
 
 
 def add_thing(world: World, kind: str, radius: float, height: float, cell: int = 0) -> int:
-    """A box, cylinder or ball that is only seen, m; its number."""
-    shape = pybullet.createVisualShape(
-        KINDS[kind], radius=radius, length=height, halfExtents=(radius, 0.8 * radius, 0.5 * height),
-        physicsClientId=world.client,
-    )  # fmt: skip
+    """A box, cylinder or ball that is only seen, of few triangles, m; its number."""
+    if kind == "box":
+        shape = pybullet.createVisualShape(
+            pybullet.GEOM_BOX, halfExtents=(radius, 0.8 * radius, 0.5 * height), physicsClientId=world.client
+        )
+        return _body(world, shape, np.zeros(3), _UPRIGHT, cell)
+    if kind not in KINDS:
+        raise SimulationError(f"unknown kind of thing '{kind}'; known: {', '.join(KINDS)}")
+    # Rings of points from the top to the bottom: height above the middle and radius.
+    if kind == "cylinder":
+        rings = [(0.5, 0.0), (0.5, 1.0), (-0.5, 1.0), (-0.5, 0.0)]
+        profile = [(height * z, radius * r) for z, r in rings]
+    else:
+        turns = np.linspace(0.0, np.pi, SIDES // 2 + 1)
+        profile = [(radius * float(np.cos(t)), radius * float(np.sin(t))) for t in turns]
+    shape = _turned(world, profile, smooth=kind == "ball")
     return _body(world, shape, np.zeros(3), _UPRIGHT, cell)
+
+
+def _turned(world: World, profile: Sequence[tuple[float, float]], smooth: bool) -> int:
+    """A shape turned about z, from (height, radius) from its top to its bottom."""
+    around = np.linspace(0.0, 2.0 * np.pi, SIDES + 1)
+    vertices: list[list[float]] = []
+    normals: list[list[float]] = []
+    uvs: list[tuple[float, float]] = []
+    indices: list[int] = []
+    for (upper, wide), (lower, narrow) in pairwise(profile):
+        for left, right in pairwise(around.tolist()):
+            first = len(vertices)
+            corners = [(z, r, a) for (z, r), a in (((upper, wide), left), ((lower, narrow), left),
+                                                   ((lower, narrow), right), ((upper, wide), right))]  # fmt: skip
+            middle = 0.5 * (left + right)
+            slope = np.array([upper - lower, narrow - wide])  # outwards and up
+            slope /= max(float(np.linalg.norm(slope)), 1e-9)
+            for z, r, a in corners:
+                point = np.array([r * np.cos(a), r * np.sin(a), z])
+                flat = np.array([slope[0] * np.cos(middle), slope[0] * np.sin(middle), slope[1]])
+                vertices.append(point.tolist())
+                normals.append((point / max(float(np.linalg.norm(point)), 1e-9) if smooth else flat).tolist())
+                uvs.append((float(a / (2 * np.pi)), 0.5 + 2.0 * z))
+            indices += [first, first + 1, first + 2, first, first + 2, first + 3]
+    return int(
+        pybullet.createVisualShape(
+            pybullet.GEOM_MESH, vertices=vertices, indices=indices, normals=normals, uvs=uvs,
+            physicsClientId=world.client,
+        )
+    )  # fmt: skip
 
 
 def place_thing(world: World, thing: int, place: Array, quat: Sequence[float] = _UPRIGHT, cell: int = 0) -> None:

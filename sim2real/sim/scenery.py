@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from sim2real.camera import CameraCalibration
-from sim2real.geometry import rpy_to_quat
 from sim2real.sim.camera import Frame, SimCamera
 from sim2real.sim.drawing import KINDS, Light, add_quad, add_thing, load_texture, paint, paint_robot, place_thing
 from sim2real.sim.physics import PhysicsParameter, PhysicsParams
@@ -32,7 +32,8 @@ PARAMETERS = {name: PhysicsParameter.model_validate(entry) for name, entry in _L
 TERMS = {name: RandomizationTerm.model_validate(entry) for name, entry in _LOOKS["randomization"].items()}
 MOST_DISTRACTORS = 10
 ZOOMS = 9  # lenses are prepared for this many focal lengths
-TABLE_M, WALL_M = 1.2, 6.0
+TABLE_M, WALL_M = 1.2, 3.0  # side of the table; distance of the wall behind it
+WALL_SHARE = 2.5  # of the view's width: the lens and the randomized camera see more than the nominal one
 UNDER_TABLE_M = 0.003  # below the base plane, so that what lies on it is drawn in front
 _FAR_AWAY = (0.0, 0.0, -50.0)
 
@@ -80,11 +81,13 @@ class Scenery:
         self._cameras: dict[int, SimCamera] = {}
         self._camera, self._samples = camera, samples
         self._textures = self._make_textures(texture_draws, textures, photographs)
-        self._table = self._quad(TABLE_M, (0.35, 0.0, -UNDER_TABLE_M), (0.0, 0.0, 0.0))
-        half = 0.5 * WALL_M
-        walls = (((half, 0, 0), (0, -0.5, 0)), ((0, half, 0), (0.5, 0, 0)), ((0, -half, 0), (-0.5, 0, 0)),
-                 ((-half, 0, 0), (0, 0.5, 0)), ((0.35, 0, -0.8), (0, 0, 0)))  # fmt: skip
-        self._walls = [self._quad(WALL_M, at, [np.pi * t for t in turn]) for at, turn in walls]
+        self._table = self._quad(TABLE_M, np.array([0.35, 0.0, -UNDER_TABLE_M]), np.eye(3))
+        # One wall across the whole view: everything behind the table is this picture.
+        widest = max(camera.width / camera.matrix[0, 0], camera.height / camera.matrix[1, 1])
+        behind = T_base_camera @ [0.0, 0.0, WALL_M, 1.0]
+        self._wall = self._quad(
+            WALL_SHARE * WALL_M * widest, behind[:3], T_base_camera[:3, :3] @ np.diag([1.0, -1.0, -1.0])
+        )
         self._distractors = [self._shape(index) for index in range(MOST_DISTRACTORS)]
 
     def look(self, params: Array | None = None, places: int | None = None) -> None:
@@ -97,8 +100,7 @@ class Scenery:
         self._randomization.reset(np.array([0]), None if params is None else params[None])
         p = {name: float(self.params[name][0]) for name in self.params.names}
         self._paint(self._table, "table", p)
-        for wall in self._walls:
-            self._paint(wall, "background", p)
+        self._paint(self._wall, "background", p)
         for body in self._objects:
             self._paint(body, "object", p)
         if self.world.bodies:
@@ -139,16 +141,15 @@ class Scenery:
                 numbers.append(load_texture(self.world, file))
         return numbers
 
-    def _quad(self, side: float, place: Sequence[float], turn: Sequence[float]) -> int:
+    def _quad(self, side: float, place: Array, rotation: Array) -> int:
         half = 0.5 * side
         corners = ((-half, -half, 0.0), (half, -half, 0.0), (half, half, 0.0), (-half, half, 0.0))
-        quat = rpy_to_quat(np.array([turn], dtype=np.float64))[0].tolist()
-        return add_quad(self.world, corners, np.array(place, dtype=np.float64), quat, self._cell)
+        return add_quad(self.world, corners, place, Rotation.from_matrix(rotation).as_quat().tolist(), self._cell)
 
     def _shape(self, index: int) -> int:
         """A distractor of each kind, in three sizes; a shape's size cannot be changed later, only how deep it sits."""
         size = (0.7, 1.0, 1.4)[(index // 3) % 3]
-        return add_thing(self.world, tuple(KINDS)[index % len(KINDS)], 0.03 * size, 0.1, self._cell)
+        return add_thing(self.world, KINDS[index % len(KINDS)], 0.03 * size, 0.1, self._cell)
 
     def _scatter(self, rng: np.random.Generator, count: int, size: float) -> None:
         x0, x1, y0, y1 = self._area
