@@ -236,7 +236,7 @@ def _header(folder: Path) -> dict[str, Any]:
         header = json.loads(path.read_text())
         if header["format"] != FORMAT or header["version"] != VERSION:
             raise ConfigError(
-                f"{path}: format '{header['format']}' version {header['version']} is not known; known: {FORMAT} {VERSION}"
+                f"{path}: format '{header['format']}' version {header['version']} is not {FORMAT} {VERSION}"
             )
         return {name: header[name] for name in ("width", "height", "classes", "about")}
     except (OSError, ValueError, KeyError, TypeError) as error:
