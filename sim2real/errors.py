@@ -19,3 +19,7 @@ class BundleError(Sim2RealError):
 
 class SimulationError(Sim2RealError):
     """The simulator was asked for something it cannot do, or produced something impossible."""
+
+
+class AdaptationError(Sim2RealError):
+    """Images cannot be adapted to each other, a training went wrong, or a generator does harm."""

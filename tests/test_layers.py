@@ -35,6 +35,7 @@ CORE = {
 APPLICATION = {
     "__main__",
     "cli",
+    "cli_adapt",
     "cli_calibrate",
     "cli_looks",
     "cli_motion",

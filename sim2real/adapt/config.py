@@ -26,6 +26,9 @@ class GeneratorConfig(Model):
         downs: Halvings of the resolution.
         blocks: Residual blocks at the lowest resolution.
         noise: Channels of noise at the lowest resolution; 0 makes the output a function of the image alone.
+        exemplar: Starts from a piece of a random camera image in place of a blank page: the output is that piece plus
+            what the network adds. For cameras whose background the simulator knows nothing of. Of the camera's images
+            nothing is used but their pixels.
     """
 
     kind: Literal["unet", "residual"] = "unet"
@@ -33,6 +36,7 @@ class GeneratorConfig(Model):
     downs: int = Field(default=2, ge=1, le=5)
     blocks: int = Field(default=2, ge=0)
     noise: int = Field(default=0, ge=0)
+    exemplar: bool = False
 
 
 class DiscriminatorConfig(Model):
@@ -77,7 +81,7 @@ class TaskConfig(Model):
         width: Channels after its first layer.
         learning_rate: Adam's, falling to 0 over the run.
         mean_teacher: Weight of agreement with a slow average of itself on target images (Tarvainen et al. 2017;
-            French et al. 2018), after the first quarter of the run; 0 leaves it out. No target labels take part.
+            French et al. 2018), from ``teacher_starts`` of the run on; 0 leaves it out. No target labels take part.
         confidence: Only what that average is at least this sure of counts (Sohn et al. 2020).
     """
 
@@ -85,6 +89,7 @@ class TaskConfig(Model):
     width: int = Field(default=32, ge=4)
     learning_rate: float = Field(default=1e-3, gt=0)
     mean_teacher: float = Field(default=0.0, ge=0)
+    teacher_starts: float = Field(default=0.5, ge=0, lt=1)
     confidence: float = Field(default=0.9, ge=0, lt=1)
 
 
@@ -97,7 +102,6 @@ class GateConfig(Model):
         mask_iou: Masks found before and after agree at least so much, mean over objects.
         removed, invented: Share of objects that may vanish, or of images in which one may appear.
         task_drop: Loss of the task's score (accuracy or mean IoU) on adapted, held-out images.
-        separation: Least area under the curve of the image statistics that tell ``real`` from ``sim``.
     """
 
     drift_px: float = Field(default=1.5, gt=0)

@@ -33,7 +33,8 @@ def content_similarity(source: Tensor, adapted: Tensor, foreground: Tensor) -> T
     nothing. With k the foreground's values: mean(d²) - mean(d)² of the difference d.
 
     Args:
-        source, adapted: [B, 3, H, W].
+        source: [B, 3, H, W].
+        adapted: [B, 3, H, W].
         foreground: [B, H, W], 1 where something of interest is; an image without any counts nothing.
     """
     mask = foreground[:, None].to(adapted.dtype)
@@ -65,7 +66,8 @@ def perception_consistency(before: Tensor, after: Tensor) -> Tensor:
     """What perception finds must not change (Ho et al. 2021): divergence KL(before ‖ after) of pixel classes.
 
     Args:
-        before, after: Logits [B, K, H, W] of a source image, taken as given, and of its translation.
+        before: Logits [B, K, H, W] of a source image, taken as given.
+        after: Of its translation.
     """
     target = before.detach().float().log_softmax(dim=1)
     divergence = functional.kl_div(after.float().log_softmax(dim=1), target, reduction="none", log_target=True)
@@ -117,7 +119,9 @@ class PatchProjector(nn.Module):
     def __init__(self, channels: Sequence[int], size: int = 64, places: int = 64) -> None:
         super().__init__()
         self.places = places
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(c, size), nn.ReLU(), nn.Linear(size, size)) for c in channels)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(c, size), nn.ReLU(), nn.Linear(size, size)) for c in channels
+        )
 
     def draw(self, maps: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Places (flat indices) of every map, the same for all images of a batch."""
@@ -127,9 +131,7 @@ class PatchProjector(nn.Module):
     def forward(self, maps: Sequence[Tensor], places: Sequence[Tensor]) -> list[Tensor]:
         """Normalized [B, P, size] for every map [B, C, H, W]."""
         found = [m.flatten(2).movedim(1, 2)[:, p] for m, p in zip(maps, places, strict=True)]
-        return [
-            functional.normalize(layer(f).float(), dim=-1) for layer, f in zip(self.layers, found, strict=True)
-        ]
+        return [functional.normalize(layer(f).float(), dim=-1) for layer, f in zip(self.layers, found, strict=True)]
 
 
 class _Reversed(torch.autograd.Function):
@@ -145,7 +147,7 @@ class _Reversed(torch.autograd.Function):
 
 def reverse_gradient(x: Tensor, weight: float) -> Tensor:
     """The value itself, whose gradient comes back multiplied by ``-weight`` (Ganin et al. 2016)."""
-    return _Reversed.apply(x, weight)
+    return _Reversed.apply(x, weight)  # type: ignore[no-untyped-call]
 
 
 def domain_confusion(source_logits: Tensor, target_logits: Tensor) -> Tensor:

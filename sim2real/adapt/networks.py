@@ -1,6 +1,8 @@
-"""Generators, discriminators and task networks; sizes come from the configuration. Images are [B, 3, H, W] in [0, 1]."""
+"""Generators, discriminators and task networks; sizes are configured. Images are [B, 3, H, W] in [0, 1]."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from sim2real.adapt.config import DiscriminatorConfig, GeneratorConfig
 
 WIDEST = 4  # times the first width, in a generator
 WIDEST_DISCRIMINATOR = 8
+LOGIT_RANGE = (0.02, 0.98)  # an exemplar's values, so that the network can change black and white too
 SLOPE = 0.2  # of leaky ReLUs, as in Radford et al. 2016
 
 
@@ -35,9 +38,7 @@ class Block(nn.Module):
 
 def _unit(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     kernel = 4 if stride == 2 else 3
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, padding=1), _norm(outputs), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, padding=1), _norm(outputs), nn.ReLU(inplace=True))
 
 
 class Generator(nn.Module):
@@ -45,23 +46,25 @@ class Generator(nn.Module):
 
     Args:
         config: Sizes.
-        image_size: Only remembered, for the export.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
+        self.exemplar = config.exemplar
         widths = [config.width * min(2**i, WIDEST) for i in range(config.downs + 1)]
         self.skips = config.kind == "unet"
         self.noise_channels = config.noise
         self.factor = 2**config.downs
-        self.stem = _unit(3 + config.noise, widths[0])
-        self.downs = nn.ModuleList(_unit(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.stem = _unit(3 + config.noise + 3 * config.exemplar, widths[0])
+        self.downs = nn.ModuleList(_unit(a, b, stride=2) for a, b in pairwise(widths))
         self.mix = _unit(widths[-1] + config.noise, widths[-1]) if config.noise else nn.Identity()
         self.blocks = nn.ModuleList(Block(widths[-1]) for _ in range(config.blocks))
         self.ups = nn.ModuleList(
             _unit(b + (a if self.skips else 0), a) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.out = nn.Conv2d(widths[0], 3, 3, padding=1)
+        if config.exemplar:
+            self.out.weight.data *= 0.1  # begins as the exemplar itself
 
     def noise_shape(self, batch: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Shape of the noise that goes with images of a size."""
@@ -74,21 +77,24 @@ class Generator(nn.Module):
         shape = self.noise_shape(len(images), images.shape[2], images.shape[3])
         return torch.randn(shape, generator=generator, device=images.device)
 
-    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, noise: Tensor | None = None, exemplar: Tensor | None = None) -> Tensor:
         """Translated images.
 
         Args:
             x: [B, 3, H, W] in [0, 1]; H and W multiples of 2 ** downs.
             noise: As ``noise_shape`` says; needed exactly where the generator was made with noise.
+            exemplar: [B, 3, H, W] in [0, 1], from ``exemplar_of``; needed exactly where it was made with exemplars.
 
         Returns:
             [B, 3, H, W] in [0, 1].
         """
-        return self.decode(self.encode(x, noise))
+        return self.decode(self.encode(x, noise, exemplar), exemplar)
 
-    def encode(self, x: Tensor, noise: Tensor | None = None) -> list[Tensor]:
+    def encode(self, x: Tensor, noise: Tensor | None = None, exemplar: Tensor | None = None) -> list[Tensor]:
         """Feature maps from full resolution down, the last one after the residual blocks."""
         h = 2.0 * x - 1.0
+        if exemplar is not None:
+            h = torch.cat((h, 2.0 * exemplar - 1.0), dim=1)
         if noise is not None:
             h = torch.cat((h, functional.interpolate(noise, x.shape[2:], mode="nearest")), dim=1)
         maps = [self.stem(h)]
@@ -100,13 +106,31 @@ class Generator(nn.Module):
             maps[-1] = block(maps[-1])
         return maps
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def decode(self, maps: list[Tensor], exemplar: Tensor | None = None) -> Tensor:
         """Image from the maps of ``encode``."""
         h = maps[-1]
         for i, up in enumerate(self.ups):
             h = functional.interpolate(h, scale_factor=2.0, mode="nearest")
             h = up(torch.cat((h, maps[-2 - i]), dim=1) if self.skips else h)
-        return torch.sigmoid(self.out(h))
+        h = self.out(h)
+        return torch.sigmoid(h if exemplar is None else h + torch.logit(exemplar.clamp(*LOGIT_RANGE)))
+
+
+def exemplar_of(images: Tensor, random: torch.Generator) -> Tensor:
+    """Pieces of images [B, 3, H, W], a third to a half of the side, enlarged and mirrored at random.
+
+    A piece is too small to hold a whole object, so a generator cannot hand the camera's objects through.
+    """
+    count, _, height, width = images.shape
+    draw = torch.rand((count, 5), generator=random)
+    size = 0.3 + 0.2 * draw[:, 0]
+    flips = torch.where(draw[:, 3:] < 0.5, -1.0, 1.0)
+    centres = (1.0 - size)[:, None] * (2.0 * draw[:, 1:3] - 1.0)
+    affine = torch.zeros((count, 2, 3))
+    affine[:, 0, 0], affine[:, 1, 1] = size * flips[:, 0], size * flips[:, 1]
+    affine[:, :, 2] = centres
+    grid = functional.affine_grid(affine, [count, 3, height, width], align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False, padding_mode="reflection")
 
 
 class Discriminator(nn.Module):
@@ -126,8 +150,8 @@ class Discriminator(nn.Module):
         scores = []
         for i, network in enumerate(self.scales):
             seen = functional.avg_pool2d(x, 2**i) if i else x
-            for layer in network[:-1]:
-                seen = layer(seen)
+            assert isinstance(network, nn.Sequential)
+            seen = network[:-1](seen)
             scores.append(network[-1](_with_spread(seen) if self.spread else seen))
         return scores
 
@@ -138,10 +162,7 @@ def _patches(config: DiscriminatorConfig) -> nn.Sequential:
         return spectral_norm(layer) if config.spectral_norm else layer
 
     widths = [3, *(config.width * min(2**i, WIDEST_DISCRIMINATOR) for i in range(config.layers))]
-    units = [
-        nn.Sequential(conv(a, b, 4, 2), nn.LeakyReLU(SLOPE, inplace=True))
-        for a, b in zip(widths, widths[1:], strict=False)
-    ]
+    units = [nn.Sequential(conv(a, b, 4, 2), nn.LeakyReLU(SLOPE, inplace=True)) for a, b in pairwise(widths)]
     return nn.Sequential(*units, conv(widths[-1] + int(config.spread), 1, 3, 1))
 
 
