@@ -97,11 +97,12 @@ class GateConfig(Model):
     """What ``sim2real adapt check`` refuses. Lengths are of an image of 128 px and scaled to yours.
 
     Attributes:
-        drift_px: An object may move by this much, median over images.
-        drift_p95_px: And by this much in the worst twentieth.
+        drift_px: An object may move by this much, median over images; never less than a pixel of your images.
+        drift_p95_px: And by this much in the worst twentieth; never less than two pixels of your images.
         mask_iou: Masks found before and after agree at least so much, mean over objects.
         removed, invented: Share of objects that may vanish, or of images in which one may appear.
         task_drop: Loss of the task's score (accuracy or mean IoU) on adapted, held-out images.
+        detector_steps: Training steps of the detector that the gate looks with.
     """
 
     drift_px: float = Field(default=1.5, gt=0)
@@ -110,6 +111,7 @@ class GateConfig(Model):
     removed: float = Field(default=0.03, ge=0, le=1)
     invented: float = Field(default=0.03, ge=0, le=1)
     task_drop: float = Field(default=0.05, ge=0, le=1)
+    detector_steps: int = Field(default=400, ge=1)
 
 
 class AdaptConfig(Model):

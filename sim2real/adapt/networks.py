@@ -170,8 +170,8 @@ def _with_spread(x: Tensor) -> Tensor:
     """Adds one map: the standard deviation over groups of four images, averaged (Karras et al. 2018)."""
     count = len(x)
     group = 4 if count % 4 == 0 else count
-    y = x.reshape(group, count // group, *x.shape[1:]).float()
-    spread = (y.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    y = x.float().reshape(group, count // group, -1)
+    spread = ((y - y.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean(dim=1)
     spread = spread.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
     return torch.cat((x, spread.to(x.dtype)), dim=1)
 
