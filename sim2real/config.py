@@ -43,8 +43,8 @@ class PPOConfig(Model):
         reward_scale: Rewards are multiplied by this; with about ``1 - gamma`` the critic's values are about one.
         critic_first: Iterations at the start in which only the critic learns; a policy that imitates a controller
             already would be spoilt by the advice of a critic that knows nothing.
-        imitate: Gradient steps in each of the rounds in which the policy first imitates the task's controller, where the
-            task has one; 0 to begin from noise.
+        imitate: Gradient steps in each of the rounds in which the policy first imitates the task's controller, where
+            the task has one; 0 to begin from noise.
         keep_best: The policy is that of the iteration with the best success in training, averaged over the
             iterations around it, in place of the last one.
         least_std: Exploration never gets quieter than this. A policy that trains under some noise
