@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import rclpy
@@ -18,17 +19,13 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.wait_for_message import wait_for_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from calibration.collect_bag import Topics, find_topics
 from calibration.feed import Feed
 from calibration.sync import MOST_WAITING
 from sim2real.errors import CollectionError
-
-try:
-    from rclpy.experimental.events_executor import EventsExecutor
-except ImportError:  # rclpy before 7.1.5
-    EventsExecutor = None  # type: ignore[assignment]
 
 TOO_SLOW = "this computer is too slow"
 IMAGE_DEPTH, STATE_DEPTH = 60, 500  # two seconds of images; more than a second of states
@@ -83,19 +80,12 @@ class CollectNode(Node):
         Raises:
             CollectionError: None comes.
         """
-        came: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
-        listening = self.create_subscription(
-            JointState,
-            topic,
-            lambda message: came.put(list(getattr(message, "name", ()))),
-            self._qos(topic, STATE_DEPTH),
+        came, message = wait_for_message(
+            JointState, self, topic, qos_profile=self._qos(topic, STATE_DEPTH), time_to_wait=wait_s
         )
-        try:
-            return came.get(timeout=wait_s)
-        except queue.Empty:
-            raise CollectionError(f"{topic} is there, but no message came in {wait_s:g} s") from None
-        finally:
-            self.destroy_subscription(listening)
+        if not came:
+            raise CollectionError(f"{topic} is there, but no message came in {wait_s:g} s")
+        return list(message.name)
 
     def listen(self, topics: Topics) -> None:
         """Subscribe; states first, so that the first image finds them."""
@@ -168,6 +158,8 @@ class Listening:
     def __init__(self, domain: int | None = None) -> None:
         self._context = rclpy.Context()
         self._domain = domain
+        self._executor: Executor | None = None
+        self._spinning: threading.Thread | None = None
         self._feeding: Future[None] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="collect_feed")
         self._stop = threading.Event()
@@ -175,20 +167,17 @@ class Listening:
     def __enter__(self) -> Listening:
         rclpy.init(context=self._context, domain_id=self._domain)
         self.node = CollectNode(context=self._context)
-        self._executor = _executor(self._context)
-        self._executor.add_node(self.node)
-        self._spinning = threading.Thread(target=self._spin, name="collect_spin", daemon=True)
-        self._spinning.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self.node.closed = True
         self._pool.shutdown()
-        self._executor.shutdown()
-        rclpy.try_shutdown(context=self._context)
-        self._spinning.join(timeout=5.0)
+        if self._executor is not None and self._spinning is not None:
+            self._executor.shutdown()
+            self._spinning.join()
         self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
 
     def start_feeding(self, feed: Feed, topics: Topics) -> None:
         """Listen, and hand every message on to ``feed`` in a thread."""
@@ -199,8 +188,13 @@ class Listening:
             "pose": feed.pose,
             "joint_positions": lambda pair: feed.joint_positions(*pair),
         }
-        self._feeding = self._pool.submit(self._feed, takers, feed)
         self.node.listen(topics)
+        self._feeding = self._pool.submit(self._feed, takers, feed)
+        # The classic executor: rclpy's event-driven one (7.1.5) starves the main thread when it spins in another.
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._spinning = threading.Thread(target=self._spin, args=(self._executor,), name="collect_spin", daemon=True)
+        self._spinning.start()
 
     def check(self) -> None:
         """Raise what went wrong in the feeding thread, if anything did."""
@@ -233,14 +227,7 @@ class Listening:
                 break
         feed.end()
 
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
-
-
-def _executor(context: rclpy.Context) -> Executor:
-    if EventsExecutor is not None:
-        return EventsExecutor(context=context)
-    return SingleThreadedExecutor(context=context)
+    @staticmethod
+    def _spin(executor: Executor) -> None:
+        with suppress(ExternalShutdownException):
+            executor.spin()
