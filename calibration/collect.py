@@ -200,7 +200,8 @@ class Collector:
     def _remember(self, view: Vector) -> None:
         if self.kept >= len(self._views):
             grown = np.empty((max(64, 2 * len(self._views)), len(view)), dtype=np.float32)
-            grown[: self.kept] = self._views[: self.kept]
+            if self.kept:
+                grown[: self.kept] = self._views[: self.kept]
             self._views = grown
         self._views[self.kept] = view
         count = self.wanted.count
@@ -296,13 +297,12 @@ class Collector:
         # Again, now that it is known how sharp this camera gets: the first frames were not judged.
         sharpness = dataset.column("sharpness")
         sharp = sharpness >= gates.blur * _sharp(sharpness) if len(sharpness) >= _JUDGED_FROM else every >= 0
-        self.drops[BLURRED] += int((~sharp).sum())
+        self.drops.update({BLURRED: int((~sharp).sum())} if not sharp.all() else {})
         every = every[sharp]
         if not count:
             return every.tolist(), None
         chosen, radius = farthest_points(self._views[every], count)
-        self.drops[COVERED] += len(every) - len(chosen)
-        self.drops += Counter()  # without zeros
+        self.drops.update({COVERED: len(every) - len(chosen)} if len(chosen) < len(every) else {})
         return every[chosen].tolist(), radius
 
     def _publish(self, dataset: ImageDataset, chosen: list[int], radius: float | None) -> Path:

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 
 NO_INFO, CHANGED_INFO = "no camera info yet", "camera info changed"
 UNREADABLE = "unreadable image"
-HOPELESS = 60  # images without a single frame
+HOPELESS = 60  # images with hardly a frame
 
 
 class Feed:
@@ -56,6 +56,7 @@ class Feed:
         self._sync = Synchroniser(collector.drops, collector.ignored, joints, pose, latency_s)
         self._missing_before = collector.missing
         self._images = 0
+        self._why = ""
         self.frames = 0
         self.states: Counter[str] = Counter()
 
@@ -139,8 +140,14 @@ class Feed:
             self._collector.drops[reason] += count
 
     def end(self) -> None:
-        """Nothing more comes: images that still wait for states are judged or counted."""
+        """Nothing more comes: images that still wait for states are judged or counted.
+
+        Raises:
+            CollectionError: Images came, and not one could be used.
+        """
         self._pass_on(end=True)
+        if self._images and (not self.frames or self._stuck()):
+            self._refuse()
 
     def _pass_on(self, end: bool = False) -> None:
         for frame in self._sync.ready(end):
@@ -155,10 +162,18 @@ class Feed:
         return Frame(frame.stamp_s, frame.image, frame.joint_pos, pos, quat, frame.state_gap_s)
 
     def _give_up(self, why: str) -> None:
-        if self.frames or self._images < HOPELESS:
-            return
+        self._why = why
+        if self._stuck():
+            self._refuse()
+
+    def _stuck(self) -> bool:
+        """Whether nothing comes out; one frame may, of streams that stand still."""
+        return self.frames < 2 and self._images >= HOPELESS
+
+    def _refuse(self) -> None:
         raise CollectionError(
-            f"of {self._images} images not one could be used ({self._collector.report()}). {why or self._guess()}"
+            f"{self.frames} of {self._images} images could be used ({self._collector.report()}). "
+            f"{self._why or self._guess()}"
         )
 
     def _guess(self) -> str:

@@ -75,7 +75,9 @@ def export_lerobot(
 ) -> dict[str, Any]:
     """Write ``out`` at once: under a temporary name that is then renamed.
 
-    LeRobot's frames follow each other at ``fps``; ``timestamp`` counts them. The true time is in ``stamp_s``.
+    LeRobot's frames follow each other at ``fps``; ``timestamp`` counts them. The true time since the first frame is in
+    ``time_s``: LeRobot hands numbers on as float32, which a stamp does not fit into. ``meta/sim2real.json`` has the
+    first stamp, and all that the dataset says about itself.
 
     Args:
         dataset: What was collected.
@@ -132,6 +134,10 @@ def export_lerobot(
                 | {f"stats/{name}/{what}": value for name, each in stats.items() for what, value in each.items()}
             )  # fmt: skip
     _write_meta(new, info, rows, task)
+    about = {"first_stamp_s": dataset.frames[0].get("stamp_s"), **dataset.about}
+    write_text(new / "meta" / "sim2real.json", json.dumps(about, indent=4) + "\n")
+    if (dataset.folder / "camera.yaml").is_file():
+        shutil.copy(dataset.folder / "camera.yaml", new / "meta" / "camera.yaml")
     every = np.arange(len(dataset))
     total = _stats(features, key, columns, every, None, fps, whole, episodes)
     write_text(new / "meta" / "stats.json", json.dumps(total, indent=4) + "\n")
@@ -153,7 +159,7 @@ def _columns(dataset: ImageDataset) -> dict[str, Array]:
     if "object_pos" in known:
         columns["observation.object_pos"] = dataset.column("object_pos")
     if "stamp_s" in known:
-        columns["stamp_s"] = dataset.column("stamp_s")
+        columns["time_s"] = dataset.column("stamp_s") - float(known["stamp_s"])
     return columns
 
 
@@ -181,7 +187,7 @@ def _features(key: str, shape: tuple[int, ...], columns: dict[str, Array], joint
         "observation.object_pos": list("xyz"),
     }
     for name, values in columns.items():
-        kind = "float64" if name == "stamp_s" else "float32"
+        kind = "float64" if name == "time_s" else "float32"
         features[name] = {
             "dtype": kind,
             "shape": [1] if values.ndim == 1 else list(values.shape[1:]),

@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 NEW_CLOCK_S = 1.0  # a stamp that goes back further than this is of a clock that was set, not out of order
-LONGEST_GAP_S = 0.1  # states further apart are not interpolated between
+LONGEST_GAP_S = 0.15  # states further apart are not interpolated between
 PATIENCE_S = 1.0  # an image waits so long, by its own clock, for the state after it
 MOST_WAITING = 90  # images
 REMEMBERED_S = 5.0  # of states

@@ -36,13 +36,18 @@ def make_texture(width=WIDTH, height=HEIGHT):
     for cell in (8, 24, 80):
         coarse = rng.uniform(0, 255, (-(-height // cell), -(-3 * width // cell), 3))
         texture += np.kron(coarse, np.ones((cell, cell, 1)))[:height, : 3 * width] / 3
-    return texture.astype(np.uint8)
+    return (16 + texture * (220 / 256)).astype(np.uint8)
 
 
-def draw(texture, number, width=WIDTH):
+def make_noise(width=WIDTH, height=HEIGHT):
+    """Noise of a sensor, a few times [4, H, W, 3]."""
+    return np.random.default_rng(1).integers(0, 12, (4, height, width, 3), dtype=np.uint8)
+
+
+def draw(texture, noise, number, width=WIDTH):
     """Image [H, W, 3] RGB with its number written as bits."""
     at = round((texture.shape[1] - width) * (0.5 + 0.5 * math.sin(0.01 * number)))
-    image = texture[:, at : at + width].copy()
+    image = texture[:, at : at + width] + noise[number % len(noise)]
     for bit in range(BITS):
         image[:BLOCK, bit * BLOCK : (bit + 1) * BLOCK] = 255 if number >> bit & 1 else 0
     return image
@@ -105,11 +110,12 @@ class Rig:
 
     def film(self):
         """Publish all images; how late the latest was, s."""
-        texture, start, late = make_texture(), time.time(), 0.0
+        texture, noise, late = make_texture(), make_noise(), 0.0
+        start = time.time()
         for number in range(round(self.arguments.seconds * self.arguments.rate)):
             stamp_s = start + number / self.arguments.rate
             message = stamped(self.kinds[0](height=HEIGHT, width=WIDTH, encoding="rgb8", step=3 * WIDTH), stamp_s)
-            message.data.frombytes(draw(texture, number).tobytes())
+            message.data.frombytes(draw(texture, noise, number).tobytes())
             time.sleep(max(0.0, stamp_s - time.time()))
             late = max(late, time.time() - stamp_s)
             self.publish_info(stamp_s)
