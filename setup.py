@@ -36,7 +36,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        (f"share/{NAME}/launch", sorted(glob("launch/*.py") + glob("launch/*.yaml"))),
+        (f"share/{NAME}/launch", sorted(glob("launch/*.py") + glob("launch/*.yaml") + glob("launch/*.xml"))),
     ],
     install_requires=[
         "numpy>=1.26",
@@ -63,7 +63,7 @@ setup(
             "tensorboard>=2.16",
             "torch>=2.6",
         ],
-        "vision": ["kornia>=0.8", "opencv-python-headless>=4.9,<5"],
+        "vision": ["kornia>=0.8", "opencv-python-headless>=4.9,<5", "pyarrow>=15"],
         "ros": [
             f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",
             f"ros-jazzy-common-interfaces>=5.3; {ROS_WHEELS}",

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from robot_drivers.limits import DriverError
 from sim2real.cli_calibrate import app as calibrate
+from sim2real.cli_collect import app as collect
 from sim2real.cli_looks import app as looks
 from sim2real.cli_motion import app as motion
 from sim2real.cli_recordings import app as recordings
@@ -29,6 +30,7 @@ app.add_typer(recordings)
 app.add_typer(motion)
 app.add_typer(looks)
 app.add_typer(calibrate, name="calibrate")
+app.add_typer(collect, name="collect")
 
 Overrides = Annotated[
     list[str] | None,

@@ -19,3 +19,7 @@ class BundleError(Sim2RealError):
 
 class SimulationError(Sim2RealError):
     """The simulator was asked for something it cannot do, or produced something impossible."""
+
+
+class CollectionError(Sim2RealError):
+    """Images cannot be collected: a topic is missing, stamps make no sense, or nothing fits together."""

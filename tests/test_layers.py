@@ -36,6 +36,7 @@ APPLICATION = {
     "__main__",
     "cli",
     "cli_calibrate",
+    "cli_collect",
     "cli_looks",
     "cli_motion",
     "cli_recordings",
