@@ -15,6 +15,7 @@ from robot_drivers.limits import DriverError
 from sim2real.cli_calibrate import app as calibrate
 from sim2real.cli_looks import app as looks
 from sim2real.cli_motion import app as motion
+from sim2real.cli_perceive import app as perceive
 from sim2real.cli_recordings import app as recordings
 from sim2real.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.errors import ConfigError, Sim2RealError
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(recordings)
 app.add_typer(motion)
 app.add_typer(looks)
+app.add_typer(perceive)
 app.add_typer(calibrate, name="calibrate")
 
 Overrides = Annotated[

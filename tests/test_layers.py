@@ -38,6 +38,7 @@ APPLICATION = {
     "cli_calibrate",
     "cli_looks",
     "cli_motion",
+    "cli_perceive",
     "cli_recordings",
     "console",
     "demo",

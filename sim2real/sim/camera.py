@@ -73,7 +73,9 @@ class SimCamera:
                     "crop the image"
                 )
         self._size = (round(samples * (right - left)), round(samples * (bottom - top)))
-        self._projection = _projection(camera.matrix, left, top, right, bottom)
+        # The renderer takes its samples in the corner of a drawn pixel, not in its middle.
+        half = 0.5 / samples
+        self._projection = _projection(camera.matrix, left + half, top - half, right + half, bottom - half)
         # In the drawn image a pixel's centre lies half a pixel from its edge.
         self._lookup = None if rays is None else (samples * (rays - (left, top)) - 0.5).astype(np.float32)
 
