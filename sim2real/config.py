@@ -193,6 +193,12 @@ def read_settings(path: Path | str, overrides: Sequence[str] = ()) -> tuple[dict
     return data, str(file)
 
 
+def task_name(data: dict[str, Any]) -> str:
+    """Which task unchecked settings are for; empty where they do not say."""
+    task = data.get("task")
+    return str(task.get("name", "")) if isinstance(task, dict) else ""
+
+
 def validate_config(data: dict[str, Any], origin: str) -> ExperimentConfig:
     """Check settings of a policy that were read from ``origin``; see :func:`validate`."""
     return validate(ExperimentConfig, data, origin)

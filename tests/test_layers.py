@@ -27,6 +27,7 @@ CORE = {
     "geometry",
     "kinematics",
     "observation",
+    "perception",
     "policy",
     "provenance",
     "pushing",
