@@ -83,6 +83,7 @@ setup(
             "sim2real = sim2real.cli:main",
             "policy_node = sim2real.deploy.policy_node:main",
             "driver_node = sim2real.deploy.driver_node:main",
+            "perception_node = sim2real.deploy.perception_node:main",
         ]
     },
     # `ros2 run` and launch files look for executables here when colcon installs the package; pip does not read it.

@@ -160,10 +160,15 @@ class So101Camera:
         spec.visual.map.znear, spec.visual.map.zfar = 0.02, 20.0
         return spec.compile()
 
-    def look(self, seed: int | Sequence[int]) -> None:
-        """Another room, lamp, table, paint, clutter, sensor and error of calibration, the same for the same seed."""
+    def look(self, seed: int | Sequence[int], frame: int = 0) -> None:
+        """Another room, lamp, table, paint, clutter, sensor and error of calibration, the same for the same seed.
+
+        Args:
+            seed: Of everything that stays the same while the camera runs.
+            frame: Of the grain, which does not.
+        """
         model, rng = self._model, np.random.default_rng(seed)
-        self._noise = np.random.default_rng([*np.atleast_1d(seed), 5])
+        self._noise = np.random.default_rng([*np.atleast_1d(seed), 5, frame])
         plain = model.material("plain").id
 
         def texture(geom: int, repeat: float, tint: float) -> None:
@@ -273,10 +278,11 @@ class So101Camera:
         self._model.geom_rgba[self._free[0]] = (*_rgb(rng.uniform(0.08, 0.92), 0.6, rng.uniform(0.2, 1.0)), 1.0)
         self._model.geom_matid[self._free[0]] = self._model.material("plain").id
 
-    def clear(self, puck_xy: Array, radius_m: float) -> None:
-        """Take away what stands where a puck at [2] m is, or within ``radius_m`` of it."""
+    def clear(self, discs: Array) -> None:
+        """Take away what stands in discs (x, y, radius) [K, 3] m of the table."""
         for geom in self._things:
-            if np.linalg.norm(self._model.geom_pos[geom, :2] - puck_xy) < radius_m + self._model.geom_size[geom, 0]:
+            off = np.linalg.norm(discs[:, :2] - self._model.geom_pos[geom, :2], axis=1)
+            if (off < discs[:, 2] + self._model.geom_size[geom, 0]).any():
                 self._model.geom_pos[geom] = _AWAY
 
     def photograph(self, joint_pos: Array, puck_pos: Array, truth: bool = False) -> Photo:

@@ -165,6 +165,10 @@ def evaluate(
     bundles: Annotated[list[Path], typer.Argument(help="Policy bundles.")],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes a cell.")] = 200,
     ros2: Annotated[bool, typer.Option("--ros2", help="Fly over real ROS 2 topics, in real time.")] = False,
+    perception: Annotated[
+        Path | None, typer.Option(help="Perception bundle that finds the object in the target's images.")
+    ] = None,
+    condition: Annotated[list[str] | None, typer.Option(help="Only this condition of the target; repeatable.")] = None,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -174,12 +178,15 @@ def evaluate(
     named = {bundle.parent.name if bundle.name == "bundle" else bundle.name: bundle for bundle in bundles}
     if len(named) < len(bundles):
         raise ConfigError(f"two bundles would have the same name in the table, of {sorted(named)}; rename a folder")
+    if ros2 and (perception or condition):
+        raise ConfigError("--perception and --condition are for episodes in process; leave them or --ros2 out")
     with progress_bars() as progress:
         report = stage_reporter(progress)
-        results = (
-            fly_over_ros2(named, episodes, seed, report) if ros2 else fly_in_process(named, episodes, seed, report)
-        )
-    print_table(console, results, "over ROS 2" if ros2 else "in process")
+        if ros2:
+            results = fly_over_ros2(named, episodes, seed, report)
+        else:
+            results = fly_in_process(named, episodes, seed, report, perception=perception, conditions=condition or ())
+    print_table(console, results, "over ROS 2" if ros2 else "in process, from pixels" if perception else "in process")
     save_json(json_file, {"ros2" if ros2 else "in_process": results})
 
 

@@ -105,7 +105,7 @@ def _photograph(
         return None
     eye.look(seed)
     eye.resize_puck(radius)
-    eye.clear(place[:2], radius)
+    eye.clear(np.array([[*place[:2], radius]]))
     if clutter and rng.uniform() < OBSTRUCTED:
         eye.obstruct(place[:2], seed)
     photo = eye.photograph(joints, place, truth=True)
