@@ -65,6 +65,8 @@ setup(
             "tensorboard>=2.16",
             "torch>=2.6",
         ],
+        # What the perception node needs on the robot.
+        "camera": ["opencv-python-headless>=4.9,<5"],
         "vision": ["kornia>=0.8", "opencv-python-headless>=4.9,<5"],
         "ros": [
             f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",

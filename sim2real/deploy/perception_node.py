@@ -70,10 +70,10 @@ class View:
         outside = (across < -0.5) | (across > camera.width - 0.5) | (down < -0.5) | (down > camera.height - 0.5)
         self.outside = float(outside.mean())
         if self.outside > MOST_OUTSIDE:
+            wide, narrow = (f"{c.width} x {c.height}, fx {c.matrix[0, 0]:.0f} px" for c in (camera, wanted))
             raise SpecError(
-                f"the camera ({camera.width} x {camera.height}, fx {camera.matrix[0, 0]:.0f} px) sees "
-                f"{1 - self.outside:.0%} of what the network was trained to see ({wanted.width} x {wanted.height}, fx "
-                f"{wanted.matrix[0, 0]:.0f} px); use a wider lens, or train with this camera's calibration (render.camera)"
+                f"the camera ({wide}) sees {1 - self.outside:.0%} of what the network was trained to see ({narrow}); "
+                "use a wider lens, or train with this camera's calibration (render.camera)"
             )
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

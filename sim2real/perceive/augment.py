@@ -153,7 +153,7 @@ def _hide(images: torch.Tensor, side: torch.Tensor, generator: torch.Generator) 
 def _vignette(images: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Light that is left [N, 1, H, W]: falls with the square of the distance from the middle."""
     height, width = images.shape[-2:]
-    grid = kornia.utils.create_meshgrid(height, width, device=images.device, dtype=images.dtype)  # -1 to 1
+    grid = kornia.geometry.create_meshgrid(height, width, device=images.device, dtype=images.dtype)  # -1 to 1
     return 1.0 - share[:, None, None, None] * 0.5 * grid.square().sum(dim=-1)[:, None]
 
 
