@@ -28,6 +28,8 @@ setup(
         NAME: [
             "configs/*.yaml",
             "sim/*.yaml",
+            "perceive/*.yaml",
+            "perceive/*.html",
             *(f"robots/**/*.{suffix}" for suffix in ("yaml", "urdf", "obj", "mtl", "stl", "png")),
             "deploy/package_template/**/*",
             "evaluate/*.html",
@@ -63,6 +65,8 @@ setup(
             "tensorboard>=2.16",
             "torch>=2.6",
         ],
+        # What the perception node needs on the robot.
+        "camera": ["opencv-python-headless>=4.9,<5"],
         "vision": ["kornia>=0.8", "opencv-python-headless>=4.9,<5", "pyarrow>=15"],
         "ros": [
             f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",
@@ -81,6 +85,7 @@ setup(
             "sim2real = sim2real.cli:main",
             "policy_node = sim2real.deploy.policy_node:main",
             "driver_node = sim2real.deploy.driver_node:main",
+            "perception_node = sim2real.deploy.perception_node:main",
         ]
     },
     # `ros2 run` and launch files look for executables here when colcon installs the package; pip does not read it.

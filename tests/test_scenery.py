@@ -48,7 +48,7 @@ def images(scenery, count):
 
 def test_every_term_changes_pixels(make):
     effects = audit_looks(make()[0])
-    assert set(effects) == set(TERMS) and len(effects) == 30
+    assert set(effects) == set(TERMS) and len(effects) == 34
     assert [name for name, effect in effects.items() if effect < 0.01] == []
 
 
