@@ -26,6 +26,8 @@ setup(
     package_data={
         "robot_drivers": ["*.yaml"],
         NAME: [
+            "adapt/presets/*.yaml",
+            "adapt/*.html",
             "configs/*.yaml",
             "sim/*.yaml",
             "perceive/*.yaml",

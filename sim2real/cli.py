@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from robot_drivers.limits import DriverError
+from sim2real.cli_adapt import app as adapt
 from sim2real.cli_calibrate import app as calibrate
 from sim2real.cli_collect import app as collect
 from sim2real.cli_looks import app as looks
@@ -34,6 +35,7 @@ app.add_typer(looks)
 app.add_typer(perceive)
 app.add_typer(calibrate, name="calibrate")
 app.add_typer(collect, name="collect")
+app.add_typer(adapt, name="adapt")
 
 Overrides = Annotated[
     list[str] | None,

@@ -36,6 +36,7 @@ CORE = {
 APPLICATION = {
     "__main__",
     "cli",
+    "cli_adapt",
     "cli_calibrate",
     "cli_collect",
     "cli_looks",
