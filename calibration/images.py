@@ -22,8 +22,15 @@ Image = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-_ENCODINGS = {"mono8": None, "8UC1": None, "bgr8": None, "8UC3": None, "rgb8": cv2.COLOR_RGB2BGR,
-              "rgba8": cv2.COLOR_RGBA2BGR, "bgra8": cv2.COLOR_BGRA2BGR}  # fmt: skip
+# ROS's encodings (sensor_msgs/image_encodings.hpp) → OpenCV's conversion to BGR; None: it is BGR or grey already.
+_ENCODINGS = {
+    "mono8": None, "8UC1": None, "bgr8": None, "8UC3": None, "rgb8": cv2.COLOR_RGB2BGR,
+    "rgba8": cv2.COLOR_RGBA2BGR, "bgra8": cv2.COLOR_BGRA2BGR,
+    "bayer_rggb8": cv2.COLOR_BayerRGGB2BGR, "bayer_bggr8": cv2.COLOR_BayerBGGR2BGR,
+    "bayer_gbrg8": cv2.COLOR_BayerGBRG2BGR, "bayer_grbg8": cv2.COLOR_BayerGRBG2BGR,
+    "yuv422": cv2.COLOR_YUV2BGR_UYVY, "uyvy": cv2.COLOR_YUV2BGR_UYVY,
+    "yuv422_yuy2": cv2.COLOR_YUV2BGR_YUY2, "yuyv": cv2.COLOR_YUV2BGR_YUY2,
+}  # fmt: skip
 
 
 def read_images(source: Path, topic: str | None = None) -> Iterator[tuple[str, float, Image]]:
@@ -79,25 +86,44 @@ def _bag_images(source: Path, topic: str | None) -> Iterator[tuple[str, float, I
             for index, (connection, _, raw) in enumerate(reader.messages(connections=chosen)):
                 message: Any = reader.deserialize(raw, connection.msgtype)
                 stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
-                yield f"{topics[0]}[{index}]", stamp, _decode(message, connection.msgtype, source)
+                yield f"{topics[0]}[{index}]", stamp, decode_image(message, source)
     except AnyReaderError as error:
         raise ConfigError(f"{source} is no readable bag: {error}") from error
 
 
-def _decode(message: Any, kind: str, source: Path) -> Image:
-    if kind.endswith("CompressedImage"):
-        image = cv2.imdecode(np.asarray(message.data, dtype=np.uint8), cv2.IMREAD_COLOR)
-        if image is None:
+def decode_image(message: Any, source: object) -> Image:
+    """Pixels of a ``sensor_msgs`` Image or CompressedImage, of rclpy or rosbags.
+
+    Args:
+        message: The message.
+        source: Where it comes from; named in errors.
+
+    Returns:
+        [H, W, 3] BGR, or [H, W] grey.
+
+    Raises:
+        ConfigError: An unknown encoding, or data that do not fit the size.
+    """
+    data = np.asarray(message.data, dtype=np.uint8)
+    if not hasattr(message, "encoding"):
+        compressed = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if compressed is None:
             raise ConfigError(f"{source}: a compressed image ({message.format}) cannot be decoded")
-        return np.asarray(image, dtype=np.uint8)
+        return np.asarray(compressed, dtype=np.uint8)
     if message.encoding not in _ENCODINGS:
         raise ConfigError(f"{source}: image encoding '{message.encoding}' is not known; known: {', '.join(_ENCODINGS)}")
-    channels = max(1, message.step // message.width)
-    rows = np.asarray(message.data, dtype=np.uint8).reshape(message.height, message.step)
+    channels = max(1, message.step // max(message.width, 1))
+    if data.size != message.height * message.step or message.step < message.width or not data.size:
+        size = f"{message.width} x {message.height} of {message.step} bytes a row"
+        raise ConfigError(f"{source}: an image of {size} holds {data.size} bytes; its publisher is broken")
+    rows = data.reshape(message.height, message.step)
     image = rows[:, : message.width * channels].reshape(message.height, message.width, channels)
     conversion = _ENCODINGS[message.encoding]
-    image = image[:, :, 0] if channels == 1 else image if conversion is None else cv2.cvtColor(image, conversion)
-    return np.ascontiguousarray(image)
+    image = image[:, :, 0] if channels == 1 else image
+    try:
+        return np.ascontiguousarray(image if conversion is None else cv2.cvtColor(image, conversion))
+    except cv2.error as error:
+        raise ConfigError(f"{source}: {channels} bytes a pixel are not '{message.encoding}'") from error
 
 
 def read_poses(path: Path) -> dict[str, Array]:

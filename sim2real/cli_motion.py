@@ -84,7 +84,7 @@ def record_motion(
     from sim2real.identify.excite import excite as make
 
     try:
-        robot = load_driver(name, **_settings(settings or []))
+        robot = load_driver(name, **driver_values(settings or []))
         robot.connect()
         try:
             state = robot.read()
@@ -117,8 +117,8 @@ def record_motion(
         raise ConfigError(f"driver '{name}': {error}") from error
 
 
-def _settings(assignments: list[str]) -> dict[str, Any]:
-    """``key=value`` with values as YAML has them."""
+def driver_values(assignments: list[str]) -> dict[str, Any]:
+    """A driver's settings from ``key=value``, with values as YAML has them."""
     import yaml
 
     result: dict[str, Any] = {}

@@ -21,5 +21,9 @@ class SimulationError(Sim2RealError):
     """The simulator was asked for something it cannot do, or produced something impossible."""
 
 
+class CollectionError(Sim2RealError):
+    """Images cannot be collected: a topic is missing, stamps make no sense, or nothing fits together."""
+
+
 class AdaptationError(Sim2RealError):
     """Images cannot be adapted to each other, a training went wrong, or a generator does harm."""

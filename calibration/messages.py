@@ -1,0 +1,88 @@
+"""What ROS 2 messages hold, as arrays. The same for rclpy's and rosbags' messages: only fields are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.images import decode_image
+from sim2real.camera import LENSES, CameraCalibration
+from sim2real.errors import CollectionError
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+INFO_TYPE, JOINTS_TYPE = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/JointState"
+POSE_TYPE = "geometry_msgs/msg/PoseStamped"
+
+
+def stamp_of(message: Any) -> float:
+    """Seconds of a message's header."""
+    stamp = message.header.stamp
+    return float(stamp.sec + 1e-9 * stamp.nanosec)
+
+
+def rgb_of(message: Any) -> Image:
+    """Pixels [H, W, 3] RGB of an Image or CompressedImage.
+
+    Raises:
+        ConfigError: An unknown encoding, or data that are no image.
+    """
+    image = decode_image(message, "the image topic")
+    conversion = cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB
+    return np.asarray(cv2.cvtColor(image, conversion), dtype=np.uint8)
+
+
+def joints_of(message: Any, names: Sequence[str]) -> Array | None:
+    """Positions [J] rad of these joints in a JointState; None where one is missing or not finite."""
+    known = dict(zip(message.name, message.position, strict=False))
+    if any(name not in known for name in names):
+        return None
+    position = np.array([known[name] for name in names], dtype=np.float64)
+    return position if np.isfinite(position).all() else None
+
+
+def pose_of(message: Any) -> Array | None:
+    """x, y, z, qx, qy, qz, qw of a PoseStamped; None where it is no pose."""
+    p, q = message.pose.position, message.pose.orientation
+    pose = np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w], dtype=np.float64)
+    length = float(np.linalg.norm(pose[3:]))
+    if not np.isfinite(pose).all() or abs(length - 1.0) > 0.01:
+        return None
+    pose[3:] /= length
+    return pose
+
+
+def camera_of(info: Any, name: str = "camera") -> CameraCalibration:
+    """The calibration in a CameraInfo.
+
+    Raises:
+        CollectionError: It is not calibrated, or its lens model is not known.
+    """
+    matrix = np.array(info.k, dtype=np.float64).reshape(3, 3)
+    if not matrix[0, 0] > 0.0:
+        raise CollectionError(
+            "the camera's CameraInfo is not calibrated (K is zero); make a calibration ('sim2real calibrate camera') "
+            "and give it as --camera FILE, or record without with --no-info"
+        )
+    coefficients = np.array(info.d, dtype=np.float64).ravel()
+    model = info.distortion_model or "plumb_bob"
+    lens = next((own for own, (ros, _) in LENSES.items() if ros == model), None)
+    if lens is None:
+        known = ", ".join(ros for ros, _ in LENSES.values())
+        raise CollectionError(
+            f"the CameraInfo's distortion model '{model}' is not known; known: {known}; give --camera FILE instead"
+        )
+    wanted = LENSES[lens][1]
+    distortion = np.zeros(wanted)
+    if len(coefficients) > wanted and coefficients[wanted:].any():
+        raise CollectionError(
+            f"the CameraInfo has {len(coefficients)} coefficients, '{model}' has {wanted}; give --camera FILE instead"
+        )
+    distortion[: len(coefficients)] = coefficients[:wanted]
+    return CameraCalibration(int(info.width), int(info.height), matrix, lens, distortion, name=name)  # type: ignore[arg-type]
