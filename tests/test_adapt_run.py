@@ -153,7 +153,7 @@ def judged() -> tuple[Domain, torch.nn.Module]:
     source = Domain("sim", images[:260], masks[:260], classes=CLASSES)
     held = Domain("sim", images[260:], masks[260:], classes=CLASSES)
     torch.set_num_threads(1)
-    return held, train_detector(source, 2, 250)
+    return held, train_detector(source, 2, 400)
 
 
 def recolour(images: np.ndarray) -> np.ndarray:
