@@ -12,6 +12,7 @@ from adapt_maker import scenes  # noqa: E402
 from sim2real.adapt import losses  # noqa: E402
 from sim2real.adapt.config import PRESETS, DiscriminatorConfig, GeneratorConfig, load_preset  # noqa: E402
 from sim2real.adapt.metrics import (  # noqa: E402
+    edge_drift,
     features,
     frechet_distance,
     kernel_distance,
@@ -168,13 +169,26 @@ def test_object_changes_are_measured() -> None:
     after = np.zeros_like(before)
     after[0, 20:30, 20:30] = 1
     after[1, 23:33, 24:34] = 1  # moved by (3, 4): 5 px
-    after[2, 20:30, 25:35] = 1
+    after[2, 20:30, 25:35] = 1  # beyond the border of 2 px in 1 and 2: counts as new besides
     after[4, 40:50, 40:50] = 1  # 3 has vanished, 4 is new
     change = object_changes(before, after, before, 2)[1]
     assert change.drift_px[:3].tolist() == pytest.approx([0, 5, 5])
     assert change.iou[2] == pytest.approx(50 / 150)
     assert change.removed.tolist() == [False, False, False, True, False]
-    assert change.invented.tolist() == [False, False, False, False, True]
+    assert change.invented.tolist() == [False, True, True, False, True]
+
+
+def test_edges_are_followed_through_any_colour() -> None:
+    images, masks = scenes(12, False, 0, side=64)
+    other = (255 - images)[..., [1, 2, 0]] // 2
+    drift, match = edge_drift(images, other, masks > 0, 6)
+    assert (drift == 0).all()
+    assert match.min() > 0.9
+    drift, _ = edge_drift(images, np.roll(other, (3, -4), axis=(1, 2)), masks > 0, 6)
+    assert drift == pytest.approx(np.full(12, 5.0))
+    flat = np.random.default_rng(0).integers(100, 120, images.shape).astype(np.uint8)
+    assert edge_drift(images, flat, masks > 0, 6)[1].max() < 0.6
+    assert np.isnan(edge_drift(images, other, np.zeros(masks.shape, bool), 6)[1]).all()
 
 
 def test_mean_iou_leaves_the_background_out() -> None:
