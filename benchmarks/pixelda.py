@@ -37,11 +37,18 @@ RESULTS = HERE / "results" / "pixelda.json"
 PUBLISHED = {"source only": 63.6, "DANN": 77.4, "DSN": 83.2, "PixelDA": 98.2, "trained on target labels": 96.4}
 
 COMMON = ["image_size=0", "check_every=250", "task.kind=classify", "task.width=24", "weights.content=0"]
-PIXELDA = ["weights.task=0.1", "batch_size=32", "pool=0", "average=0.99", "discriminator.noise=0.05"]
+PIXELDA = [
+    "generator.from_input=false",
+    "weights.task=0.1",
+    "batch_size=32",
+    "pool=0",
+    "average=0.99",
+    "discriminator.noise=0.05",
+]
 ROWS = {
     "source only": ("classifier", {"target": False}),
     "DANN": ("classifier", {"target": True}),
-    "CUT + task": ("cut", ["batch_size=32", "pool=0"]),
+    "CUT + task": ("cut", ["batch_size=32", "pool=0", "generator.from_input=false"]),
     "PixelDA": ("pixelda", [*PIXELDA, "generator.noise=8"]),
     "PixelDA, exemplars": ("pixelda", [*PIXELDA, "generator.noise=0", "generator.exemplar=true"]),
     "PixelDA, exemplars, mean teacher": (

@@ -114,10 +114,14 @@ def test_noise_and_exemplar_change_the_output_and_numbers_repeat_it() -> None:
     assert (first != other).any()
 
 
-def test_a_generator_with_exemplars_begins_as_the_exemplar() -> None:
+def test_a_generator_with_exemplars_begins_as_what_it_starts_from() -> None:
     network = Generator(GeneratorConfig(width=8, exemplar=True))
     exemplar = 0.1 + 0.8 * torch.rand(2, 3, 32, 32)
     assert (network(torch.rand(2, 3, 32, 32), None, exemplar) - exemplar).abs().mean() < 0.05
+    kept = Generator(GeneratorConfig(width=8, from_input=True))(exemplar)
+    assert (kept - exemplar).abs().mean() < 0.05
+    with pytest.raises(ValueError, match="not from both"):
+        GeneratorConfig(exemplar=True, from_input=True)
 
 
 def test_exemplars_are_pieces() -> None:

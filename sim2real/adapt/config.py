@@ -29,6 +29,8 @@ class GeneratorConfig(Model):
         exemplar: Starts from a piece of a random camera image in place of a blank page: the output is that piece plus
             what the network adds. For cameras whose background the simulator knows nothing of. Of the camera's images
             nothing is used but their pixels.
+        from_input: Starts from the input: the output is the input plus what the network adds. Keeps objects where
+            they are from the first step on.
     """
 
     kind: Literal["unet", "residual"] = "unet"
@@ -37,6 +39,13 @@ class GeneratorConfig(Model):
     blocks: int = Field(default=2, ge=0)
     noise: int = Field(default=0, ge=0)
     exemplar: bool = False
+    from_input: bool = False
+
+    @model_validator(mode="after")
+    def _one_start(self) -> GeneratorConfig:
+        if self.exemplar and self.from_input:
+            raise ValueError("a generator starts from an exemplar or from its input, not from both")
+        return self
 
 
 class DiscriminatorConfig(Model):

@@ -150,7 +150,7 @@ class Trainer:
         with self._precision():
             noise, exemplar = self._noise(source["images"]), self._exemplar()
             maps = self.generator.encode(source["images"], noise, exemplar)
-            adapted = self.generator.decode(maps, exemplar).float()
+            adapted = self.generator.decode(maps, self.generator.start(source["images"], exemplar)).float()
         values = self._discriminate("discriminator", target["images"], adapted)
         values |= self._generate(source, target, adapted, maps, exemplar)
         self._check_finite(values)
