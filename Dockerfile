@@ -15,6 +15,8 @@ COPY . .
 RUN pip wheel --no-deps --wheel-dir /dist .
 
 FROM base AS train
+# Software OpenGL for the camera before the MuJoCo target.
+RUN apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri && rm -rf /var/lib/apt/lists/*
 COPY --from=wheel /dist /dist
 RUN pip install -c /opt/venv/constraints.txt "$(ls /dist/*.whl)[train,vision,ros,drivers]"
 USER robot
@@ -23,7 +25,7 @@ ENTRYPOINT ["sim2real"]
 
 FROM base AS robot
 COPY --from=wheel /dist /dist
-RUN pip install -c /opt/venv/constraints.txt "$(ls /dist/*.whl)[ros]"
+RUN pip install -c /opt/venv/constraints.txt "$(ls /dist/*.whl)[ros,camera]"
 USER robot
 WORKDIR /home/robot
 ENTRYPOINT ["python", "-m", "sim2real.deploy.policy_node"]

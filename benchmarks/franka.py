@@ -125,7 +125,11 @@ def run(given, host: str) -> None:
             driver.command(dict(zip(bundle.robot.actuators, sent.tolist(), strict=True)))
             state = wait_until(driver, begin + (step + 1) * dt)
             distance[step, episode] = np.linalg.norm(state.pos - goal[episode])
-        print(f"episode {episode + 1:3d}: {1e3 * distance[-1, episode]:5.1f} mm at the end", flush=True)
+        outside = np.flatnonzero(distance[:, episode] > task.settings.tolerance_m)
+        there_s = (outside[-1] + 1) * dt if len(outside) else 0.0
+        print(
+            f"episode {episode + 1:3d}: {1e3 * distance[-1, episode]:5.1f} mm, there after {there_s:.1f} s", flush=True
+        )
     pace = (driver.robot_time_s - began_robot_s) / (time.monotonic() - began_s)
     driver.disconnect()
     never = np.zeros(given.episodes, dtype=bool)

@@ -40,7 +40,12 @@ class Puck:
 
 
 def load_model(puck: Puck | None = None) -> Any:
-    """The MJCF as a MuJoCo model; with ``puck``, also a table at the base's height and the puck on it.
+    """The MJCF as a MuJoCo model; see :func:`load_spec`."""
+    return load_spec(puck).compile()
+
+
+def load_spec(puck: Puck | None = None) -> Any:
+    """The MJCF, not yet compiled; with ``puck``, also a table at the base's height and the puck on it.
 
     Raises:
         DriverError: MuJoCo or the package with the model is missing.
@@ -70,7 +75,7 @@ def load_model(puck: Puck | None = None) -> Any:
             contype=3,
             conaffinity=3,
         )
-    return spec.compile()
+    return spec
 
 
 def read_figures(path: Path = FIGURES) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,12 +67,17 @@ class ArmTarget:
         condition: A key of ``CONDITIONS``, or of ``PUCK_CONDITIONS`` with ``puck``.
         seed: Of all noise.
         puck: Put an object on the table.
+        see: Joint positions [6] rad and the true centre of the object [3] m to where it is seen [3] m, or None where
+            it is not seen well enough and the last sighting stays: what looks at the camera's images. By default the
+            truth with the condition's noise.
 
     Raises:
         DriverError: Unknown condition.
     """
 
-    def __init__(self, condition: str, seed: int, puck: bool = False) -> None:
+    def __init__(
+        self, condition: str, seed: int, puck: bool = False, see: Callable[[Array, Array], Array | None] | None = None
+    ) -> None:
         known = PUCK_CONDITIONS if puck else CONDITIONS
         if condition not in known:
             raise DriverError(f"unknown condition '{condition}'; known: {', '.join(known)}")
@@ -82,6 +88,7 @@ class ArmTarget:
         self.has_puck = puck
         self.arm = ArmModel(figures, self.condition.payload_kg, self.condition.puck if puck else None)
         self._rng = np.random.default_rng(seed)
+        self._see = see or self._truth
         self.reset(np.zeros(len(JOINTS)))
 
     def reset(self, position: Array, puck_xy: Array | None = None) -> None:
@@ -89,7 +96,9 @@ class ArmTarget:
         self.arm.reset(position, puck_xy)
         self._command = position.copy()
         self._readings = [(-np.inf, self.arm.position, self.arm.velocity)]
-        self._seen = [(-np.inf, self.puck_pos)]
+        seen = self._see(self.arm.position, self.puck_pos) if puck_xy is not None else None
+        self._seen = [(-np.inf, self.puck_pos if seen is None else seen)]
+        self._taken_s = 0.0
 
     def command(self, command: Array) -> None:
         """Joint positions [6] rad that the servos are told from now on."""
@@ -100,12 +109,17 @@ class ArmTarget:
         self.arm.advance(self._command, seconds, self.condition.command_delay_s)
         now = self.arm.time
         self._readings.append((now, self.arm.position, self.arm.velocity))
-        if now - self._seen[-1][0] >= 1.0 / CAMERA_HZ:
-            noise = self.condition.camera_noise_m * self._rng.standard_normal(3)
-            self._seen.append((now, self.puck_pos + noise))
+        if now - self._taken_s >= 1.0 / CAMERA_HZ and self.has_puck:
+            self._taken_s = now
+            seen = self._see(self.arm.position, self.puck_pos)
+            if seen is not None:
+                self._seen.append((now, seen))
         for kept in (self._readings, self._seen):
             while len(kept) > 2 and kept[1][0] < now - 0.5:
                 kept.pop(0)  # type: ignore[attr-defined]
+
+    def _truth(self, joint_pos: Array, puck_pos: Array) -> Array:
+        return puck_pos + self.condition.camera_noise_m * self._rng.standard_normal(3)
 
     def estimate(self) -> tuple[Array, Array, Array]:
         """Joint positions [6] rad, joint velocities [6] rad/s and the object's position [3] m, as measured."""

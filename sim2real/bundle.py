@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,37 +67,58 @@ def write_bundle(
     Raises:
         BundleError: ``path`` exists and ``replace`` is not set, or the parts do not fit together.
     """
-    if path.exists() and not replace:
-        raise BundleError(f"{path} exists; choose another path, or pass replace=True to write over it")
-    trace = io.BytesIO()
-    np.savez_compressed(trace, **golden)  # type: ignore[arg-type]
     files = {
         "spec.json": spec.model_dump_json(indent=1).encode(),
         "robot.json": robot.model_dump_json(indent=1).encode(),
         "provenance.json": json.dumps(provenance, indent=1).encode(),
         "policy.onnx": policy_onnx,
-        "golden.npz": trace.getvalue(),
+        "golden.npz": pack_arrays(golden),
     }
     if estimator_onnx is not None:
         files["estimator.onnx"] = estimator_onnx
     if urdf is not None:
         files["robot.urdf"] = urdf
+    return write_files(path, KIND, FORMAT_VERSION, files, PolicyBundle.load, replace)
+
+
+def pack_arrays(arrays: Golden) -> bytes:
+    """Arrays as a plain archive."""
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)  # type: ignore[arg-type]
+    return archive.getvalue()
+
+
+def write_files(
+    path: Path,
+    kind: str,
+    version: int,
+    files: Mapping[str, bytes],
+    check: Callable[[Path], object],
+    replace: bool,
+) -> Path:
+    """Write a bundle's files with their manifest to a temporary folder beside ``path``, check it, and rename it.
+
+    Raises:
+        BundleError: ``path`` exists and ``replace`` is not set, or ``check`` refuses the parts.
+    """
+    if path.exists() and not replace:
+        raise BundleError(f"{path} exists; choose another path, or pass replace=True to write over it")
     manifest = {
-        "kind": KIND,
-        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "format_version": version,
         "files": {name: sha256(data) for name, data in files.items()},
     }
-    files["manifest.json"] = json.dumps(manifest, indent=1).encode()
+    whole = {**files, "manifest.json": json.dumps(manifest, indent=1).encode()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        for name, data in files.items():
+        for name, data in whole.items():
             with open(temporary / name, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         temporary.chmod(0o755)
-        PolicyBundle.load(temporary)
+        check(temporary)
         if path.exists():
             previous = path.with_name(f".{path.name}.previous")
             shutil.rmtree(previous, ignore_errors=True)
@@ -128,7 +149,7 @@ class PolicyBundle:
     def __init__(self, path: Path, files: dict[str, bytes], spec: PolicySpec, robot: RobotSpec) -> None:
         self.path, self.spec, self.robot = path, spec, robot
         self._files = files
-        self.provenance = _parse_provenance(files["provenance.json"])
+        self.provenance = parse_provenance(files["provenance.json"])
 
     @classmethod
     def load(cls, path: Path | str) -> PolicyBundle:
@@ -138,9 +159,9 @@ class PolicyBundle:
             BundleError: What is missing, altered, unlisted, unreadable or inconsistent, and what to do.
         """
         path = Path(path)
-        files = _read_files(path)
-        spec = _parse(PolicySpec, files["spec.json"], "spec.json")
-        robot = _parse(RobotSpec, files["robot.json"], "robot.json")
+        files = read_files(path, KIND, FORMAT_VERSION, REQUIRED, OPTIONAL)
+        spec = parse_model(PolicySpec, files["spec.json"], "spec.json")
+        robot = parse_model(RobotSpec, files["robot.json"], "robot.json")
         _check_commands(spec, robot)
         if ("estimator.onnx" in files) != bool(spec.parameters):
             raise BundleError("spec.json and the networks disagree about online identification; export the run again")
@@ -175,14 +196,7 @@ class PolicyBundle:
         Raises:
             BundleError: It is not a plain array archive, misses an array, or one has another shape or type.
         """
-        try:
-            with zipfile.ZipFile(io.BytesIO(self._files["golden.npz"])) as archive:
-                golden = {
-                    name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
-                    for name in archive.namelist()
-                }
-        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise BundleError(f"golden.npz is not a plain array archive ({error}); export the run again") from error
+        golden = unpack_arrays(self._files["golden.npz"])
         wanted = self._golden_arrays()
         missing = [name for name in wanted if name not in golden]
         if missing:
@@ -220,26 +234,67 @@ class PolicyBundle:
         return arrays
 
 
-def _read_files(path: Path) -> dict[str, bytes]:
-    manifest_file = path / "manifest.json"
-    if not manifest_file.is_file():
+def unpack_arrays(data: bytes, name: str = "golden.npz") -> Golden:
+    """Arrays by name from a plain archive; nothing is unpickled.
+
+    Raises:
+        BundleError: It is none.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return {
+                entry.removesuffix(".npy"): np.load(io.BytesIO(archive.read(entry)), allow_pickle=False)
+                for entry in archive.namelist()
+            }
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(f"{name} is not a plain array archive ({error}); export the run again") from error
+
+
+def kind_of(path: Path) -> str:
+    """What kind of bundle a folder says it is.
+
+    Raises:
+        BundleError: It is none.
+    """
+    return str(_manifest(path)["kind"])
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / "manifest.json"
+    if not file.is_file():
         raise BundleError(f"{path} is not a policy bundle: it has no manifest.json; make one with 'sim2real export'")
     try:
-        manifest = json.loads(manifest_file.read_text())
-        kind, version, listed = manifest["kind"], manifest["format_version"], dict(manifest["files"])
+        manifest = json.loads(file.read_text())
+        return {
+            "kind": manifest["kind"],
+            "format_version": manifest["format_version"],
+            "files": dict(manifest["files"]),
+        }
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{manifest_file} cannot be read ({error}); export the run again") from error
-    if kind != KIND or version != FORMAT_VERSION:
+        raise BundleError(f"{file} cannot be read ({error}); export the run again") from error
+
+
+def read_files(
+    path: Path, kind: str, version: int, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, bytes]:
+    """All files of a bundle, each as its manifest says; nothing in them is executed or unpickled.
+
+    Raises:
+        BundleError: What is missing, altered, unlisted or of another kind or version, and what to do.
+    """
+    manifest = _manifest(path)
+    listed = manifest["files"]
+    if manifest["kind"] != kind or manifest["format_version"] != version:
         raise BundleError(
-            f"{path} is '{kind}' version {version}; this program reads '{KIND}' version {FORMAT_VERSION}. "
-            "Install the sim2real version that wrote it, or export again"
+            f"{path} is '{manifest['kind']}' version {manifest['format_version']}; this program reads '{kind}' version "
+            f"{version} here. Install the sim2real version that wrote it, or export again"
         )
-    for name in REQUIRED:
+    for name in required:
         if name not in listed:
             raise BundleError(f"the manifest lists no {name}; the bundle is incomplete, export the run again")
-    unknown = [name for name in listed if name not in REQUIRED + OPTIONAL]
+    unknown = [name for name in listed if name not in required + optional]
     if unknown:
-        raise BundleError(f"the manifest lists unknown files {unknown}; a bundle holds only {REQUIRED + OPTIONAL}")
+        raise BundleError(f"the manifest lists unknown files {unknown}; a bundle holds only {required + optional}")
     present = {entry.name for entry in path.iterdir()} - {"manifest.json"}
     if present - set(listed):
         raise BundleError(
@@ -270,7 +325,12 @@ def _refuse_pickle(name: str, data: bytes) -> None:
 T = TypeVar("T", bound=BaseModel)
 
 
-def _parse(model: type[T], data: bytes, name: str) -> T:
+def parse_model(model: type[T], data: bytes, name: str) -> T:
+    """Read a bundle's JSON file.
+
+    Raises:
+        BundleError: It does not hold what it must.
+    """
     try:
         return model.model_validate_json(data)
     except ValidationError as error:
@@ -279,7 +339,12 @@ def _parse(model: type[T], data: bytes, name: str) -> T:
         raise BundleError(f"{name}: {where}: {first['msg']}; export the run again") from error
 
 
-def _parse_provenance(data: bytes) -> dict[str, Any]:
+def parse_provenance(data: bytes) -> dict[str, Any]:
+    """Read where a bundle comes from.
+
+    Raises:
+        BundleError: It is not a JSON object.
+    """
     try:
         provenance = json.loads(data)
     except ValueError as error:

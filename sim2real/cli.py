@@ -12,10 +12,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from robot_drivers.limits import DriverError
+from sim2real.cli_adapt import app as adapt
 from sim2real.cli_calibrate import app as calibrate
 from sim2real.cli_collect import app as collect
 from sim2real.cli_looks import app as looks
 from sim2real.cli_motion import app as motion
+from sim2real.cli_perceive import app as perceive
+from sim2real.cli_perceive import train_localizer
 from sim2real.cli_recordings import app as recordings
 from sim2real.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.errors import ConfigError, Sim2RealError
@@ -29,8 +32,10 @@ app = typer.Typer(
 app.add_typer(recordings)
 app.add_typer(motion)
 app.add_typer(looks)
+app.add_typer(perceive)
 app.add_typer(calibrate, name="calibrate")
 app.add_typer(collect, name="collect")
+app.add_typer(adapt, name="adapt")
 
 Overrides = Annotated[
     list[str] | None,
@@ -44,14 +49,19 @@ def train(
     run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Train a policy and export its bundle; run it again to resume."""
-    from sim2real.config import load_config
-    from sim2real.learn.train import train as train_policy
+    """Train a policy or a localizer and export its bundle; run it again to resume."""
+    from sim2real.config import read_settings, task_name, validate_config
 
-    settings = load_config(config, overrides or ())
-    folder = run or Path("runs") / settings.name
-    with progress_bars() as progress:
-        bundle = train_policy(settings, folder, stage_reporter(progress))
+    data, origin = read_settings(config, overrides or ())
+    if task_name(data) == "localize":
+        folder, bundle = train_localizer(data, origin, run)
+    else:
+        from sim2real.learn.train import train as train_policy
+
+        settings = validate_config(data, origin)
+        folder = run or Path("runs") / settings.name
+        with progress_bars() as progress:
+            bundle = train_policy(settings, folder, stage_reporter(progress))
     if bundle is None:
         console.print(f"Stopped early; the checkpoint is in {folder}. Run the same command again to go on.")
         raise typer.Exit(130)
@@ -131,14 +141,16 @@ def export(
 
 @app.command()
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="Policy bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="Policy or perception bundle.")],
     json_file: JsonFile = None,
 ) -> None:
     """Check a bundle's files and replay its golden trace stage by stage."""
-    from sim2real.bundle import PolicyBundle
+    from sim2real.bundle import PolicyBundle, kind_of
     from sim2real.bundle import verify as replay
+    from sim2real.perception import KIND, PerceptionBundle, verify_perception
 
-    report = replay(PolicyBundle.load(bundle))
+    sees = kind_of(bundle) == KIND
+    report = verify_perception(PerceptionBundle.load(bundle)) if sees else replay(PolicyBundle.load(bundle))
     table = Table("stage", "largest difference", "allowed", "")
     for stage in report.stages:
         table.add_row(
@@ -157,6 +169,10 @@ def evaluate(
     bundles: Annotated[list[Path], typer.Argument(help="Policy bundles.")],
     episodes: Annotated[int, typer.Option(min=1, help="Episodes a cell.")] = 200,
     ros2: Annotated[bool, typer.Option("--ros2", help="Fly over real ROS 2 topics, in real time.")] = False,
+    perception: Annotated[
+        Path | None, typer.Option(help="Perception bundle that finds the object in the target's images.")
+    ] = None,
+    condition: Annotated[list[str] | None, typer.Option(help="Only this condition of the target; repeatable.")] = None,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -166,12 +182,15 @@ def evaluate(
     named = {bundle.parent.name if bundle.name == "bundle" else bundle.name: bundle for bundle in bundles}
     if len(named) < len(bundles):
         raise ConfigError(f"two bundles would have the same name in the table, of {sorted(named)}; rename a folder")
+    if ros2 and (perception or condition):
+        raise ConfigError("--perception and --condition are for episodes in process; leave them or --ros2 out")
     with progress_bars() as progress:
         report = stage_reporter(progress)
-        results = (
-            fly_over_ros2(named, episodes, seed, report) if ros2 else fly_in_process(named, episodes, seed, report)
-        )
-    print_table(console, results, "over ROS 2" if ros2 else "in process")
+        if ros2:
+            results = fly_over_ros2(named, episodes, seed, report)
+        else:
+            results = fly_in_process(named, episodes, seed, report, perception=perception, conditions=condition or ())
+    print_table(console, results, "over ROS 2" if ros2 else "in process, from pixels" if perception else "in process")
     save_json(json_file, {"ros2" if ros2 else "in_process": results})
 
 

@@ -26,6 +26,7 @@ def looks(
     size: Annotated[int, typer.Option(min=16, help="Side of an image without --camera, px.")] = 128,
     camera: Annotated[Path | None, typer.Option(help="Calibration, with T_base_camera, to look through.")] = None,
     photographs: Annotated[Path | None, typer.Option(help="Folder of photographs to cut textures from.")] = None,
+    egl: Annotated[bool, typer.Option("--egl", help="Draw with OpenGL, where a GPU is.")] = False,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -51,7 +52,7 @@ def looks(
         if eye.T_base_camera is None:
             raise ConfigError(f"{camera} does not say where the camera is; run 'sim2real calibrate hand-eye'")
         pose = eye.T_base_camera
-    world = World(1, 0.01)
+    world = World(1, 0.01, egl=egl)
     world.load_robots(arm.urdf, fixed_base=True)
     world.write_joints(np.array([0]), arm.rest[None], np.zeros((1, len(arm.rest))))
     thing = add_thing(world, "cylinder", 0.028, 0.04)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,7 @@ from sim2real.errors import ConfigError
 from sim2real.spec import Model
 
 CONFIGS = Path(__file__).parent / "configs"
+M = TypeVar("M", bound=BaseModel)
 
 
 class SimConfig(Model):
@@ -43,6 +44,8 @@ class PPOConfig(Model):
         reward_scale: Rewards are multiplied by this; with about ``1 - gamma`` the critic's values are about one.
         critic_first: Iterations at the start in which only the critic learns; a policy that imitates a controller
             already would be spoilt by the advice of a critic that knows nothing.
+        imitate: Gradient steps in each of the rounds in which the policy first imitates the task's controller, where
+            the task has one; 0 to begin from noise.
         keep_best: The policy is that of the iteration with the best success in training, averaged over the
             iterations around it, in place of the last one.
         least_std: Exploration never gets quieter than this. A policy that trains under some noise
@@ -66,6 +69,7 @@ class PPOConfig(Model):
     reward_scale: float = Field(default=1.0, gt=0)
     critic_first: int = Field(default=0, ge=0)
     lstm: int = Field(default=0, ge=0)
+    imitate: int = Field(default=800, ge=0)
     keep_best: bool = False
     save_every: int = Field(default=20, ge=1)
 
@@ -155,14 +159,24 @@ class ExperimentConfig(Model):
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read an experiment.
+    """Read an experiment: :func:`read_settings`, checked.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or a key or value is wrong; it says which and suggests.
+    """
+    data, origin = read_settings(path, overrides)
+    return validate_config(data, origin)
+
+
+def read_settings(path: Path | str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """Settings as they are written, and the file they are from.
 
     Args:
         path: A YAML file, or the name of one that ships with the package (``up_osi``).
         overrides: ``key=value`` with dots for nesting and YAML values: ``ppo.iterations=10``.
 
     Raises:
-        ConfigError: The file is missing, is not YAML, or a key or value is wrong; it says which and suggests.
+        ConfigError: The file is missing or is not YAML, or an override is none.
     """
     file = Path(path)
     if not file.is_file():
@@ -179,22 +193,33 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
         raise ConfigError(f"{file} must hold a mapping of settings, not {type(data).__name__}")
     for override in overrides:
         _override(data, override)
-    return validate_config(data, str(file))
+    return data, str(file)
+
+
+def task_name(data: dict[str, Any]) -> str:
+    """Which task unchecked settings are for; empty where they do not say."""
+    task = data.get("task")
+    return str(task.get("name", "")) if isinstance(task, dict) else ""
 
 
 def validate_config(data: dict[str, Any], origin: str) -> ExperimentConfig:
+    """Check settings of a policy that were read from ``origin``; see :func:`validate`."""
+    return validate(ExperimentConfig, data, origin)
+
+
+def validate(model: type[M], data: dict[str, Any], origin: str) -> M:
     """Check settings that were read from ``origin``.
 
     Raises:
         ConfigError: Every wrong key or value, with a suggestion for a misspelt key.
     """
     try:
-        return ExperimentConfig.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         lines = [f"{origin}:"]
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-            hint = _suggest(problem["loc"]) if problem["type"] == "extra_forbidden" else ""
+            hint = _suggest(model, problem["loc"]) if problem["type"] == "extra_forbidden" else ""
             message = "unknown key" if hint or problem["type"] == "extra_forbidden" else problem["msg"]
             lines.append(f"  {where}: {message}{hint}")
         raise ConfigError("\n".join(lines)) from error
@@ -216,8 +241,7 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"'--set {override}': the value is not valid YAML: {error}") from error
 
 
-def _suggest(location: tuple[int | str, ...]) -> str:
-    model: type[BaseModel] = ExperimentConfig
+def _suggest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     for part in location[:-1]:
         field = model.model_fields.get(str(part))
         kinds = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()

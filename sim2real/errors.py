@@ -23,3 +23,7 @@ class SimulationError(Sim2RealError):
 
 class CollectionError(Sim2RealError):
     """Images cannot be collected: a topic is missing, stamps make no sense, or nothing fits together."""
+
+
+class AdaptationError(Sim2RealError):
+    """Images cannot be adapted to each other, a training went wrong, or a generator does harm."""

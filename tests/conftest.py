@@ -6,6 +6,8 @@ import shutil
 
 # drone-models insists on this before anything imports SciPy.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Tests kill ROS 2 processes. One that dies with a lock in Fast DDS's shared memory would block all that come after it.
+os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 
 import numpy as np
 import pytest

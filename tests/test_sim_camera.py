@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from calibration.boards import Board
 from calibration.intrinsics import board_pose, calibrate_camera
+from calibration.lens import project
 from sim2real.camera import CameraCalibration
 from sim2real.errors import SimulationError
 from sim2real.sim.camera import FAR_M, CameraStream, Frame, SimCamera, expose
@@ -63,7 +64,7 @@ def poses(count):
 @pytest.mark.parametrize("name", list(CAMERAS))
 def test_a_rendered_board_gives_back_matrix_and_pose(picture, name):
     camera = CAMERAS[name]
-    views = []
+    views, shifts = [], []
     for at in poses(8):
         found = BOARD.detect(seen_at(picture, camera, at).rgb, "view")
         assert found is not None
@@ -71,6 +72,9 @@ def test_a_rendered_board_gives_back_matrix_and_pose(picture, name):
         assert error < 0.3  # px
         assert np.linalg.norm(where[:3, 3] - at[:3, 3]) < 1e-3
         views.append(found)
+        shifts.append((found.pixels - project(camera, found.points, at)).mean(axis=0))
+    # A renderer that samples corners of pixels in place of their middles is half a pixel off.
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.1
     result = calibrate_camera(views, SIZE, camera.lens)
     got, wanted = (m[[0, 1, 0, 1], [0, 1, 2, 2]] for m in (result.camera.matrix, K))
     assert (np.abs(got - wanted) < 3.0 * result.std[:4] + 0.5).all() and (result.std[:4] < 4.0).all()

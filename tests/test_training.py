@@ -20,7 +20,7 @@ from sim2real.learn.ppo import Trainer
 from sim2real.learn.rollout import collect
 from sim2real.learn.train import train
 
-SMALL = ["sim.robots=8", "sim.workers=1", "ppo.iterations=2", "ppo.steps=16", "ppo.mini_batches=2"]
+SMALL = ["sim.robots=8", "sim.workers=1", "ppo.iterations=2", "ppo.steps=16", "ppo.mini_batches=2", "ppo.imitate=10"]
 SMALL_OSI = [*SMALL, "osi.rounds=2", "osi.robots=8", "osi.batches_per_round=5"]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sim2real.config import validate_config
 from sim2real.errors import ConfigError
 from sim2real.evaluate import arm_in_process
 from sim2real.evaluate.in_process import CellResult, fly
+from sim2real.perception import Locator, PerceptionBundle
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 # policy → airframe → condition → cell
@@ -51,7 +52,13 @@ def target_of(bundles: Mapping[str, Path]) -> Target:
 
 
 def fly_in_process(
-    bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress, processes: int = 2
+    bundles: Mapping[str, Path],
+    episodes: int,
+    seed: int,
+    on_progress: Progress,
+    processes: int = 2,
+    perception: Path | None = None,
+    conditions: Sequence[str] = (),
 ) -> Results:
     """Run every bundle in every cell of its target, in worker processes.
 
@@ -61,12 +68,20 @@ def fly_in_process(
         seed: Every policy meets the same starts, trims and noise.
         on_progress: Called after each cell.
         processes: Worker processes.
+        perception: Bundle of a network that finds the object in the target's images, in place of its true position.
+        conditions: Some of the target's; all by default.
+
+    Raises:
+        ConfigError: The target has no such condition.
     """
     target = target_of(bundles)
+    if unknown := sorted(set(conditions) - set(target.conditions)):
+        raise ConfigError(f"the target has no conditions {unknown}; it has {', '.join(target.conditions)}")
+    target = replace(target, conditions=tuple(conditions) or target.conditions)
     jobs = [(p, a, c) for p in bundles for a in target.airframes for c in target.conditions]
     results: Results = {p: {a: {c: {} for c in target.conditions} for a in target.airframes} for p in bundles}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_fly_cell, bundles[p], a, c, episodes, seed): (p, a, c) for p, a, c in jobs}
+        futures = {pool.submit(_fly_cell, bundles[p], a, c, episodes, seed, perception): (p, a, c) for p, a, c in jobs}
         for done, future in enumerate(as_completed(futures), 1):
             policy, airframe, condition = futures[future]
             results[policy][airframe][condition] = future.result()
@@ -74,12 +89,21 @@ def fly_in_process(
     return results
 
 
-def _fly_cell(path: Path, airframe: str, condition: str, episodes: int, seed: int) -> dict[str, Any]:
-    return run_cell(PolicyBundle.load(path), airframe, condition, episodes, seed).summary()
+def _fly_cell(
+    path: Path, airframe: str, condition: str, episodes: int, seed: int, perception: Path | None
+) -> dict[str, Any]:
+    locator = None if perception is None else PerceptionBundle.load(perception).locator()
+    return run_cell(PolicyBundle.load(path), airframe, condition, episodes, seed, locator=locator).summary()
 
 
 def run_cell(
-    bundle: PolicyBundle, airframe: str, condition: str, episodes: int, seed: int, record: bool = False
+    bundle: PolicyBundle,
+    airframe: str,
+    condition: str,
+    episodes: int,
+    seed: int,
+    record: bool = False,
+    locator: Locator | None = None,
 ) -> CellResult:
     """Run a bundle on one variant of its target under one condition, in process.
 
@@ -90,10 +114,16 @@ def run_cell(
         episodes: Number of episodes, side by side.
         seed: Of starts, goals and noise.
         record: Keep the distances over time.
+        locator: Finds the object in the target's images, in place of its true position.
+
+    Raises:
+        ConfigError: This target has no camera.
     """
     if bundle.spec.robot == arm_in_process.AIRFRAME:
         config = validate_config(bundle.provenance["config"], f"{bundle.path}/provenance.json")
-        return arm_in_process.work(bundle.runner, config, condition, episodes, seed, record)
+        return arm_in_process.work(bundle.runner, config, condition, episodes, seed, record, locator)
+    if locator is not None:
+        raise ConfigError(f"the target for '{bundle.spec.robot}' has no camera; leave --perception out")
     return fly(bundle.runner, airframe, condition, episodes, seed, record)
 
 

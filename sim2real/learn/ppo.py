@@ -102,9 +102,9 @@ class Trainer:
         self._make_env, self._seed = make_env, seed
         self._best_success, self._success = -1.0, 0.0
         self._best: dict[str, torch.Tensor] = {}
-        self._imitates = probe.task.teacher is not None
+        self._imitates = probe.task.teacher is not None and config.imitate > 0
         if self._imitates and not (run_dir / "checkpoint.pt").is_file():
-            warm_start(probe, self.actor, seed)
+            warm_start(probe, self.actor, seed, config.imitate)
         probe.sim.close()
 
     @property

@@ -17,19 +17,19 @@ from sim2real.tasks.env import TaskEnv
 
 ROUNDS = 6
 STEPS = 60
-BATCHES = 800
 BATCH_SIZE = 512
 LEARNING_RATE = 2e-3  # of the first round; kept up, its noise would be the policy's error
 NOISE = 0.2
 
 
-def warm_start(env: TaskEnv, actor: Any, seed: int) -> float:
+def warm_start(env: TaskEnv, actor: Any, seed: int, batches: int) -> float:
     """Fit ``actor`` (an rsl-rl model, with or without an LSTM) to the task's own controller.
 
     Args:
         env: Environment whose task has a ``teacher``.
         actor: Changed in place.
         seed: Of noise and sample order.
+        batches: Gradient steps in each round.
 
     Returns:
         Root of the mean squared difference between policy and controller in the last round, network units.
@@ -57,14 +57,14 @@ def warm_start(env: TaskEnv, actor: Any, seed: int) -> float:
         squared = 0.0
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1.0 - index / ROUNDS) ** 2
-        for _ in range(BATCHES):
+        for _ in range(batches):
             rows = torch.randint(data.shape[1], (size,), generator=generator)
             loss = ((_output(actor, data[:, rows]) - truth[:, rows]) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             squared += float(loss.detach())
-        error = float(np.sqrt(squared / BATCHES))
+        error = float(np.sqrt(squared / batches))
     actor.reset()
     return error
 

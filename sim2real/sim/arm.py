@@ -23,6 +23,7 @@ from sim2real.spec import Model, RobotSpec
 
 Array = NDArray[np.float64]
 _STOPS = ("low_stop", "high_stop")
+WEIGHS_NM = 1e-6  # torque that 1 kg of a link must put on some joint, for its mass to be a parameter
 
 
 class ServoQuantity(Model):
@@ -169,10 +170,14 @@ class Arm:
             for index, joint in enumerate(self.joints)
             for name, quantity in self.servo.items()
         }
+        # A link that only turns about a vertical axis weighs on no joint, and weight is all that servos feel of mass.
+        poses = np.random.default_rng(0).uniform(self.chain.low, self.chain.high, (64, len(self.joints)))
+        bare = self.chain.gravity_torque(poses)
         masses = {
             f"{link}.mass_scale": PhysicsParameter(unit="1", nominal=1.0, low=0.1, high=10.0)
             for link in self.chain.link_names
             if link not in (self.chain.root, self.ee)
+            and np.abs(self.chain.gravity_torque(poses, {link: 1.0}) - bare).max() > WEIGHS_NM
         }
         return {**servos, **masses, **others}
 

@@ -74,8 +74,10 @@ class SimCamera:
                 )
         self._size = (round(samples * (right - left)), round(samples * (bottom - top)))
         self._projection = _projection(camera.matrix, left, top, right, bottom)
-        # In the drawn image a pixel's centre lies half a pixel from its edge.
-        self._lookup = None if rays is None else (samples * (rays - (left, top)) - 0.5).astype(np.float32)
+        # In the drawn image a pixel's centre lies half a pixel from its edge; a blur over an even number of pixels
+        # moves what it blurs by half a pixel more.
+        half = 0.5 if samples % 2 else 0.0
+        self._lookup = None if rays is None else (samples * (rays - (left, top)) - half).astype(np.float32)
 
     def render(
         self,

@@ -5,6 +5,8 @@ Another renderer takes Bullet's place by drawing :func:`see` and the shapes here
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,8 +26,10 @@ Colour = tuple[float, float, float, float]  # red, green, blue, opacity, 0 to 1
 KINDS = ("box", "cylinder", "ball")
 SIDES = 10  # of what is round: the renderer's time goes with the number of triangles
 NO_TEXTURE = -1
+EGL_MOST_PX = 1024  # larger pictures it enlarges by repeating pixels
 _UPRIGHT = (0.0, 0.0, 0.0, 1.0)
 _TWO_TRIANGLES = (0, 1, 2, 0, 2, 3)
+_FOLDER = tempfile.TemporaryDirectory(prefix="sim2real-shapes-")  # removed when the process ends
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,27 @@ def see(
         width: px.
         height: px.
         light: On everything.
+
+    Raises:
+        SimulationError: Larger than EGL can draw.
     """
     away = np.eye(4)
     away[:3, 3] = -world.cell_origin(cell)
+    looks = list(projection)
+    if world.renderer == pybullet.ER_TINY_RENDERER:
+        # It draws half a pixel too far to the right and too high: measured with boards; OpenGL does not.
+        looks[8] += 1.0 / width
+        looks[9] += 1.0 / height
+    elif max(width, height) > EGL_MOST_PX:
+        raise SimulationError(
+            f"Bullet's EGL renderer draws at most {EGL_MOST_PX} px a side, not {width} x {height}; take fewer samples "
+            "a pixel, or leave egl out"
+        )
     image: Any = pybullet.getCameraImage(
-        width, height, (view @ away).T.ravel().tolist(), list(projection), lightDirection=light.direction,
+        width, height, (view @ away).T.ravel().tolist(), looks, lightDirection=light.direction,
         lightColor=light.colour, lightDistance=light.distance_m, shadow=int(light.shadows),
         lightAmbientCoeff=light.ambient, lightDiffuseCoeff=light.diffuse, lightSpecularCoeff=light.specular,
-        renderer=pybullet.ER_TINY_RENDERER, physicsClientId=world.client,
+        renderer=world.renderer, physicsClientId=world.client,
     )  # fmt: skip
     rgb = np.asarray(image[2], dtype=np.uint8).reshape(height, width, 4)[..., :3]
     depth = np.asarray(image[3], dtype=np.float32).reshape(height, width)
@@ -91,12 +108,35 @@ def add_quad(
         quat: xyzw.
         cell: Which robot's.
     """
-    shape = pybullet.createVisualShape(
-        pybullet.GEOM_MESH, vertices=[list(c) for c in corners], indices=list(_TWO_TRIANGLES),
-        uvs=[(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)], normals=[(0.0, 0.0, 1.0)] * 4,
-        rgbaColor=(1.0, 1.0, 1.0, 1.0), specularColor=(0.0, 0.0, 0.0), physicsClientId=world.client,
-    )  # fmt: skip
+    uvs = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
+    shape = _mesh(world, corners, ((0.0, 0.0, 1.0),) * 4, uvs, _TWO_TRIANGLES)
     return _body(world, shape, place, quat, cell)
+
+
+def _mesh(
+    world: World,
+    vertices: Sequence[Sequence[float]],
+    normals: Sequence[Sequence[float]],
+    uvs: Sequence[Sequence[float]],
+    indices: Sequence[int],
+) -> int:
+    """A white visual shape of triangles, from a file: Bullet's EGL renderer does not draw meshes given as arrays."""
+    lines = [
+        f"{key} {' '.join(f'{x:.9g}' for x in row)}"
+        for key, rows in (("v", vertices), ("vn", normals), ("vt", uvs))
+        for row in rows
+    ]
+    corner = [f"{i + 1}/{i + 1}/{i + 1}" for i in indices]
+    lines += [f"f {' '.join(corner[i : i + 3])}" for i in range(0, len(corner), 3)]
+    text = "\n".join(lines) + "\n"
+    file = Path(_FOLDER.name) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.obj"
+    file.write_text(text)  # Bullet reads it when a body gets the shape
+    return int(
+        pybullet.createVisualShape(
+            pybullet.GEOM_MESH, fileName=str(file), rgbaColor=(1.0, 1.0, 1.0, 1.0),
+            specularColor=(0.0, 0.0, 0.0), physicsClientId=world.client,
+        )
+    )  # fmt: skip
 
 
 def add_picture(world: World, image: Path, size: Sequence[float], place: Array, quat: Array, cell: int = 0) -> int:
@@ -162,12 +202,7 @@ def _turned(world: World, profile: Sequence[tuple[float, float]], smooth: bool) 
                 normals.append((point / max(float(np.linalg.norm(point)), 1e-9) if smooth else flat).tolist())
                 uvs.append((float(a / (2 * np.pi)), 0.5 + 2.0 * z))
             indices += [first, first + 1, first + 2, first, first + 2, first + 3]
-    return int(
-        pybullet.createVisualShape(
-            pybullet.GEOM_MESH, vertices=vertices, indices=indices, normals=normals, uvs=uvs,
-            physicsClientId=world.client,
-        )
-    )  # fmt: skip
+    return _mesh(world, vertices, normals, uvs, indices)
 
 
 def place_thing(world: World, thing: int, place: Array, quat: Sequence[float] = _UPRIGHT, cell: int = 0) -> None:

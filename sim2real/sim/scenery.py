@@ -35,6 +35,7 @@ ZOOMS = 9  # lenses are prepared for this many focal lengths
 TABLE_M, WALL_M = 1.2, 3.0  # side of the table; distance of the wall behind it
 WALL_SHARE = 2.5  # of the view's width: the lens and the randomized camera see more than the nominal one
 UNDER_TABLE_M = 0.003  # below the base plane, so that what lies on it is drawn in front
+_WIDEST_M = 0.03 * 1.4  # of a distractor, from its middle
 _FAR_AWAY = (0.0, 0.0, -50.0)
 
 
@@ -53,9 +54,14 @@ class Scenery:
         samples: As of :class:`~sim2real.sim.camera.SimCamera`.
         cell: Which robot's.
         seed: Of everything random.
+        unlike: Kind of shape, and hues from and to (in turns, may begin below 0), of which no distractor is both:
+            what an object is told by.
 
     Attributes:
         params: The look of the newest image; a table of one row.
+        T_base_camera: Where the camera of the newest look stands.
+        table: Number of its body.
+        distractors: Numbers of their bodies.
     """
 
     def __init__(
@@ -71,8 +77,10 @@ class Scenery:
         samples: int = 1,
         cell: int = 0,
         seed: int = 0,
+        unlike: tuple[str, float, float] | None = None,
     ) -> None:
         self.world, self._pose, self._area, self._cell = world, T_base_camera, area, cell
+        self._unlike = unlike
         self.params = PhysicsParams(PARAMETERS, 1)
         draws, self._places, texture_draws = (np.random.default_rng([seed, stream]) for stream in range(3))
         self._randomization = Randomization(terms, self.params, draws)
@@ -81,32 +89,35 @@ class Scenery:
         self._cameras: dict[int, SimCamera] = {}
         self._camera, self._samples = camera, samples
         self._textures = self._make_textures(texture_draws, textures, photographs)
-        self._table = self._quad(TABLE_M, np.array([0.35, 0.0, -UNDER_TABLE_M]), np.eye(3))
+        self.table = self._quad(TABLE_M, np.array([0.35, 0.0, -UNDER_TABLE_M]), np.eye(3))
         # One wall across the whole view: everything behind the table is this picture.
         widest = max(camera.width / camera.matrix[0, 0], camera.height / camera.matrix[1, 1])
         behind = T_base_camera @ [0.0, 0.0, WALL_M, 1.0]
         self._wall = self._quad(
             WALL_SHARE * WALL_M * widest, behind[:3], T_base_camera[:3, :3] @ np.diag([1.0, -1.0, -1.0])
         )
-        self._distractors = [self._shape(index) for index in range(MOST_DISTRACTORS)]
+        self.distractors = [self._shape(index) for index in range(MOST_DISTRACTORS)]
 
-    def look(self, params: Array | None = None, places: int | None = None) -> None:
+    def look(
+        self, params: Array | None = None, places: int | Sequence[int] | None = None, clear: Array | None = None
+    ) -> None:
         """Give everything a new look.
 
         Args:
             params: Parameters [P]; drawn by default.
             places: Seed of where distractors lie, and of their colours; somewhere else every time by default.
+            clear: Discs (x, y, radius) [K, 3] m in which none stands.
         """
         self._randomization.reset(np.array([0]), None if params is None else params[None])
         p = {name: float(self.params[name][0]) for name in self.params.names}
-        self._paint(self._table, "table", p)
+        self._paint(self.table, "table", p)
         self._paint(self._wall, "background", p)
         for body in self._objects:
             self._paint(body, "object", p)
         if self.world.bodies:
-            paint_robot(self.world, self._cell, _colour(p["robot_hue"], p["robot_brightness"]))
+            paint_robot(self.world, self._cell, _colour(p["robot_hue"], p["robot_brightness"], p["robot_saturation"]))
         rng = self._places if places is None else np.random.default_rng(places)
-        self._scatter(rng, int(p["distractors"]), p["distractor_size"])
+        self._scatter(rng, int(p["distractors"]), p["distractor_size"], np.empty((0, 3)) if clear is None else clear)
         self._light = Light(
             _direction(p["light_azimuth"], p["light_elevation"]),
             (p["light_red"], p["light_green"], p["light_blue"]),
@@ -118,8 +129,23 @@ class Scenery:
         self.T_base_camera: Array = self._pose @ moved
         self._zoom = int(np.abs(self._zooms - p["zoom"]).argmin())
 
+    def pixels(self, points: Array) -> Array:
+        """Where points [K, 3] m of the base frame are in the image of this look [K, 2], (column, row)."""
+        camera = self._eye().camera
+        seen = (np.concatenate((points, np.ones((len(points), 1))), axis=1) @ np.linalg.inv(self.T_base_camera).T)[
+            :, :3
+        ]
+        still = np.zeros(3)
+        through = cv2.fisheye.projectPoints if camera.lens == "fisheye" else cv2.projectPoints
+        at = through(seen[:, None], still, still, camera.matrix, camera.distortion)[0]
+        return np.asarray(at, dtype=np.float64).reshape(-1, 2)
+
     def render(self) -> Frame:
         """What the camera sees now; the world is drawn as it stands."""
+        return self._eye().render(self.world, self.T_base_camera, self._cell, self._light)
+
+    def _eye(self) -> SimCamera:
+        """The camera at this look's zoom."""
         if self._zoom not in self._cameras:
             matrix = self._camera.matrix.copy()
             matrix[0, 0] *= self._zooms[self._zoom]
@@ -127,7 +153,7 @@ class Scenery:
             c = self._camera
             zoomed = CameraCalibration(c.width, c.height, matrix, c.lens, c.distortion)
             self._cameras[self._zoom] = SimCamera(zoomed, self._samples)
-        return self._cameras[self._zoom].render(self.world, self.T_base_camera, self._cell, self._light)
+        return self._cameras[self._zoom]
 
     def _make_textures(self, rng: np.random.Generator, count: int, photographs: Path | None) -> list[int]:
         images = [procedural(rng) for _ in range(count)]
@@ -151,16 +177,20 @@ class Scenery:
         size = (0.7, 1.0, 1.4)[(index // 3) % 3]
         return add_thing(self.world, KINDS[index % len(KINDS)], 0.03 * size, 0.1, self._cell)
 
-    def _scatter(self, rng: np.random.Generator, count: int, size: float) -> None:
+    def _scatter(self, rng: np.random.Generator, count: int, size: float, clear: Array) -> None:
         x0, x1, y0, y1 = self._area
         # Always the same number of draws, so that one more distractor leaves the others where they were.
-        draws = rng.uniform(0.0, 1.0, (MOST_DISTRACTORS, 6))
-        for index, (body, u) in enumerate(zip(self._distractors, draws, strict=True)):
+        draws = rng.uniform(0.0, 1.0, (MOST_DISTRACTORS, 7))
+        for index, (body, u) in enumerate(zip(self.distractors, draws, strict=True)):
             place = _FAR_AWAY
-            if index < count:
-                place = (x0 + u[0] * (x1 - x0), y0 + u[1] * (y1 - y0), size * (0.5 + u[5]) - 0.05)
-                texture = self._texture(u[4])
-                colour = _colour(u[2], 0.3 + 0.7 * u[3]) if texture < 0 else (1.0, 1.0, 1.0, 1.0)
+            x, y = x0 + u[0] * (x1 - x0), y0 + u[1] * (y1 - y0)
+            if index < count and (np.hypot(clear[:, 0] - x, clear[:, 1] - y) > clear[:, 2] + _WIDEST_M).all():
+                place = (x, y, size * (0.5 + u[5]) - 0.05)
+                texture, hue = self._texture(u[4]), float(u[2])
+                if self._unlike and self._unlike[0] == KINDS[index % len(KINDS)]:
+                    low, high = self._unlike[1:]
+                    texture, hue = -1, high + hue * (1.0 + low - high)  # around the circle from high to low
+                colour = _colour(hue, 0.1 + 0.9 * u[3], u[6]) if texture < 0 else (1.0, 1.0, 1.0, 1.0)
                 paint(self.world, body, colour, texture)
             quat = (0.0, 0.0, np.sin(np.pi * u[2]), np.cos(np.pi * u[2]))
             place_thing(self.world, body, np.array(place), quat, self._cell)
@@ -169,7 +199,9 @@ class Scenery:
         texture, brightness = self._texture(p[f"{name}_texture"]), p[f"{name}_brightness"]
         # A texture has colours of its own; another one on top would only make it dark.
         grey = 0.5 + 0.5 * brightness
-        colour = _colour(p[f"{name}_hue"], brightness) if texture < 0 else (grey, grey, grey, 1.0)
+        colour = (
+            _colour(p[f"{name}_hue"], brightness, p[f"{name}_saturation"]) if texture < 0 else (grey, grey, grey, 1.0)
+        )
         paint(self.world, body, colour, texture)
 
     def _texture(self, share: float) -> int:
@@ -208,8 +240,8 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int = 8) -> NDAr
     return sheet
 
 
-def _colour(hue: float, brightness: float) -> tuple[float, float, float, float]:
-    red, green, blue = colorsys.hsv_to_rgb(hue, 0.6, brightness)
+def _colour(hue: float, brightness: float, saturation: float) -> tuple[float, float, float, float]:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, brightness)
     return red, green, blue, 1.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,17 +35,24 @@ class World:
         count: Number of robots N.
         sim_dt: Physics step, s.
         gravity: World-frame gravity, m/s².
+        egl: Draw with OpenGL through EGL, which pays where a GPU is, in place of Bullet's own TinyRenderer.
+
+    Attributes:
+        renderer: Bullet's number of what draws.
 
     Raises:
-        SimulationError: PyBullet gave no client.
+        SimulationError: PyBullet gave no client, or EGL cannot be used here.
     """
 
-    def __init__(self, count: int, sim_dt: float, gravity: Sequence[float] = (0.0, 0.0, -9.81)) -> None:
+    def __init__(
+        self, count: int, sim_dt: float, gravity: Sequence[float] = (0.0, 0.0, -9.81), egl: bool = False
+    ) -> None:
         if count < 1 or sim_dt <= 0:
             raise SimulationError(f"a world needs at least one robot and a positive sim_dt, got {count} and {sim_dt}")
         self._client: int = pybullet.connect(pybullet.DIRECT)
         if self._client < 0:
             raise SimulationError("PyBullet gave no client; too many are open in this process, close() the others")
+        self.renderer = _load_egl(self._client) if egl else pybullet.ER_TINY_RENDERER
         self.count = count
         self.sim_dt = sim_dt
         self.bodies: list[int] = []
@@ -316,7 +324,7 @@ class World:
         view = pybullet.computeViewMatrix(list(eye), list(target), [0, 0, 1])
         projection = pybullet.computeProjectionMatrixFOV(fov_deg, width / height, 0.02, 20.0)
         image: Any = pybullet.getCameraImage(
-            width, height, view, projection, renderer=pybullet.ER_TINY_RENDERER, physicsClientId=self._client
+            width, height, view, projection, renderer=self.renderer, physicsClientId=self._client
         )
         return np.asarray(image[2], dtype=np.uint8).reshape(height, width, 4)[..., :3].copy()
 
@@ -325,3 +333,21 @@ class World:
         if self._client >= 0:
             pybullet.disconnect(self._client)
             self._client = -1
+
+
+def _load_egl(client: int) -> int:
+    """Let a client draw with OpenGL; shapes made before would be missing from its pictures.
+
+    Raises:
+        SimulationError: Bullet's plugin or a display for it is missing.
+    """
+    plugin = find_spec("eglRenderer")
+    if plugin is None or plugin.origin is None:
+        raise SimulationError("this PyBullet comes without its EGL renderer; leave egl out to draw with TinyRenderer")
+    if pybullet.loadPlugin(plugin.origin, "_eglRendererPlugin", physicsClientId=client) < 0:
+        raise SimulationError(
+            "EGL has no display here; install the GPU's driver, or Mesa's software one ('apt-get install libegl1 "
+            "libgl1-mesa-dri'), or leave egl out to draw with TinyRenderer"
+        )
+    number: int = pybullet.ER_BULLET_HARDWARE_OPENGL
+    return number

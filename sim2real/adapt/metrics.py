@@ -1,0 +1,179 @@
+"""How far adapted images are from the camera's, and what became of the objects in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import linalg
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sim2real.adapt.networks import set_domain
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+Translate = Callable[[Image], Image]
+
+FEATURE_SEED = 20
+LEAST_AREA = 12  # pixels of an object in an image of 128 px, under which it counts as hidden
+
+
+class RandomFeatures(nn.Module):
+    """Fixed features that need no download: a convolutional network with random weights, always the same.
+
+    Mean and standard deviation over the image of every map after three layers, and of the image itself. Random
+    convolutions rank generators much as trained features do where domains differ in colour, texture and contrast
+    (Naeem et al. 2020 use them for domains that ImageNet does not know); they are blind to meaning. Values compare
+    with other values of this function only, never with published FIDs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(FEATURE_SEED)
+        self.layers = nn.ModuleList()
+        for inputs, outputs in ((3, 24), (24, 32), (32, 48)):
+            layer = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+            weight = torch.randn(layer.weight.shape, generator=random) * (2.0 / (9 * inputs)) ** 0.5
+            layer.weight.data = weight
+            self.layers.append(layer)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 214] of images [B, 3, H, W] in [0, 1]."""
+        x = 2.0 * x - 1.0
+        parts = [x.mean(dim=(2, 3)), x.std(dim=(2, 3))]
+        for layer in self.layers:
+            x = functional.leaky_relu(layer(x), 0.2)
+            parts += [x.mean(dim=(2, 3)), x.std(dim=(2, 3))]
+        return torch.cat(parts, dim=1)
+
+
+def to_tensor(images: Image) -> Tensor:
+    """uint8 [N, H, W, 3] to float [N, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def features(images: Image, batch: int = 64) -> Array:
+    """Features [N, F] of images [N, H, W, 3], see ``RandomFeatures``."""
+    network = RandomFeatures()
+    parts = [network(to_tensor(images[i : i + batch])) for i in range(0, len(images), batch)]
+    return torch.cat(parts).double().numpy()
+
+
+def frechet_distance(a: Array, b: Array) -> float:
+    """FID's formula (Heusel et al. 2017) on any features [N, F]: ‖μ₁-μ₂‖² + tr(Σ₁ + Σ₂ - 2 (Σ₁Σ₂)^½).
+
+    Biased upwards where N is not much larger than F; see ``kernel_distance``.
+    """
+    difference = a.mean(axis=0) - b.mean(axis=0)
+    first, second = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    # (Σ₁Σ₂)^½ has the trace of (Σ₁^½ Σ₂ Σ₁^½)^½, which is symmetric.
+    values, vectors = linalg.eigh(first)
+    root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    common = np.sqrt(np.maximum(linalg.eigvalsh(root @ second @ root), 0.0)).sum()
+    return float(difference @ difference + np.trace(first) + np.trace(second) - 2.0 * common)
+
+
+def kernel_distance(a: Array, b: Array) -> float:
+    """KID (Bińkowski et al. 2018): unbiased squared maximum mean discrepancy, kernel (x·y / F + 1)³.
+
+    Features [N, F] are scaled by the standard deviation of ``b`` first, so that no feature drowns the others. May be
+    a little below zero for samples of one distribution.
+    """
+    scale = b.std(axis=0) + 1e-6
+    a, b = (a - b.mean(axis=0)) / scale, (b - b.mean(axis=0)) / scale
+
+    def kernel(x: Array, y: Array) -> Array:
+        return (x @ y.T / x.shape[1] + 1.0) ** 3
+
+    aa, bb, ab = kernel(a, a), kernel(b, b), kernel(a, b)
+    n, m = len(a), len(b)
+    within = (aa.sum() - np.trace(aa)) / (n * (n - 1)) + (bb.sum() - np.trace(bb)) / (m * (m - 1))
+    return float(within - 2.0 * ab.mean())
+
+
+@dataclass(frozen=True)
+class ObjectChange:
+    """What became of the objects of one class, one value an image.
+
+    Attributes:
+        iou: Between what a detector finds before and after; NaN where it finds nothing before.
+        drift_px: Distance between the centres of both; NaN where one is missing.
+        removed: Found before, not after.
+        invented: Found after, neither before nor in the truth.
+    """
+
+    iou: Array
+    drift_px: Array
+    removed: NDArray[np.bool_]
+    invented: NDArray[np.bool_]
+
+
+def object_changes(before: Image, after: Image, truth: Image, classes: int) -> dict[int, ObjectChange]:
+    """Compare what one detector finds in images and in their translations.
+
+    Args:
+        before: Class numbers [N, H, W] that the detector gives for the input.
+        after: For the output.
+        truth: The simulator's masks [N, H, W].
+        classes: Number of classes, background (0) included.
+
+    Returns:
+        One entry for every class but the background.
+    """
+    least = max(2.0, LEAST_AREA * truth.shape[1] * truth.shape[2] / 128.0**2)
+    result = {}
+    for number in range(1, classes):
+        a, b, t = (before == number), (after == number), (truth == number)
+        area_a, area_b, area_t = (x.sum(axis=(1, 2)) for x in (a, b, t))
+        union = (a | b).sum(axis=(1, 2))
+        found = (area_a >= least) & (area_t >= least) & (overlap(a, t) > 0.3)
+        iou = np.where(found, (a & b).sum(axis=(1, 2)) / np.maximum(union, 1), np.nan)
+        kept = found & (area_b >= 0.25 * area_a)
+        drift = np.where(kept, np.linalg.norm(_centres(a) - _centres(b), axis=1), np.nan)
+        result[number] = ObjectChange(
+            iou=iou,
+            drift_px=drift,
+            removed=found & ~kept,
+            invented=(area_b >= 4 * least) & (area_a < least) & (area_t < 1),
+        )
+    return result
+
+
+def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Array:
+    """Intersection over union [N] of masks [N, H, W]; 0 where both are empty."""
+    return (a & b).sum(axis=(1, 2)) / np.maximum((a | b).sum(axis=(1, 2)), 1)
+
+
+def _centres(masks: NDArray[np.bool_]) -> Array:
+    """Centre [N, 2] of the largest connected part of every mask, px; 0 for an empty one."""
+    centres = np.zeros((len(masks), 2))
+    for row, mask in enumerate(masks):
+        _, _, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        if len(stats) > 1:
+            centres[row] = centroids[1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])]
+    return centres
+
+
+@torch.no_grad()
+def predict(network: nn.Module, images: Image, domain: int = 0, batch: int = 64) -> NDArray[np.int64]:
+    """Classes that a task network gives: [N] of a classifier, [N, H, W] of a segmenter."""
+    network.eval()
+    set_domain(network, domain)
+    parts = [network(to_tensor(images[i : i + batch])).argmax(dim=1) for i in range(0, len(images), batch)]
+    return torch.cat(parts).numpy()
+
+
+def mean_iou(found: NDArray[np.int64], truth: Image, classes: int) -> float:
+    """Intersection over union of all pixels together, mean over the classes that are there, background left out."""
+    values = [
+        ((found == c) & (truth == c)).sum() / ((found == c) | (truth == c)).sum()
+        for c in range(1, classes)
+        if (truth == c).any()
+    ]
+    return float(np.mean(values)) if values else float("nan")

@@ -1,0 +1,402 @@
+"""A whole adaptation: read, check, train, keep the best checkpoint that the gate lets pass, export, report."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import nn
+
+from calibration.dataset import DatasetWriter, read_dataset
+from sim2real import __version__
+from sim2real.adapt import report
+from sim2real.adapt.config import AdaptConfig, validate
+from sim2real.adapt.domains import Domain, Image, check_pair, load_domain, with_pairs
+from sim2real.adapt.gate import Verdict, judge, train_detector
+from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, predict
+from sim2real.adapt.networks import Classifier, Generator, Segmenter, parameter_count
+from sim2real.adapt.train import Progress, Trainer, build_task, prepare_run, run_training
+from sim2real.adapt.translate import EXEMPLARS, Translator, cut_exemplars, export_generator, translate
+from sim2real.errors import ConfigError
+from sim2real.files import write_text
+from sim2real.provenance import commit
+
+HELD_OUT, MOST_HELD_OUT = 0.1, 200
+EXEMPLAR_COUNT = 256
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both domains, split; nothing held out is ever trained on."""
+
+    source: Domain
+    source_held: Domain
+    target: Domain
+    target_held: Domain
+
+    @classmethod
+    def of(cls, source: Domain, target: Domain, seed: int) -> Data:
+        """Split two domains."""
+        return cls(*source.split(HELD_OUT, MOST_HELD_OUT, seed), *target.split(HELD_OUT, MOST_HELD_OUT, seed))
+
+
+def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
+    """Read, check and split two datasets.
+
+    Raises:
+        ConfigError: A folder holds no dataset.
+        AdaptationError: The images cannot be used; it says why.
+    """
+    source = load_domain(sim, "sim", config.image_size, labels=config.task.kind == "classify")
+    target = load_domain(real, "real", size=source.size)
+    if config.weights.paired:
+        source = with_pairs(source, sim, real)
+    check_pair(source, target, needs_masks=config.task.kind == "segment" or config.weights.content > 0)
+    return Data.of(source, target, config.seed)
+
+
+def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | None = None) -> Verdict | None:
+    """Train a generator; going on with a run that is there.
+
+    Writes ``config.yaml``, ``checkpoint.pt``, ``best.pt`` (averaged weights of the kept checkpoint),
+    ``generator.onnx``, ``gate.json``, ``metrics.json``, ``report.html``, ``history.json`` and TensorBoard events.
+
+    Args:
+        config: The run.
+        data: From ``load_data``.
+        run: Folder.
+        on_progress: Called at every check with step, steps and figures.
+
+    Returns:
+        The gate's verdict on the kept checkpoint; None where Ctrl-C ended training early.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings.
+        AdaptationError: A loss became not finite.
+    """
+    prepare_run(config, run)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    detector = _detector(config, data.source, run)
+    exemplars = _exemplars(config, data.target, run)
+    trainer = Trainer(config, data.source, data.target)
+    keeper = _Keeper(data, detector, exemplars, run)
+    try:
+        finished = run_training(trainer, run, keeper.look, on_progress)
+    finally:
+        keeper.close()
+    if not finished:
+        return None
+    return finish(config, data, detector, exemplars, run)
+
+
+def _exemplars(config: AdaptConfig, target: Domain, run: Path) -> Image | None:
+    if not config.generator.exemplar:
+        return None
+    pieces = cut_exemplars(target.images, EXEMPLAR_COUNT, config.seed)
+    temporary = run / f"{EXEMPLARS}.tmp.npy"
+    np.save(temporary, pieces)
+    temporary.replace(run / EXEMPLARS)
+    return pieces
+
+
+class _Keeper:
+    """Judges every checkpoint and keeps the best: one that passes before one that does not, then the nearest."""
+
+    def __init__(self, data: Data, detector: Segmenter | None, exemplars: Image | None, run: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import
+
+        self._data, self._detector, self._exemplars, self._run = data, detector, exemplars, run
+        self._real = features(data.target_held.images)
+        self._events: Any = SummaryWriter(str(run))
+
+    def look(self, trainer: Trainer, figures: dict[str, float]) -> None:
+        generator, task = generator_of(trainer.averages), task_of(trainer.averages)
+        verdict, adapted = judge(
+            lambda images: translate(generator, images, self._exemplars),
+            self._data.source_held,
+            trainer.config.gate,
+            self._detector,
+            task,
+        )
+        kid = kernel_distance(features(adapted), self._real)
+        figures |= {"kid": kid, "passed": float(verdict.passed)}
+        row = {"step": trainer.step, "kid": kid, "passed": verdict.passed, "reasons": list(verdict.reasons)}
+        checks = [r for r in read_checks(self._run) if r["step"] < trainer.step]
+        best = best_check(checks)
+        if best is None or best_check([best, row]) is row:
+            temporary = self._run / "best.tmp"
+            torch.save(trainer.averages.state_dict(), temporary)
+            temporary.replace(self._run / "best.pt")
+        write_text(self._run / "checks.json", json.dumps([*checks, row], indent=1) + "\n")
+        for name, value in {**figures, **verdict.figures}.items():
+            self._events.add_scalar(name.replace(".", "/"), value, trainer.step)
+        count = min(8, len(adapted), len(self._data.target_held))
+        grid = report.sheet(
+            [self._data.source_held.images[:count], adapted[:count], self._data.target_held.images[:count]]
+        )
+        self._events.add_image("rendered, adapted, real", grid, trainer.step, dataformats="HWC")
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+def read_checks(run: Path) -> list[dict[str, Any]]:
+    """What every checkpoint of a run was found to be."""
+    file = run / "checks.json"
+    return json.loads(file.read_text()) if file.is_file() else []
+
+
+def best_check(checks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The check whose checkpoint is kept."""
+    return min(checks, key=lambda row: (not row["passed"], row["kid"]), default=None)
+
+
+def task_of(networks: nn.ModuleDict) -> nn.Module | None:
+    """The task network of a run's networks, if it trains one."""
+    return networks["task"] if "task" in networks else None
+
+
+def generator_of(networks: nn.ModuleDict) -> Generator:
+    """The generator of a run's networks."""
+    generator = networks["generator"]
+    assert isinstance(generator, Generator)
+    return generator
+
+
+def _detector(config: AdaptConfig, source: Domain, run: Path) -> Segmenter | None:
+    if source.masks is None:
+        return None
+    classes = max([int(source.masks.max()), *source.classes]) + 1
+    file = run / "detector.pt"
+    if file.is_file():
+        detector = Segmenter(classes, _width(torch.load(file, weights_only=True)))
+        detector.load_state_dict(torch.load(file, weights_only=True))
+        return detector.eval()
+    detector = train_detector(source, classes, config.seed)
+    temporary = run / "detector.tmp"
+    torch.save(detector.state_dict(), temporary)
+    temporary.replace(file)
+    return detector
+
+
+def _width(state: dict[str, torch.Tensor]) -> int:
+    return int(state["out.weight"].shape[1])
+
+
+def load_best(config: AdaptConfig, source: Domain, run: Path) -> nn.ModuleDict:
+    """Averaged networks of the kept checkpoint.
+
+    Raises:
+        ConfigError: The run has none yet.
+    """
+    file = run / "best.pt"
+    if not file.is_file():
+        raise ConfigError(f"{run} has no checkpoint yet; run 'sim2real adapt' with the same --out to go on")
+    networks = nn.ModuleDict({"generator": Generator(config.generator)})
+    if config.weights.cycle:
+        networks["backward_generator"] = Generator(config.generator)
+    task = build_task(config, source)
+    if task is not None:
+        networks["task"] = task
+    networks.load_state_dict(torch.load(file, weights_only=True))
+    return networks.eval()
+
+
+def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplars: Image | None, run: Path) -> Verdict:
+    """Export and report the kept checkpoint of a trained run.
+
+    Returns:
+        The gate's verdict on it.
+    """
+    networks = load_best(config, data.source, run)
+    exported = export_generator(copy.deepcopy(generator_of(networks)), data.source.size)
+    temporary = run / "generator.onnx.tmp"
+    temporary.write_bytes(exported)
+    temporary.replace(run / "generator.onnx")
+    translator = Translator.from_onnx(exported, exemplars)
+    if "backward_generator" in networks:
+        backward = networks["backward_generator"]
+        assert isinstance(backward, Generator)
+        (run / "backward_generator.onnx").write_bytes(export_generator(copy.deepcopy(backward), data.source.size))
+    verdict, adapted = judge(
+        translator,
+        data.source_held,
+        config.gate,
+        detector,
+        task_of(networks),
+    )
+    write_text(run / "gate.json", json.dumps(verdict.summary(), indent=2) + "\n")
+    figures = distances(data, adapted) | verdict.figures
+    write_text(run / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    facts = {
+        "parameters of the generator": f"{parameter_count(networks['generator']):,}",
+        "images": f"{len(data.source)} rendered, {len(data.target)} real; held out {len(data.source_held)} and "
+        f"{len(data.target_held)}",
+        "image size": f"{data.source.size[1]} × {data.source.size[0]}",
+        "preset": config.name,
+        "seed": str(config.seed),
+        "sim2real": f"{__version__} ({commit()[:12]})",
+        "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    _report(config, data, detector, run, verdict, adapted, figures, facts)
+    return verdict
+
+
+def distances(data: Data, adapted: Image) -> dict[str, float]:
+    """Distance of held-out rendered and adapted images to held-out real ones, and of real training images (floor)."""
+    real = features(data.target_held.images)
+    sets = {"rendered": features(data.source_held.images), "adapted": features(adapted)}
+    sets["real"] = features(data.target.images[: len(data.source_held)])
+    result = {f"kid_{name}": kernel_distance(found, real) for name, found in sets.items()}
+    return result | {f"fid_{name}": frechet_distance(found, real) for name, found in sets.items()}
+
+
+def _report(
+    config: AdaptConfig,
+    data: Data,
+    detector: Segmenter | None,
+    run: Path,
+    verdict: Verdict,
+    adapted: Image,
+    figures: dict[str, float],
+    facts: dict[str, str],
+) -> None:
+    held, shown = data.source_held, slice(0, report.SHOWN)
+    near = report.nearest(features(adapted[shown]), features(data.target.images))
+    rows = [held.images[shown], adapted[shown], data.target.images[near]]
+    masks = failures = ""
+    if held.masks is not None:
+        both = [report.outlined(report.enlarged(x), _enlarged_masks(held.masks[shown], x)) for x in rows[:2]]
+        masks = report.picture(report.sheet(both))
+    if held.masks is not None and detector is not None:
+        before, after = predict(detector, held.images), predict(detector, adapted)
+        worst = np.argsort([-float(((a > 0) ^ (b > 0)).mean()) for a, b in zip(before, after, strict=True)])[shown]
+        pairs = ((held.images[worst], before[worst]), (adapted[worst], after[worst]))
+        lines = [report.outlined(report.enlarged(x), _enlarged_masks(m, x)) for x, m in pairs]
+        failures = report.picture(report.sheet(lines))
+    checks = read_checks(run)
+    best = best_check(checks)
+    report.write_report(
+        run / "report.html",
+        title=f"Adaptation '{config.name}'",
+        verdict=verdict,
+        grid=report.picture(report.sheet([report.enlarged(row) for row in rows])),
+        masks=masks,
+        failures=failures,
+        figures={name: f"{value:.4g}" for name, value in figures.items()},
+        checks=checks,
+        kept=best["step"] if best else -1,
+        facts=facts,
+    )
+
+
+def _enlarged_masks(masks: NDArray[Any], images: Image) -> NDArray[Any]:
+    factor = max(1, -(-report.LEAST_SIDE // images.shape[1]))
+    return masks.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def load_run_config(run: Path) -> AdaptConfig:
+    """The configuration of a run.
+
+    Raises:
+        ConfigError: The folder is no run.
+    """
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(f"{run} is no adaptation (no config.yaml); run 'sim2real adapt --sim … --real … --out {run}'")
+    return validate(yaml.safe_load(file.read_text()), str(file))
+
+
+def check(run: Path, sim: Path) -> Verdict:
+    """Judge a run's exported generator on other images of the simulator, and write the verdict to ``gate.json``.
+
+    Args:
+        run: Finished run.
+        sim: Dataset with masks or labels that the run has not trained on.
+
+    Raises:
+        ConfigError: No run, or no dataset.
+        AdaptationError: Unusable images.
+    """
+    config = load_run_config(run)
+    translator = Translator(run, anyway=True)
+    held = load_domain(sim, "sim", size=translator.size, labels=config.task.kind == "classify")
+    detector = None
+    if (run / "detector.pt").is_file() and held.masks is not None:
+        state = torch.load(run / "detector.pt", weights_only=True)
+        detector = Segmenter(int(state["out.weight"].shape[0]), _width(state))
+        detector.load_state_dict(state)
+    state = torch.load(run / "best.pt", weights_only=True)
+    task = _task_from(config, state)
+    verdict, _ = judge(translator, held, config.gate, detector, task)
+    write_text(run / "gate.json", json.dumps(verdict.summary(), indent=2) + "\n")
+    return verdict
+
+
+def _task_from(config: AdaptConfig, state: dict[str, torch.Tensor]) -> nn.Module | None:
+    mine = {name.removeprefix("task."): value for name, value in state.items() if name.startswith("task.")}
+    if not mine:
+        return None
+    classes = int(mine["out.weight"].shape[0])
+    task = (
+        Classifier(classes, config.task.width, domains=2)
+        if config.task.kind == "classify"
+        else Segmenter(classes, config.task.width)
+    )
+    task.load_state_dict(mine)
+    return task.eval()
+
+
+def apply(
+    run: Path,
+    dataset: Path,
+    out: Path,
+    anyway: bool = False,
+    resume: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Translate a dataset into a new one: images change, masks and everything known of the frames stay.
+
+    Args:
+        run: Finished run.
+        dataset: To translate.
+        out: Folder for the new one.
+        anyway: Also where the gate refused the run.
+        resume: Go on with a folder that an interrupted call left.
+        on_progress: Called after every batch with frames done and in all.
+
+    Returns:
+        Number of frames in ``out``.
+
+    Raises:
+        ConfigError: No run, no dataset, or a folder that is not empty.
+        AdaptationError: The gate refused the run.
+    """
+    translator = Translator(run, anyway)
+    source = read_dataset(dataset)
+    images, masks = source.images, source.masks
+    about = {**source.about, "adapted": {"run": str(run), "preset": load_run_config(run).name, "from": str(dataset)}}
+    batch = 16
+    with DatasetWriter(out, images.shape[2], images.shape[1], source.classes, about, resume) as writer:
+        for start in range(writer.count, len(images), batch):
+            rows = np.arange(start, min(start + batch, len(images)))
+            for row, image in zip(rows, translator(images[rows], rows), strict=True):
+                known = {k: v for k, v in source.frames[row].items() if k not in ("image", "mask")}
+                writer.add(image, None if masks is None else masks[row], **known)
+            if on_progress is not None:
+                on_progress(int(rows[-1]) + 1, len(images))
+        return writer.count

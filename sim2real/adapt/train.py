@@ -1,0 +1,477 @@
+"""Unpaired training of a generator, with everything that a killed run needs to go on exactly where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sim2real.adapt import losses
+from sim2real.adapt.config import AdaptConfig
+from sim2real.adapt.domains import Domain
+from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
+from sim2real.errors import AdaptationError, ConfigError
+from sim2real.files import write_text
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+TEACHER_RAMP = 0.1  # of the run, in which the teacher's weight grows to its value
+BETAS = (0.5, 0.99)  # Adam's in the adversarial game (Radford et al. 2016: 0.5)
+
+
+class Batches:
+    """Random batches of a domain as tensors; where it is, is in the random generator alone."""
+
+    def __init__(self, domain: Domain, size: int, random: torch.Generator) -> None:
+        self._images = torch.from_numpy(np.ascontiguousarray(domain.images)).permute(0, 3, 1, 2)
+        self._masks = None if domain.masks is None else torch.from_numpy(np.ascontiguousarray(domain.masks))
+        self._labels = None if domain.labels is None else torch.from_numpy(domain.labels)
+        self._pairs = None if domain.pairs is None else torch.from_numpy(domain.pairs).permute(0, 3, 1, 2)
+        self._size, self._random = size, random
+
+    def draw(self) -> dict[str, Tensor]:
+        """``images`` [B, 3, H, W] in [0, 1], and ``masks`` [B, H, W] and ``labels`` [B] where there are any."""
+        rows = torch.randint(len(self._images), (self._size,), generator=self._random)
+        batch = {"images": as_float(self._images[rows])}
+        if self._masks is not None:
+            batch["masks"] = self._masks[rows].long()
+        if self._labels is not None:
+            batch["labels"] = self._labels[rows]
+        if self._pairs is not None:
+            batch["pairs"] = as_float(self._pairs[rows])
+        return batch
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] to float in [0, 1], in the memory order that convolutions like best."""
+    return images.float().div_(255.0).contiguous(memory_format=torch.channels_last)
+
+
+def build_task(config: AdaptConfig, source: Domain) -> nn.Module | None:
+    """The task network for a domain's labels or masks; None where the configuration wants none."""
+    if config.task.kind == "classify":
+        assert source.labels is not None
+        return Classifier(int(source.labels.max()) + 1, config.task.width, domains=2)
+    if config.task.kind == "segment":
+        assert source.masks is not None
+        return Segmenter(max([int(source.masks.max()), *source.classes]) + 1, config.task.width)
+    return None
+
+
+class Trainer:
+    """Networks, optimizers and random state of one run.
+
+    Args:
+        config: The run.
+        source: Training images of the simulator, with labels or masks where the configuration needs them.
+        target: Training images of the camera.
+    """
+
+    def __init__(self, config: AdaptConfig, source: Domain, target: Domain) -> None:
+        torch.manual_seed(config.seed)
+        torch.set_flush_denormal(True)
+        self.config = config
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self.random = torch.Generator().manual_seed(config.seed + 1)
+        self.source = Batches(source, config.batch_size, self.random)
+        self.target = Batches(target, config.batch_size, self.random)
+        weights = config.weights
+        self.networks = nn.ModuleDict({"generator": Generator(config.generator)})
+        if weights.adversarial:
+            self.networks["discriminator"] = Discriminator(config.discriminator)
+        if weights.cycle:
+            self.networks["backward_generator"] = Generator(config.generator)
+            self.networks["source_discriminator"] = Discriminator(config.discriminator)
+        if weights.contrastive:
+            widths = [config.generator.width * min(2**i, 4) for i in range(config.generator.downs + 1)]
+            self.networks["projector"] = losses.PatchProjector(widths)
+        task = build_task(config, source)
+        if task is not None:
+            self.networks["task"] = task
+        for network in self.networks.values():
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        averaged = [name for name in ("generator", "backward_generator", "task") if name in self.networks]
+        self.averages = nn.ModuleDict({name: copy.deepcopy(self.networks[name]) for name in averaged}).eval()
+        self.averages.requires_grad_(False)
+        self.rates = {
+            "generators": config.learning_rate,
+            "discriminators": config.discriminator_learning_rate,
+            "task": config.task.learning_rate,
+        }
+        groups = {
+            "generators": [n for n in ("generator", "backward_generator", "projector") if n in self.networks],
+            "discriminators": [n for n in ("discriminator", "source_discriminator") if n in self.networks],
+            "task": [n for n in ("task",) if n in self.networks],
+        }
+        self.optimizers = {
+            group: torch.optim.Adam(
+                [p for name in names for p in self.networks[name].parameters()],
+                self.rates[group],
+                betas=(0.9, 0.999) if group == "task" else BETAS,
+            )
+            for group, names in groups.items()
+            if names
+        }
+        self.pool: list[Tensor] = []
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return self.step / self.config.steps
+
+    def update(self) -> dict[str, float]:
+        """One step of all networks.
+
+        Returns:
+            Every loss by name.
+
+        Raises:
+            AdaptationError: A loss is not finite.
+        """
+        fade = min(1.0, 2.0 * (1.0 - self.progress))
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self.rates[name] * max(fade, 0.02)
+        self.networks.train()
+        source, target = self.source.draw(), self.target.draw()
+        with self._precision():
+            noise, exemplar = self._noise(source["images"]), self._exemplar()
+            maps = self.generator.encode(source["images"], noise, exemplar)
+            adapted = self.generator.decode(maps, exemplar).float()
+        values = self._discriminate("discriminator", target["images"], adapted)
+        values |= self._generate(source, target, adapted, maps, exemplar)
+        self._check_finite(values)
+        for name in ("generators", "task"):
+            if name in self.optimizers:
+                self.optimizers[name].step()
+        self._average()
+        self.step += 1
+        return {name: float(value) for name, value in values.items()}
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16)
+
+    @property
+    def generator(self) -> Generator:
+        """The network that translates from source to target."""
+        network = self.networks["generator"]
+        assert isinstance(network, Generator)
+        return network
+
+    def _noise(self, images: Tensor) -> Tensor | None:
+        return self.generator.draw_noise(images, self.random)
+
+    def _exemplar(self) -> Tensor | None:
+        if not self.config.generator.exemplar:
+            return None
+        return exemplar_of(self.target.draw()["images"], self.random).contiguous(memory_format=torch.channels_last)
+
+    def _seen(self, *batches: Tensor) -> list[Tensor]:
+        """Batches as a discriminator sees them: noisy and augmented, the same way for all."""
+        sigma = self.config.discriminator.noise * (1.0 - self.progress)
+        seen = list(batches)
+        if self.config.augment:
+            shift = [
+                int(torch.randint(-side // 8, side // 8 + 1, (1,), generator=self.random)) for side in seen[0].shape[2:]
+            ]
+            mirror = bool(torch.randint(2, (1,), generator=self.random))
+            seen = [_moved(x.flip(3) if mirror else x, shift) for x in seen]
+        if sigma > 0:
+            seen = [x + sigma * torch.randn(x.shape, generator=self.random) for x in seen]
+        return seen
+
+    def _discriminate(self, name: str, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        if name not in self.networks:
+            return {}
+        network = self.networks[name].requires_grad_(True)
+        if name == "discriminator":
+            fake = self._pooled(fake.detach())
+        real, fake = self._seen(real, fake.detach())
+        with self._precision():
+            loss = losses.adversarial_discriminator(network(real), network(fake))
+        values = {name: loss.detach()}
+        self._check_finite(values)
+        optimizer = self.optimizers["discriminators"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        network.requires_grad_(False)
+        return values
+
+    def _pooled(self, fake: Tensor) -> Tensor:
+        """Newest images, half of them exchanged for older ones (Shrivastava et al. 2017)."""
+        if not self.config.pool:
+            return fake
+        result = []
+        for image in fake:
+            if len(self.pool) < self.config.pool:
+                self.pool.append(image.clone())
+                result.append(image)
+            elif torch.rand((), generator=self.random) < 0.5:
+                place = int(torch.randint(len(self.pool), (1,), generator=self.random))
+                result.append(self.pool[place])
+                self.pool[place] = image.clone()
+            else:
+                result.append(image)
+        return torch.stack(result).contiguous(memory_format=torch.channels_last)
+
+    def _generate(
+        self,
+        source: dict[str, Tensor],
+        target: dict[str, Tensor],
+        adapted: Tensor,
+        maps: list[Tensor],
+        exemplar: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """Backward pass of everything that is not a discriminator; the optimizers have not stepped yet."""
+        weights, values = self.config.weights, {}
+        with self._precision():
+            if weights.adversarial:
+                scores = self.networks["discriminator"](*self._seen(adapted))
+                values["adversarial"] = losses.adversarial_generator(scores)
+            if weights.content:
+                foreground = source["masks"] > 0 if "masks" in source else source["images"].amax(dim=1) > 0.5
+                values["content"] = losses.content_similarity(source["images"], adapted, foreground)
+            if weights.identity:
+                kept = self.generator(target["images"], self._noise(target["images"]), exemplar)
+                values["identity"] = losses.identity(target["images"], kept)
+            if weights.contrastive:
+                values["contrastive"] = self._contrastive(maps, adapted, exemplar)
+            if weights.paired:
+                values["paired"] = losses.paired(adapted, source["pairs"])
+            if weights.cycle:
+                values |= self._cycle(source["images"], target["images"], adapted)
+            total = sum((getattr(weights, name, 0.0) * value for name, value in values.items()), torch.zeros(()))
+            if "backward_adversarial" in values:
+                total = total + weights.adversarial * values["backward_adversarial"]
+            if "task" in self.networks:
+                task_values = self._task(source, target, adapted)
+                if weights.perception:
+                    total = total + weights.perception * task_values["perception"]
+                total = total + task_values["task"] + task_values["task_source"]
+                if "teacher" in task_values:
+                    total = total + self._teacher_weight() * task_values["teacher"]
+                values |= task_values
+        for name in ("generators", "task"):
+            if name in self.optimizers:
+                self.optimizers[name].zero_grad(set_to_none=True)
+        total.backward()
+        return {name: value.detach() for name, value in values.items()}
+
+    def _contrastive(self, maps: list[Tensor], adapted: Tensor, exemplar: Tensor | None) -> Tensor:
+        projector = self.networks["projector"]
+        assert isinstance(projector, losses.PatchProjector)
+        again = self.generator.encode(adapted, self._noise(adapted), exemplar)
+        places = projector.draw(maps, self.random)
+        pairs = zip(projector(again, places), projector(maps, places), strict=True)
+        return torch.stack([losses.contrastive(query, key) for query, key in pairs]).mean()
+
+    def _cycle(self, source: Tensor, target: Tensor, adapted: Tensor) -> dict[str, Tensor]:
+        forward, backward = self.networks["generator"], self.networks["backward_generator"]
+        noise = self._noise(target)
+        rendered = backward(target, noise).float()
+        found = self._discriminate("source_discriminator", source, rendered)
+        scores = self.networks["source_discriminator"](*self._seen(rendered))
+        there = losses.cycle_consistency(source, backward(adapted, self._noise(adapted)))
+        here = losses.cycle_consistency(target, forward(rendered, noise))
+        return found | {"cycle": there + here, "backward_adversarial": losses.adversarial_generator(scores)}
+
+    def _task(self, source: dict[str, Tensor], target: dict[str, Tensor], adapted: Tensor) -> dict[str, Tensor]:
+        network, config = self.networks["task"], self.config
+        segments = config.task.kind == "segment"
+        loss = losses.mask_consistency if segments else losses.classification
+        truth = source["masks" if segments else "labels"]
+        # The network learns from adapted images with weight one whatever the loss weighs for the generator.
+        weight = config.weights.task
+        reached = losses.reverse_gradient(adapted, -weight) if weight else adapted.detach()
+        set_domain(network, 1)
+        values = {"task": loss(network(reached), truth)}
+        set_domain(network, 0)
+        before = network(source["images"])
+        values["task_source"] = loss(before, truth)
+        if config.weights.perception:
+            frozen = {name: p.detach() for name, p in network.named_parameters()}
+            after = torch.func.functional_call(network, frozen, (adapted,))
+            values["perception"] = losses.perception_consistency(before, after)
+        if self._teacher_weight():
+            teacher = self.averages["task"]
+            set_domain(teacher, 1)
+            with torch.no_grad():
+                believed = teacher(target["images"])
+            grid = _turned(target["images"], self.random)
+            turned = functional.grid_sample(target["images"], grid, padding_mode="reflection", align_corners=False)
+            if segments:
+                believed = functional.grid_sample(
+                    believed.float(), grid, padding_mode="reflection", align_corners=False
+                )
+            set_domain(network, 1)
+            values["teacher"] = losses.teacher_agreement(network(turned), believed, config.task.confidence)
+        return values
+
+    def _teacher_weight(self) -> float:
+        ramp = (self.progress - self.config.task.teacher_starts) / TEACHER_RAMP
+        return self.config.task.mean_teacher * float(np.clip(ramp, 0.0, 1.0))
+
+    def _average(self) -> None:
+        decay = min(self.config.average, (self.step + 1.0) / (self.step + 10.0))
+        with torch.no_grad():
+            for name, average in self.averages.items():
+                network = self.networks[name]
+                for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
+                    slow.lerp_(fast, 1.0 - decay)
+                for slow_buffer, buffer in zip(average.buffers(), network.buffers(), strict=True):
+                    slow_buffer.copy_(buffer)
+
+    def _check_finite(self, values: dict[str, Tensor]) -> None:
+        wrong = [name for name, value in values.items() if not bool(torch.isfinite(value))]
+        if wrong:
+            raise AdaptationError(
+                f"the loss '{wrong[0]}' is not finite at step {self.step}; start again in another --out with a lower "
+                "learning_rate or --set bf16=false. The checkpoint before it is as it was"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """Everything the next step depends on."""
+        return {
+            "step": self.step,
+            "networks": self.networks.state_dict(),
+            "averages": self.averages.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "random": self.random.get_state(),
+            "torch_random": torch.get_rng_state(),
+            "pool": self.pool,
+            "history": self.history,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to what ``state`` gave."""
+        self.step, self.history = state["step"], state["history"]
+        self.networks.load_state_dict(state["networks"])
+        self.averages.load_state_dict(state["averages"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.random.set_state(state["random"])
+        torch.set_rng_state(state["torch_random"])
+        self.pool = list(state["pool"])
+
+
+def _moved(x: Tensor, shift: list[int]) -> Tensor:
+    """Images shifted by (rows, columns), the edge repeated."""
+    down, right = shift
+    padded = functional.pad(x, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
+    return padded[:, :, max(-down, 0) : max(-down, 0) + x.shape[2], max(-right, 0) : max(-right, 0) + x.shape[3]]
+
+
+def _turned(x: Tensor, random: torch.Generator) -> Tensor:
+    """Sampling grid that turns by up to 0.3 rad, scales by up to 15 % and shifts by up to 7.5 % of the side."""
+    draw = 2.0 * torch.rand((4, len(x)), generator=random) - 1.0
+    angle, scale = 0.3 * draw[0], 1.0 + 0.15 * draw[1]
+    rows = [
+        torch.stack((scale * angle.cos(), -scale * angle.sin(), 0.15 * draw[2]), dim=-1),
+        torch.stack((scale * angle.sin(), scale * angle.cos(), 0.15 * draw[3]), dim=-1),
+    ]
+    return functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Write the trainer's state at once."""
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(trainer.state(), temporary)
+    temporary.replace(path)
+
+
+def prepare_run(config: AdaptConfig, run: Path) -> None:
+    """Make the run's folder, or see that it belongs to the same configuration.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings.
+    """
+    file = run / "config.yaml"
+    resolved = config.model_dump(mode="json")
+    if file.is_file() and yaml.safe_load(file.read_text()) != resolved:
+        raise ConfigError(f"{run} holds a run with other settings (see {file}); choose another --out")
+    write_text(file, yaml.safe_dump(resolved, sort_keys=False))
+
+
+def run_training(
+    trainer: Trainer,
+    run: Path,
+    on_check: Callable[[Trainer, dict[str, float]], None] | None = None,
+    on_progress: Progress | None = None,
+) -> bool:
+    """Train to the end of the configuration, going on from the run's checkpoint if there is one.
+
+    Args:
+        trainer: At its start.
+        run: Folder with ``checkpoint.pt`` and ``history.json``.
+        on_check: Called every ``check_every`` steps and at the end, before the checkpoint is written, with the mean
+            losses since the last time and the speed.
+        on_progress: Called at every check with step, steps and figures.
+
+    Returns:
+        False where Ctrl-C ended it early; a checkpoint is there.
+
+    Raises:
+        AdaptationError: A loss is not finite.
+    """
+    config = trainer.config
+    checkpoint = run / "checkpoint.pt"
+    if checkpoint.is_file():
+        trainer.restore(torch.load(checkpoint, weights_only=True))
+    sums: dict[str, float] = {}
+    count, images, start = 0, 0, time.perf_counter()
+    with _interrupts() as interrupted:
+        while trainer.step < config.steps and not interrupted.is_set():
+            for name, value in trainer.update().items():
+                sums[name] = sums.get(name, 0.0) + value
+            count, images = count + 1, images + config.batch_size
+            if trainer.step % config.check_every and trainer.step < config.steps:
+                continue
+            figures = {name: total / count for name, total in sums.items()}
+            figures |= {"step": float(trainer.step), "images_per_s": images / (time.perf_counter() - start)}
+            if on_check is not None:
+                on_check(trainer, figures)
+            trainer.history.append(figures)
+            save_checkpoint(trainer, checkpoint)
+            write_text(run / "history.json", json.dumps(trainer.history, indent=1) + "\n")
+            if on_progress is not None:
+                on_progress(trainer.step, config.steps, figures)
+            sums, count, images, start = {}, 0, 0, time.perf_counter()
+    if trainer.step < config.steps:
+        save_checkpoint(trainer, checkpoint)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C as an event that is looked at between steps; a second one interrupts at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,118 @@
+"""Datasets of photographs of the SO-101 target: what a perception network is measured on, and adapted to."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import DatasetWriter
+from robot_drivers.so101_arm import Puck
+from robot_drivers.so101_camera import CLASSES, So101Camera
+from robot_drivers.so101_twin import START_ABOVE_RAD, START_ABOVE_SPREAD_RAD, START_RAD, START_SPREAD_RAD
+from sim2real.camera import CameraCalibration
+from sim2real.kinematics import Chain
+
+Array = NDArray[np.float64]
+Progress = Callable[[str, int, int, dict[str, float]], None]
+Split = Literal["unlabelled", "labelled", "test"]
+
+SPLITS: dict[Split, int] = {"unlabelled": 101, "labelled": 102, "test": 103}  # seeds that no other split has
+LEAST_VISIBLE = 0.35  # of the object: what is hidden further is not asked for
+OBSTRUCTED = 0.5  # of the images have something before the object
+DISTANCE_M, AZIMUTH_RAD, RADIUS_M = (0.2, 0.39), 0.85, (0.024, 0.036)
+_LOWEST_M = 0.015  # of the gripper's tip above the table
+
+
+def write_target_dataset(
+    folder: Path,
+    camera: CameraCalibration,
+    chain: Chain,
+    ee: str,
+    count: int,
+    split: Split,
+    on_progress: Progress,
+    resume: bool = True,
+    clutter: bool = True,
+) -> int:
+    """Photograph the target.
+
+    Args:
+        folder: Of the dataset.
+        camera: As calibrated, without lens and with ``T_base_camera``; each image's true pose differs a little.
+        chain: The arm's kinematics; keeps its tip above the table.
+        ee: The tip's link.
+        count: Images in it at the end.
+        split: Which one; ``unlabelled`` keeps neither masks nor places.
+        on_progress: Called now and then.
+        resume: Go on with what is there.
+        clutter: Distractors, and things that hide part of the object.
+
+    Returns:
+        Images in the dataset; fewer than ``count`` when Ctrl-C came.
+
+    Raises:
+        ConfigError: The folder holds something else.
+        DriverError: MuJoCo cannot draw here.
+    """
+    assert camera.T_base_camera is not None
+    about = {"what": "photographs of the MuJoCo target", "split": split, "clutter": clutter}
+    secret = split == "unlabelled"
+    eye = So101Camera(
+        camera.width, camera.height, camera.matrix, camera.T_base_camera, seed=SPLITS[split], clutter=clutter
+    )
+    with (
+        contextlib.closing(eye),
+        DatasetWriter(folder, camera.width, camera.height, {} if secret else CLASSES, about, resume) as writer,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
+        while writer.count < count:
+            number, tries, drawn = writer.count, 0, None
+            while drawn is None:
+                drawn = _photograph(eye, chain, ee, (SPLITS[split], number, tries), clutter)
+                tries += 1
+            rgb, mask, fields = drawn
+            if secret:
+                writer.add(rgb)
+            else:
+                writer.add(rgb, mask, **fields)
+            if writer.count % 20 == 0 or writer.count == count:
+                on_progress(f"photographs, {split}", writer.count, count, {})
+        return writer.count
+    return writer.count
+
+
+def _photograph(
+    eye: So101Camera, chain: Chain, ee: str, seed: tuple[int, int, int], clutter: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, dict[str, object]] | None:
+    """One photograph, its mask and fields; None where the arm would be in the table or too little is visible."""
+    rng = np.random.default_rng(seed)
+    start, spread = (
+        (START_ABOVE_RAD, 1.3 * START_ABOVE_SPREAD_RAD + 0.1) if rng.uniform() < 0.6 else (START_RAD, START_SPREAD_RAD)
+    )
+    joints = start + spread * rng.uniform(-1.0, 1.0, 6)
+    tip = chain.frames(joints[None])[ee][0][0]
+    if tip[2] < _LOWEST_M:
+        return None
+    radius = float(rng.uniform(*RADIUS_M))
+    distance, angle = float(np.sqrt(rng.uniform(*np.square(DISTANCE_M)))), rng.uniform(-AZIMUTH_RAD, AZIMUTH_RAD)
+    place = np.array([distance * np.cos(angle), distance * np.sin(angle), 0.5 * Puck().height_m])
+    if tip[2] < Puck().height_m and np.linalg.norm(tip[:2] - place[:2]) < radius + 0.01:
+        return None
+    eye.look(seed)
+    eye.resize_puck(radius)
+    eye.clear(np.array([[*place[:2], radius]]))
+    if clutter and rng.uniform() < OBSTRUCTED:
+        eye.obstruct(place[:2], seed)
+    photo = eye.photograph(joints, place, truth=True)
+    if not photo.visible >= LEAST_VISIBLE:
+        return None
+    fields: dict[str, object] = {
+        "object_pos": place, "object_radius": radius, "visible": photo.visible, "joint_pos": joints,
+        "T_base_camera": eye.T_base_camera,
+    }  # fmt: skip
+    return photo.rgb, photo.mask, fields

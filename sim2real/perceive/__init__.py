@@ -1,0 +1,1 @@
+"""Perception: training images, networks that find objects in them, and photometric augmentation."""

@@ -1,0 +1,122 @@
+"""Configuration of a localization experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from sim2real.spec import Model
+
+
+class ObjectConfig(Model):
+    """The object that is looked for: what it is told by, and where it may lie.
+
+    Attributes:
+        kind: Its shape.
+        radius_m: Smallest and largest; drawn anew for every image.
+        height_m: Of its top above the table.
+        hue: From and to, in turns around the colour circle; may begin below 0. No distractor is of the object's kind
+            and of these hues. None: of any colour, told by its shape alone.
+        distance_m: Nearest and farthest from the base's axis.
+        azimuth_rad: At most this far to either side of the base's x axis.
+    """
+
+    kind: Literal["box", "cylinder", "ball"] = "cylinder"
+    radius_m: tuple[float, float] = (0.022, 0.038)
+    height_m: float = Field(default=0.04, gt=0)
+    hue: tuple[float, float] | None = (-0.04, 0.04)
+    distance_m: tuple[float, float] = (0.19, 0.41)
+    azimuth_rad: float = Field(default=0.95, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ObjectConfig:
+        for name in ("radius_m", "distance_m", "hue"):
+            pair = getattr(self, name)
+            if pair is not None and not pair[0] <= pair[1]:
+                raise ValueError(f"'{name}' is {pair}; it goes from low to high")
+        return self
+
+
+class RenderConfig(Model):
+    """Training images.
+
+    Attributes:
+        images: Of which the last ``held_out`` are never trained on.
+        camera: Calibration with ``T_base_camera`` to look through; the robot's own by default.
+        textures: How many there are.
+        photographs: Folder of photographs to cut half of them from.
+        randomize: ``all`` of the visual terms, or a list of their names.
+        looks: Terms that take the place of those of the same name, as ``looks.yaml`` has them.
+        near_gripper: Share of images in which the object lies beside the gripper.
+        workers: Processes.
+    """
+
+    images: int = Field(default=24000, ge=2)
+    held_out: int = Field(default=1500, ge=1)
+    camera: Path | None = None
+    textures: int = Field(default=200, ge=1)
+    photographs: Path | None = None
+    randomize: Literal["all"] | tuple[str, ...] = "all"
+    looks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    near_gripper: float = Field(default=0.35, ge=0, le=1)
+    workers: int = Field(default=2, ge=1)
+
+    @model_validator(mode="after")
+    def _some_left(self) -> RenderConfig:
+        if self.held_out >= self.images:
+            raise ValueError(f"'held_out' ({self.held_out}) leaves none of the {self.images} images to train on")
+        return self
+
+
+class LocalizerConfig(Model):
+    """Network and training.
+
+    Attributes:
+        width: Filters of the first layer; the others are multiples of it.
+        keypoints: Soft keypoints, of which the first is trained to be the object.
+        epochs, batch_size, learning_rate: Of AdamW with one cosine of the learning rate.
+        weight_decay: Of AdamW.
+        augment: ``all`` of the photometric terms, or a list of their names.
+        beta: Of the β-NLL (Seitzer et al. 2022): 0 is the likelihood itself, 1 weighs all images alike.
+        precision: ``bf16`` runs convolutions in bfloat16.
+        save_every: Epochs between checkpoints.
+    """
+
+    width: int = Field(default=16, ge=4)
+    keypoints: int = Field(default=16, ge=2)
+    epochs: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    augment: Literal["all"] | tuple[str, ...] = "all"
+    beta: float = Field(default=0.5, ge=0, le=1)
+    precision: Literal["fp32", "bf16"] = "bf16"
+    save_every: int = Field(default=1, ge=1)
+
+
+class LocalizeConfig(Model):
+    """One localization experiment (Tobin et al. 2017): trained on randomized renders only.
+
+    Attributes:
+        task: ``{name: localize}``.
+        object: What is looked for.
+        render: The images.
+        localizer: Network and training.
+    """
+
+    name: str
+    robot: str
+    task: dict[str, Any]
+    object: ObjectConfig = ObjectConfig()
+    render: RenderConfig = RenderConfig()
+    localizer: LocalizerConfig = LocalizerConfig()
+    seed: int = 0
+
+    @field_validator("task")
+    @classmethod
+    def _is_localize(cls, task: dict[str, Any]) -> dict[str, Any]:
+        if task != {"name": "localize"}:
+            raise ValueError("a localization experiment has 'task: {name: localize}' and no other settings there")
+        return task

@@ -1,0 +1,130 @@
+"""A small convolutional network that finds one object and says how sure it is.
+
+Feature maps keep their place: soft keypoints (spatial softmax; Levine et al. 2016) give coordinates, the first of them
+trained to be the object's pixel. A pixel of the calibrated camera is a point of the table, so the answer is that point
+plus a learned correction, which sees the other keypoints: a camera that was moved shows in where the robot's base is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+LEAST_STD_M, MOST_STD_M = 5e-4, 0.5
+_HIDDEN = 96
+
+
+class Localizer(nn.Module):
+    """Images to a place on the table and its uncertainty.
+
+    Args:
+        homography: [3, 3]: (column, row, 1) of the calibrated camera to the plane of the object's centre, m.
+        width: Filters of the first layer.
+        keypoints: Soft keypoints.
+        image_size: Height and width of images, px.
+        area: x from and to, y from and to, m: where answers lie.
+    """
+
+    pixels: torch.Tensor
+    homography: torch.Tensor
+    size: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+    std_factor: torch.Tensor
+
+    def __init__(
+        self,
+        homography: torch.Tensor,
+        width: int,
+        keypoints: int,
+        image_size: tuple[int, int],
+        area: tuple[float, float, float, float],
+    ) -> None:
+        super().__init__()
+        w = width
+        self.stem = nn.Sequential(_conv(3, w, 5, stride=2), _conv(w, 2 * w, 3, stride=2), _conv(2 * w, 2 * w, 3))
+        self.middle = nn.Sequential(_conv(2 * w, 4 * w, 3, stride=2), _conv(4 * w, 4 * w, 3))
+        self.deep = nn.Sequential(_conv(4 * w, 6 * w, 3, stride=2), _conv(6 * w, 6 * w, 3))
+        self.from_deep, self.from_middle = nn.Conv2d(6 * w, 4 * w, 1), nn.Conv2d(4 * w, 2 * w, 1)
+        self.mix, self.fine = _conv(4 * w, 4 * w, 3), _conv(2 * w, 2 * w, 3)
+        self.maps = nn.Conv2d(2 * w, keypoints, 1)
+        self.head = nn.Sequential(
+            nn.Linear(3 * keypoints + 2 * w, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU()
+        )
+        self.correction, self.log_std = nn.Linear(_HIDDEN, 2), nn.Linear(_HIDDEN, 2)
+        for layer, bias in ((self.correction, 0.0), (self.log_std, -3.5)):
+            nn.init.zeros_(layer.weight)
+            nn.init.constant_(layer.bias, bias)
+        height, across = image_size
+        self.rows, self.columns = -(-height // 4), -(-across // 4)
+        # Where the middles of the maps' cells are in the image, px.
+        v, u = torch.meshgrid(
+            4.0 * torch.arange(self.rows) + 1.5, 4.0 * torch.arange(self.columns) + 1.5, indexing="ij"
+        )
+        self.register_buffer("pixels", torch.stack((u.ravel(), v.ravel()), dim=1))
+        self.register_buffer("homography", homography.to(torch.float32))
+        self.register_buffer("size", torch.tensor([float(across), float(height)]))
+        self.register_buffer("low", torch.tensor([area[0], area[2]]))
+        self.register_buffer("high", torch.tensor([area[1], area[3]]))
+        self.register_buffer("std_factor", torch.ones(2))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Find the object.
+
+        Args:
+            images: [N, 3, H, W] in [0, 1].
+
+        Returns:
+            Place (x, y) [N, 2] m in the base frame, its standard deviation [N, 2] m, and the first map as
+            log-probabilities over its cells [N, R × C].
+        """
+        shallow = self.stem(images - 0.5)
+        middle = self.middle(shallow)
+        deep = self.deep(middle)
+        middle = self.mix(middle + _double(self.from_deep(deep)))
+        features = self.fine(shallow + _double(self.from_middle(middle)))
+        flat = features.float().flatten(2)  # [N, 2w, R C]
+        logs = functional.log_softmax(self.maps(features).float().flatten(2), dim=2)
+        shares = logs.exp()
+        points = shares @ self.pixels  # [N, K, 2]
+        object_pixel = points[:, 0]
+        spread = ((shares * logs).sum(dim=2) / 7.0).neg()  # entropy, about 0 to 1
+        seen = (flat * shares[:, :1]).sum(dim=2)
+        inputs = torch.cat(((points / self.size - 0.5).flatten(1) * 4.0, spread, seen), dim=1)
+        hidden = self.head(inputs)
+        ray = torch.cat((object_pixel, torch.ones_like(object_pixel[:, :1])), dim=1) @ self.homography.T
+        # The horizon maps to infinity; rows above the table are no places.
+        on_table = ray[:, :2] / ray[:, 2:].clamp_min(0.05)
+        place = on_table.clamp(self.low, self.high) + 0.1 * self.correction(hidden)
+        std = self.log_std(hidden).exp().clamp(LEAST_STD_M, MOST_STD_M) * self.std_factor
+        return place, std, logs[:, 0]
+
+
+class Deployed(nn.Module):
+    """A localizer as it is exported: takes pixels as cameras give them.
+
+    Args:
+        localizer: Trained.
+    """
+
+    def __init__(self, localizer: Localizer) -> None:
+        super().__init__()
+        self.localizer = localizer
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """uint8 RGB images [N, H, W, 3] to place and standard deviation [N, 2] m."""
+        place, std, _ = self.localizer(image.permute(0, 3, 1, 2).to(torch.float32) / 255.0)
+        return place, std
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _double(maps: torch.Tensor) -> torch.Tensor:
+    return functional.interpolate(maps, scale_factor=2.0, mode="nearest")

@@ -1,0 +1,279 @@
+"""Training images for perception: a robot at its table with one object, under visual randomization (Tobin et al. 2017).
+
+Every image depends on the seed and its own number only, so any number of workers draws the same dataset and a stopped
+run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import signal
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.dataset import DatasetWriter
+from sim2real.camera import CameraCalibration, load_camera
+from sim2real.errors import ConfigError
+from sim2real.perceive.config import LocalizeConfig
+from sim2real.robots import robot_folder
+from sim2real.sim.arm import Arm
+from sim2real.sim.drawing import add_thing, place_thing
+from sim2real.sim.physics import PhysicsParams
+from sim2real.sim.randomization import Randomization, RandomizationTerm
+from sim2real.sim.scenery import PARAMETERS, TERMS, Scenery
+from sim2real.sim.world import World
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+Progress = Callable[[str, int, int, dict[str, float]], None]
+
+CLASSES = {0: "background", 1: "robot", 2: "object", 3: "distractor", 4: "table"}
+CHUNK = 100  # images that a worker draws at a time
+SIZES = 5  # the object is made in so many sizes; a shape cannot change its own
+_POSES = 1500
+_CLEAR_M = 0.012  # no joint comes closer to the table
+_AWAY = np.array([0.0, 0.0, -60.0])
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One image with everything that is known about it.
+
+    Attributes:
+        rgb: [H, W, 3].
+        mask: Numbers of ``CLASSES`` [H, W].
+        fields: ``object_pos`` [3] m in the base frame (its centre), ``object_pixel`` [2] (column, row; where it would
+            be if nothing hid it), ``visible_px``, ``joint_pos`` [J] rad, ``T_base_camera`` [4, 4] of this very image.
+    """
+
+    rgb: Image
+    mask: Image
+    fields: dict[str, Any]
+
+
+def looking_through(config: LocalizeConfig) -> CameraCalibration:
+    """The experiment's camera.
+
+    Raises:
+        ConfigError: It does not say where it stands.
+    """
+    path = config.render.camera or robot_folder(config.robot) / "camera.yaml"
+    camera = load_camera(path)
+    if camera.T_base_camera is None:
+        raise ConfigError(f"{path} does not say where the camera stands; run 'sim2real calibrate hand-eye'")
+    return camera
+
+
+def visual_terms(config: LocalizeConfig) -> dict[str, RandomizationTerm]:
+    """Terms of the experiment: those chosen, with its own in place of those of the same name.
+
+    Raises:
+        ConfigError: An unknown name.
+    """
+    render = config.render
+    named = {*render.looks, *(() if render.randomize == "all" else render.randomize)}
+    unknown = sorted(named - set(TERMS))
+    if unknown:
+        raise ConfigError(f"there are no visual terms {unknown}; known: {', '.join(TERMS)}")
+    chosen = TERMS if render.randomize == "all" else {name: TERMS[name] for name in render.randomize}
+    own = {name: RandomizationTerm.model_validate(render.looks[name]) for name in render.looks if name in chosen}
+    return {**chosen, **own}
+
+
+class Painter:
+    """Draws the images of one experiment in this process.
+
+    Args:
+        config: The experiment.
+    """
+
+    def __init__(self, config: LocalizeConfig) -> None:
+        self._config = config
+        arm = Arm(robot_folder(config.robot))
+        camera = looking_through(config)
+        assert camera.T_base_camera is not None
+        self._camera = camera
+        self.world = World(1, 0.01)
+        self.world.load_robots(arm.urdf, fixed_base=True)
+        self._order = [arm.joints.index(name) for name in self.world.joint_names]
+        thing = config.object
+        self._radii = np.linspace(*thing.radius_m, SIZES)
+        self._objects = [add_thing(self.world, thing.kind, float(r), thing.height_m) for r in self._radii]
+        for body in self._objects:
+            place_thing(self.world, body, _AWAY)
+        far, wide = thing.distance_m[1] + 0.08, thing.distance_m[1] * np.sin(min(thing.azimuth_rad, np.pi / 2))
+        self._scenery = Scenery(
+            self.world, camera, camera.T_base_camera, {}, self._objects, (0.08, far, -wide, wide),
+            config.render.photographs, config.render.textures, seed=config.seed,
+            unlike=(thing.kind, *thing.hue) if thing.hue else None,
+        )  # fmt: skip
+        self._params = PhysicsParams(PARAMETERS, 1)
+        self._terms = visual_terms(config)
+        self._poses, self._tips = _poses(arm, config)
+
+    def draw(self, number: int) -> Drawn:
+        """Image ``number`` of the dataset."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, 11, number])
+        params = Randomization(self._terms, self._params, rng).sample(1)[0]
+        pose = int(rng.integers(len(self._poses)))
+        size = int(rng.integers(SIZES))
+        place = self._place(rng, self._tips[pose], self._radii[size])
+        self.world.write_joints(np.array([0]), self._poses[pose][None, self._order], np.zeros((1, len(self._order))))
+        for index, body in enumerate(self._objects):
+            place_thing(self.world, body, place if index == size else _AWAY)
+        clear = np.array([[place[0], place[1], self._radii[size]], [0.0, 0.0, 0.07]])
+        self._scenery.look(params, (config.seed, 12, number), clear)
+        seen = self._scenery.render()
+        mask = self._classify(seen.segmentation)
+        pixel = self._scenery.pixels(place[None])[0]
+        fields = {
+            "object_pos": place,
+            "object_pixel": pixel,
+            "object_radius": float(self._radii[size]),
+            "visible_px": int((mask == 2).sum()),
+            "joint_pos": self._poses[pose],
+            "T_base_camera": self._scenery.T_base_camera,
+        }
+        return Drawn(seen.rgb, mask, fields)
+
+    def close(self) -> None:
+        """Free the world; harmless when closed."""
+        self.world.close()
+
+    def _place(self, rng: np.random.Generator, tip: Array, radius: float) -> Array:
+        """Somewhere on the table, or beside the gripper's tip as when it is pushed."""
+        thing, render = self._config.object, self._config.render
+        z = 0.5 * thing.height_m
+        if rng.uniform() < render.near_gripper:
+            away, angle = rng.uniform(radius, radius + 0.06), rng.uniform(-np.pi, np.pi)
+            place = tip[:2] + away * np.array([np.cos(angle), np.sin(angle)])
+            distance = float(np.hypot(*place))
+            if thing.distance_m[0] <= distance <= thing.distance_m[1]:
+                return np.array([*place, z])
+        distance = float(np.sqrt(rng.uniform(*np.square(thing.distance_m))))
+        angle = rng.uniform(-thing.azimuth_rad, thing.azimuth_rad)
+        return np.array([distance * np.cos(angle), distance * np.sin(angle), z])
+
+    def _classify(self, bodies: NDArray[np.int32]) -> Image:
+        mask = np.zeros(bodies.shape, dtype=np.uint8)
+        for number, group in ((1, self.world.bodies), (2, self._objects), (3, self._scenery.distractors),
+                              (4, [self._scenery.table])):  # fmt: skip
+            mask[np.isin(bodies, group)] = number
+        return mask
+
+
+def _poses(arm: Arm, config: LocalizeConfig) -> tuple[Array, Array]:
+    """Joint positions [N, J] rad that keep every joint above the table, and where their tips are [N, 3] m.
+
+    Half point down at the table by inverse kinematics, as when pushing; half are anything.
+    """
+    rng = np.random.default_rng([config.seed, 10])
+    low, high = (np.array([getattr(c, end) for c in arm.spec.commands]) for end in ("low", "high"))
+    thing = config.object
+    count = 2 * _POSES
+    distance = rng.uniform(thing.distance_m[0] - 0.03, thing.distance_m[1], count)
+    angle = rng.uniform(-thing.azimuth_rad, thing.azimuth_rad, count)
+    goal = np.stack((distance * np.cos(angle), distance * np.sin(angle), rng.uniform(0.015, 0.12, count)), axis=1)
+    down = np.tile(arm.rest, (count, 1)) + 0.05 * rng.standard_normal((count, len(arm.joints)))
+    for _ in range(60):
+        frames = arm.chain.frames(down)
+        step = arm.chain.joint_step(arm.ee, down, frames, goal - frames[arm.ee][0], 0.05, downwards=True)
+        down = np.clip(down + 0.5 * step, low + 0.02, high - 0.02)
+    other = rng.uniform(low, high, (4 * count, len(arm.joints)))
+    kept = []
+    for poses in (down, other):
+        frames = arm.chain.frames(poses)
+        lowest = np.min([frame[0][:, 2] for link, frame in frames.items() if link != next(iter(frames))], axis=0)
+        kept.append(poses[lowest > _CLEAR_M][:_POSES])
+        if len(kept[-1]) < 50:
+            raise ConfigError(f"'{arm.name}' has hardly a pose above its table; is its base on it?")
+    poses = np.concatenate(kept)
+    return poses, arm.chain.frames(poses)[arm.ee][0]
+
+
+_PAINTER: Painter | None = None
+
+
+def _start(config: LocalizeConfig) -> None:
+    global _PAINTER  # noqa: PLW0603 (a worker process has one painter for its life)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    _PAINTER = Painter(config)
+
+
+def _draw_chunk(first: int, end: int) -> list[Drawn]:
+    assert _PAINTER is not None
+    return [_PAINTER.draw(number) for number in range(first, end)]
+
+
+def draw_all(config: LocalizeConfig, first: int, end: int) -> Generator[Drawn, None, None]:
+    """Images ``first`` to ``end`` of the experiment, in order, drawn by its workers."""
+    chunks = [(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
+    workers = min(config.render.workers, max(len(chunks), 1))
+    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (config,)) as pool:
+        waiting: list[Future[list[Drawn]]] = []
+        todo = iter(chunks)
+        try:
+            # A few chunks ahead: a fast renderer must not fill the memory of a slow writer.
+            for chunk in itertools.islice(todo, 2 * workers):
+                waiting.append(pool.submit(_draw_chunk, *chunk))
+            while waiting:
+                done = waiting.pop(0).result()
+                for chunk in itertools.islice(todo, 1):
+                    waiting.append(pool.submit(_draw_chunk, *chunk))
+                yield from done
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def render_dataset(
+    config: LocalizeConfig, folder: Path, count: int, on_progress: Progress, resume: bool = True, masks: bool = True
+) -> int:
+    """Draw a dataset, or the rest of one.
+
+    Args:
+        config: The experiment.
+        folder: Of the dataset.
+        count: Images in it at the end.
+        on_progress: Called now and then.
+        resume: Go on with what is there.
+        masks: Write them as well.
+
+    Returns:
+        Images in the dataset; fewer than ``count`` when Ctrl-C came.
+
+    Raises:
+        ConfigError: The folder holds something else, or another experiment's images.
+    """
+    camera = looking_through(config)
+    shown = config.model_dump(mode="json", include={"robot", "object", "render", "seed"})
+    for unimportant in ("images", "held_out", "workers"):
+        shown["render"].pop(unimportant)
+    about = {"what": "randomized renders of the training simulator", "config": shown}
+    if resume and (folder / "dataset.json").is_file():
+        _same_experiment(folder, shown)
+    with DatasetWriter(folder, camera.width, camera.height, CLASSES, about, resume) as writer:
+        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(draw_all(config, writer.count, count)) as all_:
+            for drawn in all_:
+                writer.add(drawn.rgb, drawn.mask if masks else None, **drawn.fields)
+                if writer.count % CHUNK == 0 or writer.count == count:
+                    on_progress("rendering", writer.count, count, {})
+        return writer.count
+
+
+def _same_experiment(folder: Path, shown: dict[str, Any]) -> None:
+    header = json.loads((folder / "dataset.json").read_text())
+    if header.get("about", {}).get("config") != shown:
+        raise ConfigError(
+            f"{folder} holds images of other settings (see its dataset.json); choose another folder, or remove that one"
+        )

@@ -1,0 +1,388 @@
+"""From a localization configuration to a perception bundle: render, train, measure, export."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from calibration.dataset import read_dataset
+from sim2real import __version__
+from sim2real.camera import CameraCalibration
+from sim2real.config import validate
+from sim2real.errors import ConfigError, SimulationError
+from sim2real.files import write_text
+from sim2real.perceive.augment import Augmentation, chosen
+from sim2real.perceive.config import LocalizeConfig, ObjectConfig
+from sim2real.perceive.export import export_localizer
+from sim2real.perceive.network import Localizer
+from sim2real.perceive.render import looking_through, render_dataset
+from sim2real.perception import PerceptionSpec, table_homography, write_perception_bundle
+from sim2real.provenance import commit
+from sim2real.sim.scenery import contact_sheet
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+Progress = Callable[[str, int, int, dict[str, float]], None]
+
+GOLDEN_IMAGES = 8
+_SHEET = 48
+_WATCHED = 500  # held-out images looked at after every epoch
+_HEAT_WEIGHT = 0.3  # of finding the pixel, against the likelihood of the place
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with where the object is in them.
+
+    Attributes:
+        images: [N, H, W, 3].
+        place: [N, 2] m in the base frame.
+        pixel: Column and row [N, 2].
+        visible_px: [N].
+    """
+
+    images: Image
+    place: Array
+    pixel: Array
+    visible_px: Array
+
+    def rows(self, index: slice) -> Labelled:
+        """Some of them."""
+        return Labelled(self.images[index], self.place[index], self.pixel[index], self.visible_px[index])
+
+
+def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path | None:
+    """Train the configured localizer and export it; continues an earlier run of the same configuration.
+
+    Args:
+        config: The experiment.
+        run_dir: Folder of the run: configuration, images, contact sheet, checkpoint, TensorBoard events, history,
+            bundle.
+        on_progress: Called while it renders, and after every epoch.
+
+    Returns:
+        The bundle's path, or None when Ctrl-C ended it early (what is done is kept).
+
+    Raises:
+        ConfigError: The folder holds a run of another configuration.
+        SimulationError: Training diverged.
+    """
+    _prepare(config, run_dir)
+    count = config.render.images
+    if render_dataset(config, run_dir / "images", count, on_progress, masks=False) < count:
+        return None
+    everything = load_labelled(run_dir / "images", count)
+    _write_sheet(run_dir / "contact_sheet.png", everything.images[:_SHEET])
+    trained_on, held_out = (
+        everything.rows(slice(0, -config.render.held_out)),
+        everything.rows(slice(-config.render.held_out, None)),
+    )
+    trainer = Trainer(config, run_dir, looking_through(config))
+    trainer.load()
+    if not trainer.train(trained_on, held_out, on_progress):
+        return None
+    factor, figures = calibrate(trainer.network, held_out, config.seed)
+    trainer.network.std_factor = factor
+    write_text(run_dir / "history.json", json.dumps({"epochs": trainer.history, "held_out": figures}, indent=1))
+    golden = held_out.images[:GOLDEN_IMAGES]
+    bundle = write_perception_bundle(
+        run_dir / "bundle",
+        spec_of(config, trainer.camera),
+        provenance(config, {"held_out_renders": figures}),
+        export_localizer(trainer.network, golden),
+        golden,
+        replace=True,
+    )
+    return bundle
+
+
+def load_labelled(folder: Path, count: int | None = None) -> Labelled:
+    """A rendered dataset, or its first ``count`` images.
+
+    Raises:
+        ConfigError: Labels are missing.
+    """
+    data = read_dataset(folder)
+    rows = slice(0, count)
+    place, pixel, visible = (data.column(name)[rows] for name in ("object_pos", "object_pixel", "visible_px"))
+    return Labelled(data.images[rows], place[:, :2], pixel, visible)
+
+
+def spec_of(config: LocalizeConfig, camera: CameraCalibration) -> PerceptionSpec:
+    """What the experiment's network sees and says."""
+    assert camera.T_base_camera is not None
+    thing = config.object
+    colour = "any colour" if thing.hue is None else f"hue {thing.hue[0]:g} to {thing.hue[1]:g}"
+    radius = " to ".join(f"{1000 * r:g}" for r in thing.radius_m)
+    return PerceptionSpec(
+        robot=config.robot,
+        object=f"{thing.kind}, radius {radius} mm, height {1000 * thing.height_m:g} mm, {colour}",
+        width=camera.width,
+        height=camera.height,
+        matrix=tuple(tuple(row) for row in camera.matrix.tolist()),
+        T_base_camera=tuple(tuple(row) for row in camera.T_base_camera.tolist()),
+        height_m=0.5 * thing.height_m,
+        area=area_of(thing),
+    )
+
+
+def area_of(thing: ObjectConfig) -> tuple[float, float, float, float]:
+    """X from and to, y from and to, m, of where the object may lie."""
+    near, far = thing.distance_m
+    side = math.sin(min(thing.azimuth_rad, math.pi / 2))
+    return near * min(math.cos(thing.azimuth_rad), 1.0), far, -far * side, far * side
+
+
+class Trainer:
+    """Trains one localizer; the same seed gives the same batches.
+
+    Args:
+        config: The experiment.
+        run_dir: Where checkpoints and events go.
+        camera: The network's.
+
+    Attributes:
+        network: The localizer.
+        history: Figures of every epoch.
+    """
+
+    def __init__(self, config: LocalizeConfig, run_dir: Path, camera: CameraCalibration) -> None:
+        self.config, self.run_dir, self.camera = config, run_dir, camera
+        settings = config.localizer
+        torch.manual_seed(config.seed)
+        homography = torch.as_tensor(table_homography(camera, 0.5 * config.object.height_m))
+        self.network = Localizer(
+            homography, settings.width, settings.keypoints, (camera.height, camera.width), area_of(config.object)
+        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.history: list[dict[str, float]] = []
+
+    def train(self, data: Labelled, held_out: Labelled, on_progress: Progress) -> bool:
+        """Train to the end.
+
+        Returns:
+            True when finished; False when Ctrl-C came, after which the last checkpoint is whole.
+        """
+        epochs = self.config.localizer.epochs
+        try:
+            with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=len(self.history)) as writer:
+                while len(self.history) < epochs:
+                    figures = self._epoch(data, len(self.history), on_progress)
+                    figures |= {
+                        f"held_out_{k}": v
+                        for k, v in measure(self.network, held_out.rows(slice(0, _WATCHED)), self.config.seed).items()
+                    }
+                    self.history.append(figures)
+                    for name, value in figures.items():
+                        writer.add_scalar(name, value, len(self.history))
+                    if len(self.history) % self.config.localizer.save_every == 0:
+                        self.save()
+                    on_progress("training", len(self.history), epochs, figures)
+        except KeyboardInterrupt:
+            return False
+        self.save()
+        return True
+
+    def _epoch(self, data: Labelled, epoch: int, on_progress: Progress) -> dict[str, float]:
+        settings = self.config.localizer
+        began = time.perf_counter()
+        order = np.random.default_rng([self.config.seed, 31, epoch]).permutation(len(data.images))
+        augment = Augmentation(chosen(settings.augment), self.config.seed * 1000 + epoch)
+        steps = len(order) // settings.batch_size or 1
+        self.network.train()
+        sums = np.zeros(3)
+        for step in range(steps):
+            rows = np.sort(order[step * settings.batch_size : (step + 1) * settings.batch_size])
+            self._anneal((epoch + step / steps) / settings.epochs)
+            images = augment(to_torch(data.images[rows])).contiguous(memory_format=torch.channels_last)
+            place = torch.as_tensor(data.place[rows], dtype=torch.float32)
+            pixel = torch.as_tensor(data.pixel[rows], dtype=torch.float32)
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+                found, std, heat = self.network(images)
+            likelihood = beta_nll(found, std, place, settings.beta)
+            finding = pixel_loss(heat, pixel, self.network.rows, self.network.columns)
+            loss = likelihood + _HEAT_WEIGHT * finding
+            self._optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            self._optimizer.step()
+            error = float((found.detach() - place).norm(dim=1).mean())
+            sums += (float(likelihood.detach()), float(finding.detach()), error)
+            if not math.isfinite(sums[0]):
+                raise SimulationError(
+                    f"training diverged in epoch {epoch + 1}; lower localizer.learning_rate and run again: it goes on "
+                    "from the last checkpoint"
+                )
+        likelihood_mean, finding_mean, error_mean = (sums / steps).tolist()
+        return {
+            "likelihood": likelihood_mean,
+            "finding": finding_mean,
+            "error_m": error_mean,
+            "images_per_s": steps * settings.batch_size / (time.perf_counter() - began),
+        }
+
+    def _anneal(self, done: float) -> None:
+        """One cosine from the learning rate to nothing, after a short warm-up."""
+        rate = 0.5 * (1.0 + math.cos(math.pi * done)) * min(1.0, done * 30.0 + 0.05)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.config.localizer.learning_rate * rate
+
+    def save(self) -> None:
+        """Write ``checkpoint.pt`` at once."""
+        state = {
+            "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(), "history": self.history,
+        }  # fmt: skip
+        temporary = self.run_dir / "checkpoint.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.run_dir / "checkpoint.pt")
+
+    def load(self) -> bool:
+        """Continue from ``checkpoint.pt`` if there is one."""
+        path = self.run_dir / "checkpoint.pt"
+        if not path.is_file():
+            return False
+        state = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.history = state["history"]
+        return True
+
+
+def to_torch(images: Image) -> torch.Tensor:
+    """uint8 [N, H, W, 3] to float [N, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32) / 255.0
+
+
+def beta_nll(place: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, beta: float) -> torch.Tensor:
+    """Mean negative log-likelihood of a Gaussian, each part weighted by σ^(2β) (Seitzer et al. 2022, eq. 7).
+
+    Args:
+        place: The network's answer [N, 2] m.
+        std: Its standard deviation [N, 2] m.
+        truth: [N, 2] m.
+        beta: 0 is the likelihood itself; up to 1 images that are hard are given less up on.
+    """
+    loss = 0.5 * ((place - truth) / std).square() + std.log()
+    # Relative to 1 cm, so that the weights are about one.
+    return (loss * (std.detach() / 0.01).pow(2.0 * beta)).mean()
+
+
+def pixel_loss(heat: torch.Tensor, pixel: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Cross-entropy of a map's log-probabilities [N, rows × columns] to the object's pixel [N, 2].
+
+    The target is spread over the four nearest cells so that its mean is the pixel itself.
+    """
+    at = (pixel - 1.5) / 4.0
+    at = torch.stack((at[:, 0].clamp(0, columns - 1.001), at[:, 1].clamp(0, rows - 1.001)), dim=1)
+    low = at.floor()
+    share = at - low
+    first = (low[:, 1] * columns + low[:, 0]).to(torch.int64)
+    total = torch.zeros(len(heat), dtype=heat.dtype)
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = (share[:, 0] if right else 1 - share[:, 0]) * (share[:, 1] if down else 1 - share[:, 1])
+            total = total - weight * heat.gather(1, (first + down * columns + right)[:, None])[:, 0]
+    return total.mean()
+
+
+@torch.inference_mode()
+def predict(network: Localizer, images: Image, augment: Augmentation | None = None) -> tuple[Array, Array]:
+    """Place and standard deviation [N, 2] m of images [N, H, W, 3]."""
+    network.eval()
+    places, stds = [], []
+    for first in range(0, len(images), 100):
+        batch = to_torch(images[first : first + 100])
+        place, std, _ = network((augment(batch) if augment else batch).contiguous(memory_format=torch.channels_last))
+        places.append(place.double().numpy())
+        stds.append(std.double().numpy())
+    return np.concatenate(places), np.concatenate(stds)
+
+
+def measure(network: Localizer, data: Labelled, seed: int) -> dict[str, float]:
+    """Errors, m, on augmented images."""
+    place, _ = predict(network, data.images, Augmentation(seed=seed + 999))
+    return error_figures(np.linalg.norm(place - data.place, axis=1))
+
+
+def error_figures(error: Array) -> dict[str, float]:
+    """Mean, median and 95th percentile of distances [N] m."""
+    return {
+        "mean_error_m": float(error.mean()),
+        "median_error_m": float(np.median(error)),
+        "p95_error_m": float(np.percentile(error, 95)),
+    }
+
+
+def calibrate(network: Localizer, held_out: Labelled, seed: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """Factor [2] of the standard deviations, and figures of the held-out renders with it.
+
+    The factor makes 68.3 % of the errors in each axis smaller than their standard deviation. It is found on one half of
+    the held-out images; the figures are of the other half.
+    """
+    place, std = predict(network, held_out.images, Augmentation(seed=seed + 998))
+    ratio = np.abs(place - held_out.place) / std
+    half = len(ratio) // 2
+    factor = np.quantile(ratio[:half], 0.683, axis=0) if half else np.ones(2)
+    factor = np.maximum(factor, 1e-3)
+    rest = slice(half, None)
+    checked = ratio[rest] / factor
+    figures = error_figures(np.linalg.norm(place[rest] - held_out.place[rest], axis=1))
+    figures |= {
+        "images": float(len(checked)),
+        "inside_1_std": float((checked < 1.0).mean()),
+        "inside_2_std": float((checked < 2.0).mean()),
+        "std_factor_x": float(factor[0]),
+        "std_factor_y": float(factor[1]),
+    }
+    return torch.as_tensor(factor, dtype=torch.float32) * network.std_factor, figures
+
+
+def provenance(config: LocalizeConfig, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Where a bundle comes from: commit, configuration, versions, seed, figures."""
+    packages = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "sim2real": __version__,
+        "commit": commit(),
+        "config": config.model_dump(mode="json"),
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "metrics": metrics,
+    }
+
+
+def _prepare(config: LocalizeConfig, run_dir: Path) -> None:
+    file = run_dir / "config.yaml"
+    if file.is_file():
+        before = validate(LocalizeConfig, yaml.safe_load(file.read_text()), str(file))
+        if before != config:
+            raise ConfigError(
+                f"{run_dir} holds a run with other settings (see {file}); choose another --run, "
+                "or remove that folder to train anew"
+            )
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _write_sheet(path: Path, images: Image) -> None:
+    temporary = path.with_name("contact_sheet.tmp.png")
+    cv2.imwrite(str(temporary), contact_sheet(list(images), 12)[..., ::-1])
+    temporary.replace(path)

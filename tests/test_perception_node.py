@@ -1,0 +1,194 @@
+"""The perception node over real ROS 2 topics."""
+
+import os
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+rclpy = pytest.importorskip("rclpy", reason="the node needs ROS 2; see `sim2real doctor`")
+
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped  # noqa: E402
+from perception_bundles import camera, make_red_bundle, red_dot  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+
+from sim2real.camera import LENSES, CameraCalibration  # noqa: E402
+from sim2real.deploy.perception_node import PerceptionNode, View, read_image, read_info  # noqa: E402
+from sim2real.errors import SpecError  # noqa: E402
+
+pytestmark = pytest.mark.ros
+
+PLACE = (0.28, 0.08)
+
+
+def info_of(calibration):
+    return CameraInfo(
+        width=calibration.width, height=calibration.height, distortion_model=LENSES[calibration.lens][0],
+        d=calibration.distortion.tolist(), k=calibration.matrix.ravel().tolist(),
+    )  # fmt: skip
+
+
+def message_of(image, stamp_s, encoding="rgb8"):
+    height, width = image.shape[:2]
+    data = np.ascontiguousarray(image[..., ::-1] if encoding == "bgr8" else image).tobytes()
+    message = Image(height=height, width=width, encoding=encoding, step=3 * width, data=data)
+    message.header.stamp.sec, message.header.stamp.nanosec = int(stamp_s), round(1e9 * (stamp_s % 1))
+    message.header.frame_id = "camera_optical"
+    return message
+
+
+def big_camera():
+    """A 640 x 480 camera with a lens at the network's camera's place."""
+    small = camera()
+    matrix = np.array([[420.0, 0, 321.0], [0, 421.0, 238.0], [0, 0, 1]])
+    distortion = np.array([-0.12, 0.02, 0.001, -0.0005, 0.0])
+    return CameraCalibration(640, 480, matrix, "pinhole", distortion, T_base_camera=small.T_base_camera)
+
+
+def big_picture(place):
+    """What the big camera sees of a red disc."""
+    eye = big_camera()
+    back = np.linalg.inv(eye.T_base_camera)
+    at = np.array([[*place, 0.02]])
+    u, v = cv2.projectPoints(at, cv2.Rodrigues(back[:3, :3])[0], back[:3, 3], eye.matrix, eye.distortion)[0].ravel()
+    image = np.full((480, 640, 3), 80, np.uint8)
+    image[::20] = 120
+    cv2.circle(image, (round(u), round(v)), 9, (220, 20, 20), -1)
+    return image
+
+
+class Rig:
+    def __init__(self, bundle, **settings):
+        rclpy.init()
+        self.node = PerceptionNode({"bundle": str(bundle), **settings})
+        self.other = rclpy.create_node("camera")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.executor.add_node(self.other)
+        self.images = self.other.create_publisher(Image, "image", 1)
+        self.infos = self.other.create_publisher(CameraInfo, "camera_info", 1)
+        self.poses, self.all, self.status = [], [], []
+        for kind, topic, kept in (
+            (PoseStamped, "object_pose", self.poses),
+            (PoseWithCovarianceStamped, "object_pose_with_covariance", self.all),
+            (DiagnosticArray, "perception_diagnostics", self.status),
+        ):
+            self.other.create_subscription(kind, topic, kept.append, 10)
+        self.stamp = 100.0
+        self.until(lambda: self.images.get_subscription_count() and self.infos.get_subscription_count())
+
+    def until(self, done, seconds=10.0):
+        end = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < end, "timed out"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def show(self, image, calibration, encoding="rgb8"):
+        """Publish until the node has counted the image."""
+        self.stamp += 0.1
+        before = sum(self.node.counts[name] for name in ("images", "refused"))
+        self.infos.publish(info_of(calibration))
+        for _ in range(5):
+            self.executor.spin_once(timeout_sec=0.02)
+        self.images.publish(message_of(image, self.stamp, encoding))
+        self.until(lambda: sum(self.node.counts[name] for name in ("images", "refused")) > before)
+        for _ in range(5):
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.other.destroy_node()
+        rclpy.shutdown()
+
+
+@pytest.fixture
+def rig(tmp_path):
+    made = Rig(make_red_bundle(tmp_path / "red"))
+    yield made
+    made.close()
+
+
+def test_the_object_is_published_with_the_images_stamp_and_its_uncertainty(rig):
+    rig.show(red_dot(camera(), PLACE), camera())
+    rig.until(lambda: rig.poses and rig.all)
+    pose, full = rig.poses[-1], rig.all[-1]
+    assert (pose.header.stamp.sec, pose.header.stamp.nanosec, pose.header.frame_id) == (100, 100000000, "base")
+    assert full.header.stamp == pose.header.stamp
+    p = pose.pose.position
+    np.testing.assert_allclose((p.x, p.y, p.z), (*PLACE, 0.02), atol=0.004)
+    covariance = np.array(full.pose.covariance).reshape(6, 6)
+    np.testing.assert_allclose(np.diag(covariance)[:2], 0.004**2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
+def test_another_camera_is_undistorted_cut_and_resized(rig, encoding):
+    rig.show(big_picture(PLACE), big_camera(), encoding)
+    rig.until(lambda: rig.poses)
+    p = rig.poses[-1].pose.position
+    np.testing.assert_allclose((p.x, p.y), PLACE, atol=0.004)
+
+
+def test_bad_images_and_cameras_are_refused_with_a_reason(rig):
+    rig.show(np.zeros((128, 128, 3), np.uint8), camera())
+    assert "black" in rig.node.trouble
+    rig.show(red_dot(camera(), PLACE)[:64], camera())
+    assert "camera_info says 128 x 128" in rig.node.trouble
+    tele = big_camera()
+    matrix = tele.matrix.copy()
+    matrix[0, 0] = matrix[1, 1] = 1500.0
+    rig.show(big_picture(PLACE), CameraCalibration(640, 480, matrix))
+    assert "use a wider lens" in rig.node.trouble
+    assert not rig.poses and rig.node.counts["published"] == 0
+    rig.show(red_dot(camera(), PLACE), camera())
+    rig.until(lambda: rig.poses)
+    assert rig.node.trouble == ""
+    rig.stamp -= 0.1  # an old stamp again
+    rig.images.publish(message_of(red_dot(camera(), PLACE), rig.stamp))
+    rig.until(lambda: "old stamps" in rig.node.trouble)
+    rig.status.clear()
+    rig.until(lambda: rig.status)
+    assert "old stamps" in rig.status[-1].status[0].message
+
+
+def test_an_unsure_network_is_held_back(tmp_path):
+    rig = Rig(make_red_bundle(tmp_path / "unsure", std_m=0.05), max_uncertainty_m=0.03)
+    try:
+        rig.show(red_dot(camera(), PLACE), camera())
+        rig.until(lambda: rig.all)
+        assert rig.node.counts["unsure"] == 1 and not rig.poses
+    finally:
+        rig.close()
+
+
+def test_messages_that_are_no_images_are_explained():
+    image = message_of(red_dot(camera(), PLACE), 1.0)
+    image.encoding = "mono8"
+    with pytest.raises(SpecError, match="'mono8' is not taken"):
+        read_image(image)
+    image = message_of(red_dot(camera(), PLACE), 1.0)
+    image.data = image.data[:-5]
+    with pytest.raises(SpecError, match="carries 49147 bytes"):
+        read_image(image)
+    with pytest.raises(SpecError, match="'mystery' is not known"):
+        read_info(CameraInfo(width=64, height=64, distortion_model="mystery", d=[0.1], k=np.eye(3).ravel().tolist()))
+    with pytest.raises(SpecError, match="no calibrated camera"):
+        read_info(CameraInfo(width=64, height=64, distortion_model="plumb_bob"))
+
+
+def test_a_view_of_the_same_camera_changes_nothing():
+    image = red_dot(camera(), PLACE)
+    np.testing.assert_array_equal(View(camera(), camera()).apply(image), image)
+
+
+def test_the_process_explains_a_missing_bundle(tmp_path):
+    command = [sys.executable, "-m", "sim2real.deploy.perception_node", "--ros-args", "-p", f"bundle:={tmp_path}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode == 1 and "no manifest.json" in result.stderr and "Traceback" not in result.stderr
