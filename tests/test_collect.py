@@ -555,8 +555,8 @@ def test_kinematics_give_the_end_effectors_pose(tmp_path):
 
 
 _LINK = (
-    '<link name="{}"><inertial><mass value="0.1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
-    "</link>"
+    '<link name="{}"><inertial><origin xyz="0.05 0 0.05"/><mass value="0.1"/>'
+    '<inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial></link>'
 )
 _JOINT = (
     '<joint name="{}" type="revolute"><parent link="{}"/><child link="{}"/><origin xyz="0 0 0.1"/><axis xyz="{}"/>'

@@ -25,7 +25,7 @@ def test_the_motion_stays_in_limits_above_the_table_and_slow(arm):
     inside = np.minimum(motion.command - low, high - motion.command)
     assert inside.min() > 0.9 * min(MARGIN_RAD, float(np.minimum(arm.rest - low, high - arm.rest).min()))
     frames = arm.chain.frames(motion.command)
-    moving = [name for name in arm.chain.link_names[2:]]
+    moving = arm.chain.link_names[2:]
     assert min(frames[name][0][:, 2].min() for name in moving) > 0.08 - 0.002  # checked every 0.03 rad
     speed = np.abs(np.diff(motion.command, axis=0)) * arm.spec.control_rate_hz
     assert speed.max() < 0.7 + 1e-6
@@ -62,7 +62,7 @@ def test_an_unsafe_start_is_refused(arm):
     assert not safe(arm.chain, low[None], 0.05)[0]
     with pytest.raises(ConfigError, match="start pose: a link is less than 0.05 m above the table"):
         plan(arm, start=low)
-    with pytest.raises(ConfigError, match="no pose within|rest pose"):
+    with pytest.raises(ConfigError, match="start pose: a link is less than 3"):
         plan(arm, clearance_m=3.0)
 
 
