@@ -132,6 +132,10 @@ class Feed:
         self._pass_on()
         self._give_up("")
 
+    def hurry(self, behind: bool) -> None:
+        """Say whether messages come faster than they are handled."""
+        self._collector.hurried = behind
+
     def lost(self, reason: str, count: int) -> None:
         """Count images that came but could not be taken."""
         if count:

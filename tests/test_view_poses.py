@@ -60,7 +60,7 @@ def test_an_unsafe_start_is_refused(arm):
     low = arm.rest.copy()
     low[1] = arm.spec.commands[1].high  # folded forwards, into the table
     assert not safe(arm.chain, low[None], 0.05)[0]
-    with pytest.raises(ConfigError, match="start pose: a link is less than 0.05 m above the table"):
+    with pytest.raises(ConfigError, match=r"start pose: a link is less than 0\.05 m above the table"):
         plan(arm, start=low)
     with pytest.raises(ConfigError, match="start pose: a link is less than 3"):
         plan(arm, clearance_m=3.0)
