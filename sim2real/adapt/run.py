@@ -185,7 +185,7 @@ def _detector(config: AdaptConfig, source: Domain, run: Path) -> Segmenter | Non
         detector = Segmenter(classes, _width(torch.load(file, weights_only=True)))
         detector.load_state_dict(torch.load(file, weights_only=True))
         return detector.eval()
-    detector = train_detector(source, classes, config.seed)
+    detector = train_detector(source, classes, config.gate.detector_steps, config.seed)
     temporary = run / "detector.tmp"
     torch.save(detector.state_dict(), temporary)
     temporary.replace(file)

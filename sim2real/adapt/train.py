@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt import losses
-from sim2real.adapt.config import AdaptConfig
+from sim2real.adapt.config import AdaptConfig, validate
 from sim2real.adapt.domains import Domain
 from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
 from sim2real.errors import AdaptationError, ConfigError
@@ -150,7 +150,7 @@ class Trainer:
         with self._precision():
             noise, exemplar = self._noise(source["images"]), self._exemplar()
             maps = self.generator.encode(source["images"], noise, exemplar)
-            adapted = self.generator.decode(maps, exemplar).float()
+            adapted = self.generator.decode(maps, self.generator.start(source["images"], exemplar)).float()
         values = self._discriminate("discriminator", target["images"], adapted)
         values |= self._generate(source, target, adapted, maps, exemplar)
         self._check_finite(values)
@@ -400,10 +400,9 @@ def prepare_run(config: AdaptConfig, run: Path) -> None:
         ConfigError: The folder holds a run with other settings.
     """
     file = run / "config.yaml"
-    resolved = config.model_dump(mode="json")
-    if file.is_file() and yaml.safe_load(file.read_text()) != resolved:
+    if file.is_file() and validate(yaml.safe_load(file.read_text()), str(file)) != config:
         raise ConfigError(f"{run} holds a run with other settings (see {file}); choose another --out")
-    write_text(file, yaml.safe_dump(resolved, sort_keys=False))
+    write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def run_training(
