@@ -25,6 +25,8 @@ from sim2real.sim.arm import Arm, read_parameters
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
+METHOD = 2  # raised when the searches change, so that those of an older version are not taken over
+
 
 def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report: Path | None) -> dict[str, Any]:
     """Replay recordings in PyBullet and give the figures.
@@ -126,7 +128,7 @@ def facts() -> dict[str, str]:
 
 def _fingerprint(arm: Arm, logs: Sequence[JointLog], *settings: int) -> str:
     """Changes with anything that the searches depend on."""
-    digest = hashlib.sha256(repr((arm.name, arm.servo, settings)).encode())
+    digest = hashlib.sha256(repr((METHOD, arm.name, arm.servo, settings)).encode())
     digest.update(arm.urdf.read_bytes())
     for log in logs:
         for array in (log.time, log.command, log.position):
