@@ -12,8 +12,9 @@ from sim2real.errors import ConfigError
 from sim2real.identify.excite import excite
 from sim2real.identify.fit import Space, cut, find_stops, identify, search, simulate
 from sim2real.identify.joints import apply_mapping, check_joints
-from sim2real.identify.logs import JointLog, LogError, read_logs
+from sim2real.identify.logs import JointLog, read_logs
 from sim2real.identify.replay import replay, summary
+from sim2real.identify.tables import LogError
 from sim2real.robots import robot_folder
 from sim2real.sim.arm import Arm, read_parameters
 

@@ -16,8 +16,8 @@ from sim2real.identify.flight_fit import Trim, fit_flights, multi_step, position
 from sim2real.identify.flight_imu import Airframe, fit_imu
 from sim2real.identify.flight_logs import STANDARD_GRAVITY, read_flight_log, read_flight_logs
 from sim2real.identify.flight_model import lag, resample
-from sim2real.identify.logs import LogError
 from sim2real.identify.residual import train_residual
+from sim2real.identify.tables import LogError
 from sim2real.robots import load_robot
 from sim2real.sim.residual import Residual
 

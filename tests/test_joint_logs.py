@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sim2real.identify.logs import LogError, read_log, read_logs
+from sim2real.identify.logs import read_log, read_logs
+from sim2real.identify.tables import LogError
 
 JOINTS = ("pan", "lift")
 HEADINGS = "time,des_dof_pos.pan,des_dof_pos.lift,dof_pos.pan,dof_pos.lift"

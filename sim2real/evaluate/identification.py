@@ -146,9 +146,14 @@ def _kept(out: Path, fingerprint: str) -> Iterator[tuple[dict[str, dict[str, flo
     file = _partial(out)
     finished: dict[str, dict[str, float]] = {}
     if file.is_file():
-        content = json.loads(file.read_text())
-        if content.get("fingerprint") == fingerprint:
-            finished = content["finished"]
+        try:
+            content = json.loads(file.read_text())
+            if content["fingerprint"] == fingerprint:
+                finished = {
+                    key: {name: float(v) for name, v in found.items()} for key, found in content["finished"].items()
+                }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            finished = {}  # damaged: as if there was none
 
     def keep() -> None:
         write_text(file, json.dumps({"fingerprint": fingerprint, "finished": finished}))

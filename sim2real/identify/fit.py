@@ -17,8 +17,9 @@ import cma
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.identify.logs import JointLog, LogError
+from sim2real.identify.logs import JointLog
 from sim2real.identify.replay import SIM_DT, references, stops_of
+from sim2real.identify.tables import LogError
 from sim2real.sim.arm import Arm, ServoQuantity
 from sim2real.sim.servo import Servo
 
