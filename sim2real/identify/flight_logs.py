@@ -37,7 +37,7 @@ class FlightLog:
         time: [T] s from zero, strictly increasing.
         motor: [T, 4] commands, 0 .. 1; None where rotor speeds are known.
         rotor_speed: [T, 4] rad/s, measured.
-        acc, gyro: [T, 3] m/s² and rad/s, body frame (x forward, y left, z up).
+        acc, gyro: [T, 3] m/s² and rad/s, body frame (x forward, y left, z up); None where the pose is known.
         pos, vel: [T, 3] m and m/s, world frame, z up.
         quat: [T, 4] xyzw, body to world.
         ang_vel: [T, 3] rad/s, body frame.
@@ -92,6 +92,9 @@ def read_flight_log(path: Path) -> FlightLog:
     time = content.pop("t", np.empty(0)).reshape(-1)
     if not len(time):
         raise LogError(f"{path} has no 't' (s), or no rows; it has {', '.join(content) or 'nothing'}")
+    if {"pos", "vel", "quat", "ang_vel"} <= set(content):  # the pose says more; nothing reads an IMU beside it
+        content.pop("acc", None)
+        content.pop("gyro", None)
     arrays = {name: _checked(path, name, values, len(time)) for name, values in content.items()}
     check_stamps(time, path)
     motor, rotor = arrays.pop("motor", None), arrays.pop("rotor_speed", None)

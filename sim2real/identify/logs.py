@@ -214,7 +214,7 @@ def check_stamps(time: Array, path: Path) -> None:
         unit, factor = next((u for u in STAMP_UNITS if period / u[1] < SLOWEST_S), STAMP_UNITS[-1])
         raise LogError(
             f"{path}: rows are {period:.4g} s apart by their stamps; stamps are seconds. If these are {unit}, divide "
-            f"them by {factor:.0e}"
+            f"them by {factor:.0f}"
         )
     rows = np.nonzero(steps > max(GAP_PERIODS * period, GAP_S))[0]
     if len(rows):

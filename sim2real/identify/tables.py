@@ -35,10 +35,9 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         LogError: It is no ``.npz`` file, cut off, damaged, or holds objects.
     """
     try:
-        data = np.load(path, allow_pickle=False)
-        if not isinstance(data, np.lib.npyio.NpzFile):
-            raise LogError(f"{path} holds one array, not named ones; write it with numpy.savez(path, t=…, …)")
-        with data:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive of named arrays, as numpy.savez writes it")
+        with np.load(path, allow_pickle=False) as data:
             return {name: data[name] for name in data.files}
     except _BROKEN as error:
         raise LogError(
