@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+
+from sim2real.errors import ConfigError
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -16,3 +19,25 @@ def write_text(path: Path, text: str) -> Path:
     temporary.write_text(text)
     temporary.replace(path)
     return path
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Find out before the work whether its results can be written. Makes missing folders.
+
+    Args:
+        paths: Files to be written later; None is passed over.
+
+    Raises:
+        ConfigError: A folder cannot be made or written to, or there is a folder in the file's place.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file in it")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror or error}; choose another place") from error
