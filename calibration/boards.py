@@ -65,6 +65,21 @@ def bend_px(detection: Detection) -> float:
     return float(np.sqrt((off**2).sum(axis=1).mean()))
 
 
+def dictionary_seen(image: Image) -> tuple[str, int]:
+    """Name of the marker dictionary of which an image shows the most markers, and how many; ("", 0) without any."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
+    best, least, most = "", 0, 0
+    for name in dir(cv2.aruco):
+        if not name.startswith("DICT_"):
+            continue
+        dictionary = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
+        ids = cv2.aruco.ArucoDetector(dictionary).detectMarkers(grey)[1]
+        count, size = 0 if ids is None else len(ids), len(dictionary.bytesList)
+        if count > most or (count == most > 0 and size < least):  # small dictionaries are the beginnings of large ones
+            best, least, most = name[5:], size, count
+    return best, most
+
+
 @dataclass(frozen=True)
 class Board:
     """A flat board.

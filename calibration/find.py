@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.boards import STOP_PX, Board, Detection, bend_px
+from calibration.boards import STOP_PX, Board, Detection, bend_px, dictionary_seen
 from calibration.images import read_images
 from calibration.intrinsics import board_pose
 from sim2real.camera import CameraCalibration
@@ -60,7 +60,13 @@ def find_board(
     """
     seen, images = _look(board, source, topic, window, stop_px)
     if board.kind != "chessboard":
-        return _fitting(seen, source, topic)
+        seen = _fitting(seen, source, topic)
+        if seen.found:
+            return seen
+        dictionary, count = dictionary_seen(images[0])
+        if not count or dictionary == board.dictionary.removeprefix("DICT_"):
+            return seen
+        return replace(seen, notes=(f"the first image shows {count} markers of the dictionary {dictionary}",))
     larger = board.larger(images)  # columns and rows may be exchanged: it looks the same either way
     if larger is None:
         return seen

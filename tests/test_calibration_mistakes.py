@@ -87,6 +87,13 @@ def test_a_board_that_fits_neither_way_is_an_error(grid_pictures, capsys):
     assert status == 2 and "px off, 3 are allowed" in said and not out.exists()
 
 
+def test_another_dictionary_is_named(grid_pictures, capsys):
+    camera = grid_pictures.parent / "camera.yaml"
+    options = [*GRID_OPTIONS[:-1], "APRILTAG_36h11", "--columns", 4, "--rows", 3]
+    status, said = run(capsys, "calibrate", "pose", grid_pictures, "--camera", camera, *options)
+    assert status == 2 and "12 markers of the dictionary 4X4_50" in said and "found in none of 4 images" in said
+
+
 def test_part_of_a_chessboard_is_noticed(tmp_path):
     board = Board("chessboard", 8, 6, 0.025)
     for index, at in enumerate(view_poses(board, 5)):
