@@ -1,6 +1,6 @@
 """Our hand-eye calibration against each of OpenCV's five solvers alone, on the same samples.
 
-    python benchmarks/hand_eye.py [--seeds 20] [--json OUT]
+    python benchmarks/hand_eye.py [--seeds 20] [--counts 8 12 20 50] [--json OUT]
 
 Two kinds of samples. *Planted*: a board is seen from a camera whose pose is known, and noise is put on the board's
 poses; what counts is how far the camera is from the truth. *Real*: subsets of MoveIt's 50 samples from a real arm
@@ -131,6 +131,7 @@ def summary(done: list[dict]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of samples")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = []
@@ -144,7 +145,7 @@ def main() -> None:
                "solver better in both", "in place", "solver taken", "noted", "refused", "of")  # fmt: skip
     print("\t".join(columns))
     for kind, samples in kinds.items():
-        for count in COUNTS:
+        for count in arguments.counts:
             for mm, degrees in NOISE:
                 row = summary(list(trials(mm, degrees, count, arguments.seeds, samples)))
                 results.append({"samples": kind, "count": count, "mm": mm, "degrees": degrees, **row})

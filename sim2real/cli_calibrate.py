@@ -57,7 +57,8 @@ def camera_command(
     opencv: Annotated[
         bool,
         typer.Option(
-            "--opencv", help="As OpenCV's own calibration sample: fx = fy, all views, one wide window (10 px) for all."
+            "--opencv",
+            help="As OpenCV's calibration sample: fx = fy, all views, one wide window (10 px; the sample has 11).",
         ),
     ] = False,
     topic: Topic = None,
