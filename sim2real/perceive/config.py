@@ -91,7 +91,7 @@ class LocalizerConfig(Model):
 
     width: int = Field(default=16, ge=4)
     keypoints: int = Field(default=16, ge=2)
-    epochs: int = Field(default=12, ge=1)
+    epochs: int = Field(default=6, ge=1)
     batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
