@@ -145,7 +145,8 @@ def main() -> None:
     else:
         print(f"no recordings at {REAL}", file=sys.stderr)
     columns = ("samples", "n", "noise", "camera off [mm]", "best solver", "not seen [mm]", "best solver",
-               "solver better in both", "in place", "by at most [mm]", "solver taken", "noted", "refused", "of")  # fmt: skip
+               "solver better in both", "in place", "by at most [mm]", "solver taken", "noted", "refused",
+               "of")  # fmt: skip
     print("\t".join(columns))
     for kind, samples in kinds.items():
         for count in arguments.counts:
