@@ -26,6 +26,7 @@ from sim2real.adapt.dann import train_classifier  # noqa: E402
 from sim2real.adapt.domains import Domain, check_pair, load_domain  # noqa: E402
 from sim2real.adapt.gate import judge, train_detector  # noqa: E402
 from sim2real.adapt.metrics import predict  # noqa: E402
+from sim2real.adapt.networks import Segmenter  # noqa: E402
 from sim2real.adapt.run import Data, adapt, apply, best_check, load_data, load_run_config  # noqa: E402
 from sim2real.adapt.train import Trainer, prepare_run, run_training  # noqa: E402
 from sim2real.adapt.translate import Translator  # noqa: E402
@@ -33,7 +34,14 @@ from sim2real.cli import app  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
 
 SMALL = ["image_size=0", "batch_size=4", "steps=6", "check_every=3", "generator.width=8", "discriminator.width=8"]
-SMALL += ["generator.blocks=1", "task.width=4", "pool=3", "threads=1", "gate.detector_steps=60"]
+SMALL += [
+    "generator.from_input=false",
+    "generator.blocks=1",
+    "task.width=4",
+    "pool=3",
+    "threads=1",
+    "gate.detector_steps=60",
+]
 
 
 def small(preset: str, *more: str) -> AdaptConfig:
@@ -70,15 +78,17 @@ def test_every_preset_trains_every_network(preset: str) -> None:
     source, target = domains()
     if preset == "rcan":
         source = Domain("sim", source.images, source.masks, pairs=target.images, classes=CLASSES)
-    trainer = Trainer(small(preset), source, target)
+    guide = Segmenter(2, 4) if preset == "graspgan" else None
+    trainer = Trainer(small(preset), source, target, guide)
     before = {name: value.clone() for name, value in trainer.networks.named_parameters()}
     losses = trainer.update()
+    assert ("perception" in losses) == (guide is not None)
     assert all(np.isfinite(value) for value in losses.values())
     still = {name for name, value in trainer.networks.named_parameters() if (value == before[name]).all()}
     assert not {name for name in still if name.endswith("weight")}, "these have no gradient"
 
 
-@pytest.mark.parametrize("setting", ["generator.noise=2", "generator.from_input=false", "augment=true", "bf16=false"])
+@pytest.mark.parametrize("setting", ["generator.noise=2", "generator.from_input=true", "augment=true", "bf16=false"])
 def test_options_train(setting: str) -> None:
     trainer = Trainer(small("cut", setting), *domains())
     assert np.isfinite(list(trainer.update().values())).all()

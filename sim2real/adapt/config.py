@@ -165,8 +165,6 @@ class AdaptConfig(Model):
     def _losses_have_networks(self) -> AdaptConfig:
         if self.weights.task and self.task.kind == "none":
             raise ValueError("'weights.task' needs 'task.kind': classify or segment")
-        if self.weights.perception and self.task.kind != "segment":
-            raise ValueError("'weights.perception' needs 'task.kind': segment")
         return self
 
 

@@ -105,7 +105,7 @@ class ObjectChange:
         iou: Between what a detector finds before and after; NaN where it finds nothing before.
         drift_px: Distance between the centres of both; NaN where one is missing.
         removed: Found before, not after.
-        invented: Found after where nothing was near, neither found before nor in the truth.
+        invented: A piece is found after that touches nothing of what was found before or is in the truth.
     """
 
     iou: Array
@@ -127,7 +127,7 @@ def object_changes(before: Image, after: Image, truth: Image, classes: int) -> d
         One entry for every class but the background.
     """
     least = max(2.0, LEAST_AREA * truth.shape[1] * truth.shape[2] / 128.0**2)
-    margin = max(1, round(4 * min(truth.shape[1:]) / 128.0))
+    margin = max(1, round(2 * min(truth.shape[1:]) / 128.0))
     result = {}
     for number in range(1, classes):
         a, b, t = (before == number), (after == number), (truth == number)
@@ -141,7 +141,9 @@ def object_changes(before: Image, after: Image, truth: Image, classes: int) -> d
             iou=iou,
             drift_px=drift,
             removed=found & ~kept,
-            invented=(b & ~_widened(a | t, margin)).sum(axis=(1, 2)) >= 4 * least,
+            invented=np.array(
+                [_apart(after_, near, 4 * least) for after_, near in zip(b, _widened(a | t, margin), strict=True)]
+            ),
         )
     return result
 
@@ -190,6 +192,13 @@ def _edges(image: Image) -> NDArray[np.float32]:
 def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Array:
     """Intersection over union [N] of masks [N, H, W]; 0 where both are empty."""
     return (a & b).sum(axis=(1, 2)) / np.maximum((a | b).sum(axis=(1, 2)), 1)
+
+
+def _apart(mask: NDArray[np.bool_], near: NDArray[np.bool_], least: float) -> bool:
+    """Whether a connected part of at least ``least`` pixels touches nothing of ``near``."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    touching = np.unique(parts[near])
+    return any(stats[i, cv2.CC_STAT_AREA] >= least and i not in touching for i in range(1, count))
 
 
 def _widened(masks: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
