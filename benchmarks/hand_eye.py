@@ -162,7 +162,7 @@ def main() -> None:
                 )  # fmt: skip
                 print("\t".join(map(str, shown)), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({**facts(), "rows": results}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"made": facts(), "rows": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
