@@ -28,7 +28,8 @@ RANGES = {
 }
 SLEW_RAD_S = 2.0
 HOLD_MS = 125  # a velocity ends after this without a newer one: two and a half commands at 20 Hz
-BRAKE_RAD_S2 = 7.5  # the least acceleration limit of any joint of either arm: Franka Control Interface documentation
+# The least acceleration limit of any joint [rad/s²]: Franka Control Interface documentation.
+BRAKE_RAD_S2 = {"fr3": 10.0, "panda": 7.5}
 TORQUE_LIMIT_NM, FORCE_LIMIT_N = 20.0, 30.0  # of contact, at which the arm stops by itself
 
 
@@ -55,7 +56,7 @@ class FrankaDriver:
             raise DriverError(f"dynamics is {dynamics}; it is a share of the arm's limits, above 0 and at most 1")
         if model not in RANGES:
             raise DriverError(f"unknown Franka '{model}'; known: {', '.join(RANGES)}")
-        self._ranges = RANGES[model]
+        self._ranges, self._brake = RANGES[model], BRAKE_RAD_S2[model] * dynamics
         self._host, self._dynamics, self._realtime, self._clock = host, dynamics, realtime, clock
         self._franky: Any = None
         self._robot: Any = None
@@ -166,7 +167,7 @@ class FrankaDriver:
                 raise DriverError(
                     "the arm has stopped itself (collision, limit or lost packets); arm it again to go on"
                 )
-            self._move(robot, _velocity(target - np.array(robot.state.q), BRAKE_RAD_S2 * self._dynamics))
+            self._move(robot, _velocity(target - np.array(robot.state.q), self._brake))
 
         try:
             self._ask(follow)

@@ -10,13 +10,15 @@ import typer
 
 from sim2real.console import console, progress_bars, stage_reporter
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import must_be_writable, write_text
 
 if TYPE_CHECKING:
     from sim2real.identify.excite import Excitation
     from sim2real.sim.arm import Arm
 
 app = typer.Typer()
+
+PICTURES = (".png", ".svg", ".pdf")
 
 DriverName = Annotated[str | None, typer.Option("--driver", help="Move this robot: a driver's name, like so101_twin.")]
 DriverSettings = Annotated[list[str] | None, typer.Option("--driver-set", help="A driver's setting: key=value.")]
@@ -26,27 +28,35 @@ Yes = Annotated[bool, typer.Option("--yes", help="Move without asking.")]
 @app.command()
 def excite(
     robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
-    out: Annotated[Path, typer.Option(help="CSV of commands: time, des_dof_pos.JOINT …")] = Path("excitation.csv"),
+    out: Annotated[
+        Path, typer.Option(help="CSV of commands: time, des_dof_pos.JOINT …", callback=must_be_writable)
+    ] = Path("excitation.csv"),
     joints: Annotated[
         list[str] | None, typer.Option("--joint", help="Joint that moves; repeatable, all by default.")
     ] = None,
     duration: Annotated[float, typer.Option(min=20.0, help="About how long, s.")] = 360.0,
     speed: Annotated[float, typer.Option(min=0.05, help="Largest speed, rad/s.")] = 1.5,
     acceleration: Annotated[float, typer.Option(min=0.1, help="Largest acceleration, rad/s².")] = 8.0,
-    clearance: Annotated[float, typer.Option(help="Height kept above the table, m.")] = 0.03,
-    plot: Annotated[Path | None, typer.Option(help="Picture of it (.png, .svg).")] = None,
+    clearance: Annotated[float, typer.Option(min=0.0, help="Height kept above the table, m.")] = 0.03,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of it (.png, .svg, .pdf).", callback=must_be_writable)
+    ] = None,
     driver: DriverName = None,
     driver_set: DriverSettings = None,
-    log: Annotated[Path | None, typer.Option(help="With --driver: the recording (.csv).")] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="With --driver: the recording (.csv).", callback=must_be_writable)
+    ] = None,
     yes: Yes = False,
     seed: int = 0,
 ) -> None:
     """Make a safe motion for identify, from the rest pose; with --driver, from where the arm is, and record it."""
     from sim2real.identify.excite import excite as make
-    from sim2real.robots import robot_folder
+    from sim2real.robots import arm_folder
     from sim2real.sim.arm import Arm
 
-    arm = Arm(robot_folder(robot))
+    arm = Arm(arm_folder(robot))
+    if plot and plot.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--plot {plot}: pictures are {', '.join(PICTURES)}")
     settings: dict[str, Any] = {
         "joints": joints or arm.joints, "duration_s": duration, "speed": speed, "acceleration": acceleration,
         "clearance_m": clearance, "seed": seed,

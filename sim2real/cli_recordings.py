@@ -12,10 +12,10 @@ from rich.table import Table
 from sim2real.cli_motion import DriverName, DriverSettings, Yes, record_motion
 from sim2real.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import must_be_writable, write_text
 
 if TYPE_CHECKING:
-    from sim2real.identify.logs import JointLog
+    from sim2real.identify.logs import JointLog, Topics
     from sim2real.sim.arm import Arm
 
 app = typer.Typer()
@@ -23,6 +23,13 @@ app = typer.Typer()
 LIVE_S, LIVE_RAD_S = 90.0, 0.5  # a short and slow motion shows joints that are not what they are called
 MAPPING_HELP = "Correct the joints with what 'sim2real check-joints' wrote; arms only."
 LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
+StateTopics = Annotated[
+    list[str] | None, typer.Option("--state-topic", help="Topic of measured joint states in bags; repeatable.")
+]
+CommandTopics = Annotated[
+    list[str] | None, typer.Option("--command-topic", help="Topic of joint commands in bags; repeatable.")
+]
+DEGREES_SHARE, BEYOND_RAD = 0.5, 0.1  # commands so often so far outside a joint's limits are worth a word
 
 
 @app.command()
@@ -31,10 +38,19 @@ def replay(
     logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
     params: Annotated[Path | None, typer.Option(help="Parameters that 'sim2real identify' wrote.")] = None,
     mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a page with plots here (.html); arms only.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page with plots here (.html); arms only.", callback=must_be_writable),
+    ] = None,
+    state_topic: StateTopics = None,
+    command_topic: CommandTopics = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Drive the simulated robot with recorded commands and compare it with what the real one did."""
+    """Drive the simulated robot with recorded commands and compare it with what the real one did.
+
+    A joint's error is the root mean square over all rows of all motions (long motions count more) and
+    mean_joint_rmse_rad the mean of these over the joints; mean_over_motions_rad lets every motion count the same.
+    """
     from sim2real.robots import is_arm, robot_folder
 
     folder = robot_folder(robot)
@@ -45,7 +61,7 @@ def replay(
     from sim2real.sim.arm import Arm
 
     arm = Arm(folder)
-    recordings = _recordings(arm, logs, mapping)
+    recordings = _recordings(arm, logs, mapping, topics_of(state_topic, command_topic))
     with console.status(f"replaying {len(recordings)} motions"):
         figures = replay_logs(arm, recordings, params, report)
     _print_errors(figures, "replay in PyBullet, open loop")
@@ -54,23 +70,47 @@ def replay(
         console.print(f"Report: {report}")
 
 
-def _recordings(arm: Arm, logs: list[Path], mapping: Path | None) -> list[JointLog]:
+def topics_of(state: list[str] | None, command: list[str] | None) -> Topics:
+    """Topics as the commands' options give them."""
+    from sim2real.identify.logs import Topics
+
+    return Topics(tuple(state or ()), tuple(command or ()))
+
+
+def _recordings(arm: Arm, logs: list[Path], mapping: Path | None, topics: Topics) -> list[JointLog]:
     from sim2real.identify.joints import apply_mapping, read_mapping
     from sim2real.identify.logs import check_log, read_logs
 
-    if mapping is None:
-        return read_logs(logs, arm.joints, arm.aliases)
-    known = read_mapping(mapping)
-    recordings = [apply_mapping(log, known) for log in read_logs(logs, arm.joints, arm.aliases, check=False)]
-    for log in recordings:
-        check_log(log, Path(log.name))
+    known = read_mapping(mapping) if mapping else None
+    recordings = read_logs(logs, arm.joints, arm.aliases, any_unit=known is not None, topics=topics)
+    if known is not None:
+        recordings = [apply_mapping(log, known) for log in recordings]
+        for log in recordings:
+            check_log(log, Path(log.name))
+    _remark(arm, recordings)
     return recordings
 
 
+def _remark(arm: Arm, recordings: list[JointLog]) -> None:
+    """Say what is odd about recordings that can be read all the same."""
+    for log in recordings:
+        if log.note:
+            console.print(f"[yellow]{escape(log.name)}: {escape(log.note)}")
+        beyond = (log.command < arm.chain.low - BEYOND_RAD) | (log.command > arm.chain.high + BEYOND_RAD)
+        share = beyond.mean(axis=0)
+        worst = int(share.argmax())
+        if share[worst] > DEGREES_SHARE:
+            console.print(
+                f"[yellow]{escape(log.name)}: {share[worst]:.0%} of the commands of '{arm.joints[worst]}' are outside "
+                f"its limits, {arm.chain.low[worst]:.2f} .. {arm.chain.high[worst]:.2f} rad; are these degrees?"
+            )
+
+
 def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_file: Path | None) -> None:
-    from sim2real.evaluate.flight_identification import replay_flights
+    from sim2real.evaluate.flight_identification import airframe, replay_flights
     from sim2real.identify.flight_logs import read_flight_logs
 
+    airframe(folder, None)  # says so if it is no quadrotor either
     if params is None:
         raise ConfigError(f"give --params; 'sim2real identify {folder.name} LOG … --out params.yaml' writes them")
     figures = replay_flights(folder.name, read_flight_logs(logs), params)
@@ -82,12 +122,16 @@ def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_fi
 def identify(
     robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
     logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
-    out: Annotated[Path, typer.Option(help="Parameters file to write; a page goes beside it.")] = Path("params.yaml"),
+    out: Annotated[
+        Path, typer.Option(help="Parameters file to write; a page goes beside it.", callback=must_be_writable)
+    ] = Path("params.yaml"),
     folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation; arms only.")] = 5,
     generations: Annotated[int, typer.Option(min=1, help="Of the search; arms only.")] = 120,
     mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
     mass: Annotated[float | None, typer.Option(help="kg as flown; drones only, the bare drone's by default.")] = None,
     seed: int = 0,
+    state_topic: StateTopics = None,
+    command_topic: CommandTopics = None,
     json_file: JsonFile = None,
 ) -> None:
     """Fit the robot's simulator to recordings; an interrupted fit of an arm goes on when it is run again."""
@@ -101,7 +145,7 @@ def identify(
     from sim2real.sim.arm import Arm
 
     arm = Arm(folder)
-    recordings = _recordings(arm, logs, mapping)
+    recordings = _recordings(arm, logs, mapping, topics_of(state_topic, command_topic))
     with progress_bars() as progress:
         figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
     _print_errors(figures["held_out"], "motions that the fit had not seen")
@@ -157,8 +201,12 @@ def check_joints_command(
     driver: DriverName = None,
     driver_set: DriverSettings = None,
     yes: Yes = False,
-    out: Annotated[Path | None, typer.Option(help="Write the corrected mapping here (.yaml).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the corrected mapping here (.yaml).", callback=must_be_writable)
+    ] = None,
     mapping: Annotated[Path | None, typer.Option(help="Apply such a mapping first.")] = None,
+    state_topic: StateTopics = None,
+    command_topic: CommandTopics = None,
     json_file: JsonFile = None,
 ) -> None:
     """Joint doctor: find swapped, flipped, shifted or scaled joints and a wrong rate, in recordings or live."""
@@ -168,20 +216,21 @@ def check_joints_command(
 
     from sim2real.identify.joints import apply_mapping, check_joints, read_mapping
     from sim2real.identify.logs import read_logs
-    from sim2real.robots import robot_folder
+    from sim2real.robots import arm_folder
     from sim2real.sim.arm import Arm
 
-    arm = Arm(robot_folder(robot))
+    arm = Arm(arm_folder(robot))
     if not logs:
         raise ConfigError("give recordings; or --driver and one .csv to record to")
     if driver:
         if len(logs) != 1:
             raise ConfigError("with --driver, give one .csv to record to")
         record_motion(arm, driver, driver_set, logs[0], yes, joints=arm.joints, duration_s=LIVE_S, speed=LIVE_RAD_S)
-    recordings = read_logs(logs, arm.joints, arm.aliases, check=False)
+    recordings = read_logs(logs, arm.joints, arm.aliases, any_unit=True, topics=topics_of(state_topic, command_topic))
     if mapping:
         known = read_mapping(mapping)
         recordings = [apply_mapping(log, known) for log in recordings]
+    _remark(arm, recordings)
     found = check_joints(arm, recordings)
     table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{len(recordings)} recordings")
     for joint in found.joints:
@@ -195,9 +244,16 @@ def check_joints_command(
         )
     console.print(table)
     if found.clock:
-        console.print(f"[red]{found.clock}")
+        console.print(f"[{'yellow' if found.time_scale == 1.0 else 'red'}]{found.clock}")
     save_json(
-        json_file, {"faults": found.faults, "joints": [asdict(j) for j in found.joints], "period_s": found.period_s}
+        json_file,
+        {
+            "faults": found.faults,
+            "joints": [asdict(j) for j in found.joints],
+            "period_s": found.period_s,
+            "time_scale": found.time_scale,
+            "clock": found.clock,
+        },
     )
     if out:
         write_text(out, yaml.safe_dump(found.mapping(), sort_keys=False))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +12,28 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sim2real.files import write_text
+from sim2real.files import must_be_writable, write_text
 
 console = Console()
 
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the figures as JSON.", callback=must_be_writable),
+]
 
 
 def save_json(path: Path | None, data: Any) -> None:
-    """Write ``data`` to ``path`` at once, if a path was given."""
+    """Write ``data`` to ``path`` at once, if a path was given; figures that are not finite become null."""
     if path is not None:
-        write_text(path, json.dumps(data, indent=2) + "\n")
+        write_text(path, json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def progress_bars() -> Progress:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from sim2real.errors import ConfigError
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -15,4 +18,30 @@ def write_text(path: Path, text: str) -> Path:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)
+    return path
+
+
+def must_be_writable(path: Path | None) -> Path | None:
+    """Find out before long work whether a file can be written at ``path``; nothing is left behind.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if path is None:
+        return None
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        if missing:
+            missing[-1].mkdir()
+            missing[-1].rmdir()
+        else:
+            with TemporaryFile(dir=path.parent):
+                pass
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error}); give another place") from error
     return path

@@ -264,48 +264,74 @@ def _turn(axis: Array, angle: Array) -> Array:
     return result
 
 
-def _numbers(text: str | None) -> Array:
-    return np.array([float(value) for value in (text or "0 0 0").split()])
+def _numbers(text: str | None, owner: str) -> Array:
+    try:
+        return np.array([float(value) for value in (text or "0 0 0").split()])
+    except ValueError as error:
+        raise ConfigError(f"{owner}: '{text}' is not numbers") from error
 
 
-def _origin(element: ET.Element | None) -> tuple[Array, Array]:
+def _number(element: ET.Element | None, key: str, owner: str, otherwise: str | None = None) -> float:
+    """An attribute; ``otherwise`` where it is missing, an error without."""
+    text = otherwise if element is None else element.get(key, otherwise)
+    if text is None:
+        raise ConfigError(f"{owner} has no '{key}'; give it one")
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"{owner}: {key} is '{text}', not a number") from error
+
+
+def _origin(element: ET.Element | None, owner: str) -> tuple[Array, Array]:
     origin = element.find("origin") if element is not None else None
     if origin is None:
         return np.zeros(3), np.eye(3)
-    rotation = quat_to_matrix(rpy_to_quat(_numbers(origin.get("rpy"))[None]))[0]
-    return _numbers(origin.get("xyz")), rotation
+    rotation = quat_to_matrix(rpy_to_quat(_numbers(origin.get("rpy"), owner)[None]))[0]
+    return _numbers(origin.get("xyz"), owner), rotation
 
 
 def _read_link(link: ET.Element, urdf: Path, moves: bool) -> _Link:
+    owner = f"{urdf}: link '{link.get('name')}'"
     inertial = link.find("inertial")
-    mass = inertial.find("mass") if inertial is not None else None
+    mass, inertia = (inertial.find(part) if inertial is not None else None for part in ("mass", "inertia"))
+    if inertial is not None and inertia is None:
+        raise ConfigError(f"{owner} has an <inertial> without <inertia ixx=… iyy=… izz=…>; give it one")
     if not moves:  # the root is bolted down, its mass is nobody's business
         return _Link(0.0, np.zeros(3))
-    if inertial is None or mass is None or float(mass.get("value", "0")) <= 0.0:
-        raise ConfigError(f"{urdf}: link '{link.get('name')}' has no positive mass; give it an <inertial>")
-    return _Link(float(mass.get("value", "0")), _origin(inertial)[0])
+    if not _number(mass, "value", owner, "0") > 0.0:
+        raise ConfigError(f"{owner} has no positive mass; give it an <inertial>")
+    for key in ("ixx", "iyy", "izz"):
+        _number(inertia, key, owner)
+    return _Link(_number(mass, "value", owner), _origin(inertial, owner)[0])
 
 
 def _read_joint(joint: ET.Element, urdf: Path) -> _Joint:
     name, kind = joint.attrib["name"], joint.attrib["type"]
+    owner = f"{urdf}: joint '{name}'"
     if kind not in ("revolute", "fixed"):
-        raise ConfigError(f"{urdf}: joint '{name}' is {kind}; revolute and fixed joints are known")
+        raise ConfigError(f"{owner} is {kind}; revolute and fixed joints are known")
     limit, axis, parent, child = (joint.find(part) for part in ("limit", "axis", "parent", "child"))
     assert parent is not None and child is not None
-    if kind == "revolute" and (limit is None or not float(limit.get("lower", 0)) < float(limit.get("upper", 0))):
-        raise ConfigError(f"{urdf}: joint '{name}' has no limits; give it <limit lower=… upper=…>")
-    direction = _numbers(axis.get("xyz")) if axis is not None else np.array([1.0, 0.0, 0.0])
-    origin, rotation = _origin(joint)
+    moves = kind == "revolute"
+    if moves and limit is None:
+        raise ConfigError(f"{owner} has no limits; give it <limit lower=… upper=… effort=… velocity=…>")
+    low, high, effort, velocity = (
+        _number(limit, key, owner) if moves else 0.0 for key in ("lower", "upper", "effort", "velocity")
+    )
+    if moves and not low < high:
+        raise ConfigError(f"{owner} has no range: lower is {low:g}, upper {high:g} rad")
+    direction = _numbers(axis.get("xyz"), owner) if axis is not None else np.array([1.0, 0.0, 0.0])
+    origin, rotation = _origin(joint, owner)
     return _Joint(
         name,
-        kind == "revolute",
+        moves,
         origin,
         rotation,
         direction / max(float(np.linalg.norm(direction)), 1e-12),
         parent.attrib["link"],
         child.attrib["link"],
-        float(limit.get("lower", 0)) if limit is not None else 0.0,
-        float(limit.get("upper", 0)) if limit is not None else 0.0,
-        float(limit.get("effort", "inf")) if limit is not None else np.inf,
-        float(limit.get("velocity", "inf")) if limit is not None else np.inf,
+        low,
+        high,
+        effort,
+        velocity,
     )

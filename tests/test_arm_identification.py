@@ -8,12 +8,15 @@ import yaml
 from real_data import real_data
 
 from sim2real.cli import main
+from sim2real.console import console, save_json
 from sim2real.errors import ConfigError
+from sim2real.evaluate.identification import _kept
 from sim2real.identify.excite import excite
-from sim2real.identify.fit import Space, cut, find_stops, identify, search, simulate
-from sim2real.identify.joints import apply_mapping, check_joints
-from sim2real.identify.logs import JointLog, LogError, read_logs
-from sim2real.identify.replay import replay, summary
+from sim2real.identify.fit import Space, cut, find_stops, identify, parameters_file, search, simulate
+from sim2real.identify.joints import apply_mapping, check_joints, read_mapping
+from sim2real.identify.logs import JointLog, read_logs
+from sim2real.identify.replay import MotionReplay, replay, stops_of, summary
+from sim2real.identify.tables import LogError
 from sim2real.robots import robot_folder
 from sim2real.sim.arm import Arm, read_parameters
 
@@ -76,6 +79,9 @@ def test_planted_servo_is_identified():
 
 
 def test_finished_searches_are_not_done_again(logs):
+    """Nor does a fold know of a stop that only its held-out motion shows."""
+    stop = min(float(log.position[:, 0].min()) for log in logs) - 0.01
+    logs = [stopped(logs[0], stop), logs[1]]
     finished: dict = {}
     settings = {"folds": 2, "generations": 1, "seed": 0}
     fits = identify(ARM, logs, on_progress=lambda *_: None, finished=finished, **settings)
@@ -83,6 +89,13 @@ def test_finished_searches_are_not_done_again(logs):
     calls = []
     again = identify(ARM, logs, on_progress=lambda *a: calls.append(a), finished=finished, **settings)
     assert calls == [(18, 18, {})] and again[4].values == fits[4].values
+    assert finished["shoulder_pan/all"]["low_stop"] == pytest.approx(stop)
+    described = float(ARM.described()["low_stop"][0])
+    folds = sorted(finished[f"shoulder_pan/{fold}"]["low_stop"] for fold in range(2))
+    assert folds == [pytest.approx(described), pytest.approx(stop)]
+    assert fits[0].stops_seen == (1, 0) and fits[1].stops_seen == (0, 0)
+    entry = parameters_file(ARM, fits, {})["parameters"]["shoulder_pan.low_stop"]
+    assert entry["seen_in_motions"] == 1
 
 
 def test_too_few_motions(logs):
@@ -90,13 +103,65 @@ def test_too_few_motions(logs):
         identify(ARM, logs, folds=5, generations=1, seed=0, on_progress=lambda *_: None, finished={})
 
 
+def test_motions_that_are_too_short_are_refused_before_the_search(logs):
+    short = [
+        JointLog(f"s{i}", JOINTS, log.time[:100], log.command[:100], log.position[:100]) for i, log in enumerate(logs)
+    ]
+    with pytest.raises(LogError, match="0 of 2 motions last 5 s or more"):
+        identify(ARM, short, folds=2, generations=1, seed=0, on_progress=lambda *_: None, finished={})
+
+
+def stopped(log, low, rows=200):
+    """The log, with the first joint held at ``low`` for some rows though more is asked of it."""
+    command, position = log.command.copy(), log.position.copy()
+    position[:, 0] = np.clip(position[:, 0], low, None)
+    command[-rows:, 0], position[-rows:, 0] = low - 0.5, low
+    return JointLog(log.name, JOINTS, log.time, command, position)
+
+
 def test_stops_are_seen(logs):
-    clipped = logs[0].position.copy()
-    clipped[:, 0] = np.clip(clipped[:, 0], -0.1, None)
-    command = logs[0].command.copy()
-    command[:200, 0], clipped[:200, 0] = -1.5, -0.1
-    log = JointLog("clipped", JOINTS, logs[0].time, command, clipped)
-    assert find_stops(ARM, [log])[0][0] == pytest.approx(-0.1, abs=0.02)
+    (first, *others) = find_stops(ARM, [stopped(logs[0], -0.1)])
+    assert first.low == pytest.approx(-0.1) and first.low_seen == 1
+    assert {(stop.low_seen, stop.high_seen) for stop in others} == {(0, 0)}
+    # A motion that goes beyond shows that it was none.
+    assert find_stops(ARM, [stopped(logs[0], -0.1), logs[1]])[0].low_seen == 0
+
+
+def test_a_stop_is_disproved_by_a_motion_that_begins_beyond_it(logs):
+    low, high = np.full(6, -0.5), np.full(6, 0.5)
+    beyond = logs[0].position.copy()
+    beyond[0] = [-1.3, 0.0, 1.1, -0.53, 4.0, 0.0]
+    log = JointLog("beyond", JOINTS, logs[0].time, logs[0].command, beyond)
+    low, high = stops_of(ARM, log, low, high)
+    described = ARM.described()
+    np.testing.assert_allclose(low, [described["low_stop"][0], -0.5, -0.5, -0.5, -0.5, -0.5])
+    np.testing.assert_allclose(high, [0.5, 0.5, described["high_stop"][2], 0.5, 4.0, 0.5])
+
+
+def test_a_motion_beyond_a_learned_stop_is_replayed_where_it_is(logs):
+    values = ARM.nominal()
+    values["low_stop"][0] = -0.2
+    still = np.tile([-0.8, *ARM.rest[1:]], (200, 1))
+    log = JointLog("beyond", JOINTS, 0.02 * np.arange(200), still, still)
+    assert abs(replay(ARM, [log], values)[0].simulated[-1, 0] + 0.8) < 0.05
+
+
+def test_replay_of_a_motion_does_not_depend_on_the_others(logs):
+    def part(count):
+        return JointLog(f"p{count}", JOINTS, logs[0].time[:count], logs[0].command[:count], logs[0].position[:count])
+
+    many = [part(100 + 7 * i) for i in range(18)]  # more than there are lanes
+    together = {motion.name: motion.simulated for motion in replay(ARM, many, ARM.nominal())}
+    for log in (many[0], many[1]):  # the shortest ones wait for a lane
+        np.testing.assert_array_equal(replay(ARM, [log], ARM.nominal())[0].simulated, together[log.name])
+
+
+def test_the_worst_second_is_one_of_time_not_of_rows():
+    time = np.concatenate((np.arange(0.0, 2.0, 0.1), 2.0 + 0.001 * np.arange(200), np.arange(2.2, 5.0, 0.1)))
+    error = np.where((time >= 3.0) & (time < 4.0), 0.1, 0.0)[:, None]
+    blank = np.zeros((len(time), 1))
+    at, rmse = MotionReplay("bursts", time, error, blank, blank).worst_window()
+    assert at == pytest.approx(3.0, abs=0.11) and rmse == pytest.approx(0.1, rel=0.06)
 
 
 def fault(log, kind, joint, value):
@@ -142,6 +207,89 @@ def test_doctor_does_not_judge_what_stands_still(logs):
     assert not found.joints[3].judged and found.joints[3].faults == ()
 
 
+def at_rate(log, hertz):
+    """The same motion, recorded more often."""
+    time = np.arange(0.0, log.time[-1], 1.0 / hertz)
+    held = np.searchsorted(log.time, time + 1e-9, side="right") - 1
+    position = np.stack([np.interp(time, log.time, column) for column in log.position.T], axis=1)
+    return JointLog(log.name, JOINTS, time, log.command[held], position)
+
+
+def test_a_clock_is_judged_by_the_servos(logs):
+    fine = check_joints(ARM, [at_rate(log, 100.0) for log in logs])
+    assert fine.faults == () and fine.time_scale == 1.0 and "in order" in fine.clock
+    fast = check_joints(ARM, [fault(log, "rate", 0, 0.5) for log in logs])
+    assert fast.time_scale == pytest.approx(2.0) and "2 times too fast" in fast.clock and fast.faults == (fast.clock,)
+    slow = check_joints(ARM, [fault(log, "rate", 0, 2.0) for log in logs])
+    assert slow.time_scale == pytest.approx(0.5) and "2 times too slow" in slow.clock
+
+
+def test_damaged_mappings_are_refused(tmp_path):
+    entry = {"source": "gripper", "slope": 1.0, "offset": 0.0}
+    for content, words in (
+        ({}, "time_scale"),
+        ({"time_scale": 1.0}, "joints"),
+        ({"time_scale": 1.0, "joints": [1]}, "joints"),
+        ({"time_scale": 0.0, "joints": {"gripper": entry}}, "time_scale"),
+        ({"time_scale": 1.0, "joints": {"gripper": entry | {"slope": 0.0}}}, "joints.gripper.slope"),
+        ({"time_scale": 1.0, "joints": {"gripper": {"source": "gripper"}}}, "joints.gripper.slope"),
+    ):
+        (tmp_path / "m.yaml").write_text(yaml.safe_dump({"kind": "sim2real_joint_mapping"} | content))
+        with pytest.raises(ConfigError, match=f"damaged joint mapping: {words}"):
+            read_mapping(tmp_path / "m.yaml")
+
+
+def test_a_damaged_partial_file_counts_as_none(tmp_path):
+    out = tmp_path / "p.yaml"
+    for text, kept in (
+        ('{"finger', {}),
+        ('{"fingerprint": "x"}', {}),
+        ('{"fingerprint": "x", "finished": [1]}', {}),
+        ('{"fingerprint": "x", "finished": {"a/0": {"gain": 2}}}', {"a/0": {"gain": 2.0}}),
+    ):
+        (tmp_path / ".p.yaml.partial.json").write_text(text)
+        with _kept(out, "x") as (finished, _):
+            assert finished == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check-joints", "crazyflie", "x.npz"], "is not an arm"),
+        (["excite", "crazyflie"], "is not an arm"),
+        (["excite", "so101", "--plot", "x.xyz"], "pictures are"),
+        (["replay", "so101", "x.npz", "--json", "{file}/x.json"], "cannot be written"),
+        (["identify", "so101", "x.npz", "--out", "{folder}"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    places = {"file": tmp_path / "file", "folder": tmp_path}
+    with pytest.raises(SystemExit) as caught:
+        main([argument.format(**places) for argument in arguments])
+    assert caught.value.code == 2 and words in " ".join(capsys.readouterr().err.split())
+
+
+def test_figures_that_are_not_finite_become_null(tmp_path):
+    save_json(tmp_path / "deep" / "f.json", {"a": float("nan"), "b": (1, [np.float64(np.inf)]), "c": "x"})
+    assert json.loads((tmp_path / "deep" / "f.json").read_text()) == {"a": None, "b": [1, [None]], "c": "x"}
+
+
+def test_small_degrees_get_a_word(tmp_path, logs):
+    small = [np.degrees(0.06 + 0.01 * values) for values in (logs[0].command, logs[0].position)]
+    degrees = JointLog("d", JOINTS, logs[0].time, *small)
+    with console.capture() as shown:
+        main_ok(["check-joints", "so101", str(save(degrees, tmp_path))], {0, 1})
+    assert "are these degrees?" in " ".join(shown.get().split())
+
+
+def main_ok(arguments, codes):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code in codes
+
+
 def test_doctor_command(tmp_path, logs):
     path = save(fault(logs[0], "sign", 1, 0), tmp_path)
     mapping = tmp_path / "mapping.yaml"
@@ -177,9 +325,18 @@ def test_excitation_keeps_every_limit(clearance):
                                   excite(ARM, JOINTS, duration_s=240.0, seed=5).command)  # fmt: skip
 
 
+def test_excitation_knows_other_names_of_joints():
+    by_alias, own = (excite(ARM, [name], duration_s=30.0).command for name in ("Jaw", "gripper"))
+    np.testing.assert_array_equal(by_alias, own)
+
+
 def test_excitation_refuses_what_it_cannot_do():
     with pytest.raises(ConfigError, match="no joints"):
         excite(ARM, ["nose"])
+    with pytest.raises(ConfigError, match="clearance is -1"):
+        excite(ARM, JOINTS, clearance_m=-1.0)
+    with pytest.raises(ConfigError, match="speed is nan"):
+        excite(ARM, JOINTS, speed=np.nan)
     with pytest.raises(ConfigError, match="above the table"):
         excite(ARM, JOINTS, clearance_m=0.5)
     with pytest.raises(ConfigError, match="start pose: 'shoulder_pan'"):
@@ -194,6 +351,9 @@ def test_parameters_files_are_checked(tmp_path):
         ({"parameters": {"nose.gain": {"value": 1}}}, "no parameter of"),
         ({"parameters": {"gripper.gain": {"value": 1e9}}}, "outside"),
         ({"parameters": {"gripper.gain": {"value": "x"}}}, "no number"),
+        ({"parameters": [1]}, "is damaged"),
+        ({"parameters": {"gripper.gain": 1}}, "is damaged"),
+        ({"parameters": None}, "is damaged"),
     ):
         (tmp_path / "p.yaml").write_text(yaml.safe_dump(good | change))
         with pytest.raises(ConfigError, match=words):
@@ -207,5 +367,7 @@ def test_shipped_parameters_meet_the_real_arm():
     logs = read_logs([real_data("so101_real")], JOINTS, ARM.aliases)
     figures = summary(ARM, replay(ARM, logs, ARM.nominal()))
     assert figures["mean_joint_rmse_rad"] < 0.008
+    every = [row["mean_joint_rmse_rad"] for row in figures["per_motion"].values()]
+    assert figures["mean_over_motions_rad"] == pytest.approx(np.mean(every))
     for name, row in figures["per_motion"].items():
         assert row["mean_joint_rmse_rad"] < row["measured_is_commanded_rad"], name

@@ -11,13 +11,14 @@ from real_data import real_data
 
 from sim2real.cli import main
 from sim2real.errors import ConfigError
-from sim2real.identify.flight_file import read_flight_parameters
+from sim2real.evaluate.flight_identification import identify_flights
+from sim2real.identify.flight_file import FlightParameters, read_flight_parameters
 from sim2real.identify.flight_fit import Trim, fit_flights, multi_step, position_error, regress
 from sim2real.identify.flight_imu import Airframe, fit_imu
 from sim2real.identify.flight_logs import STANDARD_GRAVITY, read_flight_log, read_flight_logs
 from sim2real.identify.flight_model import lag, resample
-from sim2real.identify.logs import LogError
 from sim2real.identify.residual import train_residual
+from sim2real.identify.tables import LogError
 from sim2real.robots import load_robot
 from sim2real.sim.residual import Residual
 
@@ -153,6 +154,9 @@ def damaged(**changes):
         (lambda c: c.pop("quat"), "needs acc and gyro, or pos"),
         (lambda c: c.update(pos=c["pos"][:, :2]), r"'pos' is \[200, 2\]"),
         (lambda c: c.pop("t"), "has no 't'"),
+        (lambda c: c.update(t=1000 * c["t"]), "milliseconds"),
+        (lambda c: c.update(motor=50 + 0 * c.pop("rotor_speed")), "divide percent by 100"),
+        (lambda c: c.update(rotor_speed=c["rotor_speed"].astype(str)), "not numbers"),
     ],
 )
 def test_damaged_flights_are_refused(tmp_path, change, words):
@@ -161,6 +165,50 @@ def test_damaged_flights_are_refused(tmp_path, change, words):
     np.savez(tmp_path / "f.npz", **content)
     with pytest.raises(LogError, match=words):
         read_flight_log(tmp_path / "f.npz")
+
+
+def imu_only(**changes):
+    content = planted_imu(3.0) | changes
+    return {name: values for name, values in content.items() if values is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gyro": None}, "needs acc and gyro"),
+        ({"acc": STANDARD_GRAVITY * planted_imu(3.0)["acc"]}, "looks like m/s², divide by 9.80665"),
+        ({"acc": 0.0 * planted_imu(3.0)["acc"]}, "must be g, near 1"),
+    ],
+)
+def test_units_of_an_imu(tmp_path, changes, words):
+    np.savez(tmp_path / "f.npz", **imu_only(**changes))
+    with pytest.raises(LogError, match=words):
+        read_flight_log(tmp_path / "f.npz")
+
+
+def test_harmless_oddities_of_flights(tmp_path):
+    """Text beside the arrays, stamps as a column, an IMU in other units beside a pose, one name in two folders."""
+    content = fly(0, 2.0)
+    odd = content | {"source": np.array("here"), "t": content["t"][:, None], "acc": np.full((200, 3), np.nan)}
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "f.npz", **odd)
+    logs = read_flight_logs([tmp_path / "a", tmp_path / "b"])
+    assert [log.name for log in logs] == ["a/f", "b/f"]
+    np.testing.assert_array_equal(logs[0].pos, content["pos"])
+
+
+def test_rotor_speeds_and_commands_are_not_mixed(flights, tmp_path):
+    content = dict(np.load(flights / "f0.npz"))
+    np.savez(tmp_path / "m.npz", motor=content.pop("rotor_speed") / 3000.0, **content)
+    by_speed, by_command = read_flight_log(flights / "f1.npz"), read_flight_log(tmp_path / "m.npz")
+    with pytest.raises(LogError, match="'f1' holds rotor speeds, 'm' motor commands"):
+        identify_flights("crazyflie", [by_speed, by_command], FRAME, tmp_path / "p.yaml", 0, silent)
+    model = regress([resample(by_speed)])
+    known = FlightParameters({}, 0.027, model, Trim(), None, by_speed.inputs)
+    known.must_fit(by_speed, tmp_path)
+    with pytest.raises(ConfigError, match="fitted to 'rotor_speed', 'm' holds 'motor'"):
+        known.must_fit(by_command, tmp_path)
 
 
 def test_csv_flights(tmp_path):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sim2real.identify.logs import LogError, read_log, read_logs
+from sim2real.identify.logs import Topics, read_log, read_logs
+from sim2real.identify.tables import LogError
 
 JOINTS = ("pan", "lift")
 HEADINGS = "time,des_dof_pos.pan,des_dof_pos.lift,dof_pos.pan,dof_pos.lift"
@@ -27,27 +28,59 @@ def csv_text(columns):
     return "\n".join([",".join(names), *(",".join(f"{v:.6f}" for v in row) for row in rows)]) + "\n"
 
 
-def write_bag(path, storage, command_type="JointState"):
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
+STATE, TRAJECTORY = "sensor_msgs/msg/JointState", "trajectory_msgs/msg/JointTrajectory"
 
-    store = get_typestore(Stores.ROS2_JAZZY)
-    state, header = store.types["sensor_msgs/msg/JointState"], store.types["std_msgs/msg/Header"]
-    stamp = store.types["builtin_interfaces/msg/Time"]
-    data = content()
-    plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
-    with Writer(path, version=9, storage_plugin=plugin) as writer:
-        topics = {
-            name: writer.add_connection(name, state.__msgtype__, typestore=store)
-            for name in ("/joint_states", "/joint_commands")
-        }
+
+class BagMaker:
+    """Writes bags of two joints that move as :func:`content` says."""
+
+    def __init__(self, path, storage="mcap"):
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
+
+        plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
+        self.path, self.store, self.topics = path, get_typestore(Stores.ROS2_JAZZY), {}
+        self.writer = Writer(path, version=9, storage_plugin=plugin)
+
+    def kind(self, name):
+        return self.store.types[name]
+
+    def write(self, topic, kind, received_s, message):
+        if topic not in self.topics:
+            self.topics[topic] = self.writer.add_connection(topic, kind, typestore=self.store)
+        stamp = round(received_s * 1e9) + 10**18
+        self.writer.write(self.topics[topic], stamp, self.store.serialize_cdr(message, kind))
+
+    def header(self, sent_s):
+        stamp = 0 if sent_s is None else round(sent_s * 1e9) + 10**18
+        time = self.kind("builtin_interfaces/msg/Time")(stamp // 10**9, stamp % 10**9)
+        return self.kind("std_msgs/msg/Header")(time, "")
+
+    def state(self, topic, received_s, sent_s, names, values):
+        message = self.kind(STATE)(
+            self.header(sent_s), list(names), np.array(values, dtype=float), np.zeros(0), np.zeros(0)
+        )
+        self.write(topic, STATE, received_s, message)
+
+    def trajectory(self, topic, received_s, names, points):
+        def point(after, values):
+            duration = self.kind("builtin_interfaces/msg/Duration")(int(after), round(after % 1 * 1e9))
+            place = np.array(values, dtype=float)
+            return self.kind("trajectory_msgs/msg/JointTrajectoryPoint")(
+                place, np.zeros(0), np.zeros(0), np.zeros(0), duration
+            )
+
+        message = self.kind(TRAJECTORY)(self.header(received_s), list(names), [point(*p) for p in points])
+        self.write(topic, TRAJECTORY, received_s, message)
+
+
+def write_bag(path, storage):
+    bag, data = BagMaker(path, storage), content()
+    with bag.writer:
         for t, command, position in zip(data["t"], data["q_cmd"], data["q"], strict=True):
-            nanoseconds = round(t * 1e9) + 10**18
-            made = header(stamp(nanoseconds // 10**9, nanoseconds % 10**9), "")
             # In another order than the robot's: joints are matched by name.
-            for topic, values in (("/joint_commands", command), ("/joint_states", position)):
-                message = state(made, ["lift", "pan"], values[::-1].copy(), np.zeros(0), np.zeros(0))
-                writer.write(topics[topic], nanoseconds, store.serialize_cdr(message, state.__msgtype__))
+            bag.state("/joint_commands", t, t, ["lift", "pan"], command[::-1])
+            bag.state("/joint_states", t, t, ["lift", "pan"], position[::-1])
     return path
 
 
@@ -142,3 +175,190 @@ def test_missing_and_unknown_files(tmp_path):
     (tmp_path / "b.npz").write_bytes(b"not a zip")
     with pytest.raises(LogError, match=r"not a readable \.npz"):
         read_log(tmp_path / "b.npz", JOINTS)
+
+
+def moving(bag, command_topic="/joint_commands", state_topic="/joint_states", names=lambda k: JOINTS, skew=0.0):
+    """A bag whose states come 1 ms after the commands; what its messages name may change with their number."""
+    data = content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            order = [JOINTS.index(name) for name in names(k)]
+            bag.state(command_topic, t, t, JOINTS, data["q_cmd"][k])
+            bag.state(state_topic, t + 0.001, t + 0.001 - skew, names(k), data["q"][k][order])
+    return bag.path
+
+
+def test_joint_states_may_change_their_order(tmp_path):
+    path = moving(BagMaker(tmp_path / "b"), names=lambda k: JOINTS if k % 2 else JOINTS[::-1])
+    log = read_log(path, JOINTS)
+    np.testing.assert_allclose(log.position, content()["q"], atol=1e-9)
+    np.testing.assert_allclose(log.command, content()["q_cmd"], atol=1e-9)
+    assert log.note == ""
+
+
+def test_arm_and_gripper_may_be_published_apart(tmp_path):
+    bag, data = BagMaker(tmp_path / "b"), content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            bag.state("/joint_commands", t, t, JOINTS, data["q_cmd"][k])
+            bag.state("/arm/joint_states", t, t, ["pan"], data["q"][k, :1])
+            if k % 2 == 0:
+                bag.state("/gripper/joint_states", t, t, ["lift"], data["q"][k, 1:])
+    log = read_log(bag.path, JOINTS)
+    assert len(log.time) == len(data["t"])
+    np.testing.assert_allclose(log.position, data["q"], atol=1e-4)  # lift is interpolated
+    with pytest.raises(LogError, match="lacks the joint 'lift'"):
+        read_log(bag.path, JOINTS, topics=Topics(state=("/arm/joint_states",)))
+
+
+@pytest.mark.parametrize(("skew", "words"), [(0.3, "stamps of states are"), (10.0**9, "stamps of states are")])
+def test_two_clocks_are_not_mixed(tmp_path, skew, words):
+    """A robot whose clock is off, and simulated time: commands and states are put together by their receipt."""
+    log = read_log(moving(BagMaker(tmp_path / "b"), skew=skew), JOINTS)
+    assert words in log.note
+    np.testing.assert_allclose(log.command, content()["q_cmd"], atol=1e-9)
+
+
+def test_trajectories_of_several_points_take_their_time(tmp_path):
+    bag = BagMaker(tmp_path / "b")
+    with bag.writer:
+        bag.trajectory("/arm_controller/joint_trajectory", 0.0, JOINTS, [(0.0, [0, 1])])
+        bag.trajectory("/arm_controller/joint_trajectory", 1.0, JOINTS, [(0.5, [1, 1]), (1.0, [1, 0]), (9.0, [5, 5])])
+        bag.trajectory("/arm_controller/joint_trajectory", 2.5, JOINTS, [(0.0, [0.2, 0.2])])
+        for k in range(151):
+            bag.state("/joint_states", 0.02 * k + 0.001, 0.02 * k + 0.001, JOINTS, [0, 0])
+    log = read_log(bag.path, JOINTS)
+
+    def command(at):
+        return log.command[round(at / 0.02)]
+
+    np.testing.assert_allclose(command(0.9), [0, 1])
+    np.testing.assert_allclose(command(1.26), [0.522, 1], atol=1e-6)
+    np.testing.assert_allclose(command(1.76), [1, 0.478], atol=1e-6)
+    np.testing.assert_allclose(command(2.9), [0.2, 0.2])
+
+
+def test_a_trajectory_without_points_is_refused(tmp_path):
+    bag = BagMaker(tmp_path / "b")
+    with bag.writer:
+        bag.trajectory("/joint_trajectory", 0.0, JOINTS, [])
+        bag.state("/joint_states", 0.1, 0.1, JOINTS, [0, 0])
+    with pytest.raises(LogError, match="no points"):
+        read_log(bag.path, JOINTS)
+
+
+def test_topics_are_found_or_named(tmp_path):
+    for number, topic in enumerate(("/follower/action", "/controller/reference", "/setpoint")):
+        assert len(read_log(moving(BagMaker(tmp_path / f"b{number}"), topic), JOINTS).time) == 101
+    odd = moving(BagMaker(tmp_path / "odd"), "/leader/joint_states", "/follower/joint_states")
+    with pytest.raises(LogError, match="--command-topic"):
+        read_log(odd, JOINTS)
+    log = read_log(odd, JOINTS, topics=Topics(("/follower/joint_states",), ("/leader/joint_states",)))
+    np.testing.assert_allclose(log.command, content()["q_cmd"], atol=1e-9)
+    log = read_log(odd, JOINTS, topics=Topics(command=("/leader/joint_states",)))
+    np.testing.assert_allclose(log.position, content()["q"], atol=1e-9)
+    with pytest.raises(LogError, match="no joint topic /nothing"):
+        read_log(odd, JOINTS, topics=Topics(command=("/nothing",)))
+
+
+def test_a_database_alone_is_its_bag(tmp_path):
+    path = write_bag(tmp_path / "b", "sqlite3")
+    (database,) = path.glob("*.db3")
+    np.testing.assert_array_equal(read_log(database, JOINTS).position, read_log(path, JOINTS).position)
+    lonely = tmp_path / "alone.db3"
+    lonely.write_bytes(database.read_bytes())
+    with pytest.raises(LogError, match="beside it"):
+        read_log(lonely, JOINTS)
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def one_array(path):
+    np.save(path.with_suffix(".npy"), np.zeros(3))
+    path.with_suffix(".npy").replace(path)
+
+
+def flipped_bytes(path):
+    raw = bytearray(path.read_bytes())
+    raw[300:340] = b"\xff" * 40
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("damage", [cut_off, one_array, flipped_bytes, lambda path: path.write_bytes(b"")])
+def test_damaged_npz(tmp_path, damage):
+    path = save(tmp_path)
+    damage(path)
+    with pytest.raises(LogError, match=r"not a readable \.npz"):
+        read_log(path, JOINTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"t": np.array(["a"] * 101)}, "'t' holds <U1, not numbers"),
+        ({"q": np.full((101, 2), "x")}, "'q' holds"),
+        ({"t": np.zeros(0), "q": np.zeros((0, 2)), "q_cmd": np.zeros((0, 2))}, "holds 0 rows"),
+        ({"t": content()["t"][:50]}, "'q_cmd' is"),
+        ({"t": content()["t"] * 1e3}, "milliseconds, divide them by 1000"),
+        ({"t": content()["t"] * 1e9}, "nanoseconds, divide them by 1000000000"),
+        ({"joint_names": np.array(["pan", "lift", "more"])}, "names 3 joints"),
+    ],
+)
+def test_arrays_that_make_no_sense(tmp_path, changes, words):
+    path = save(tmp_path, **changes)
+    for any_unit in (False, True):  # also for those who look for faults
+        with pytest.raises(LogError, match=words):
+            read_log(path, JOINTS, any_unit=any_unit)
+
+
+def test_names_in_bytes_other_case_and_suffix(tmp_path):
+    path = save(tmp_path, joint_names=np.array([b"LIFT", b"Rotation"]), t=content()["t"][:, None])
+    path = path.rename(tmp_path / "MOTION.NPZ")
+    (log,) = read_logs([tmp_path], JOINTS, {"rotation": "pan"})
+    np.testing.assert_array_equal(log.position, content()["q"][:, ::-1])
+
+
+def plain_csv():
+    data = content()
+    return csv_text(
+        dict(zip(HEADINGS.split(","), np.column_stack((data["t"], data["q_cmd"], data["q"])).T, strict=True))
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: ("\ufeff" + text).encode(),
+        lambda text: (text + "\n\n  \n").encode(),
+        lambda text: text.replace(",", ";").encode(),
+        lambda text: "\n".join(f"{line},{'note' if i == 0 else 'abc'}" for i, line in enumerate(text.split())).encode(),
+    ],
+)
+def test_harmless_oddities_of_csv(tmp_path, change):
+    (tmp_path / "m.csv").write_bytes(change(plain_csv()))
+    np.testing.assert_allclose(read_log(tmp_path / "m.csv", JOINTS).position, content()["q"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (plain_csv().encode("utf-16"), "not a table in UTF-8"),
+        (bytes(range(1, 128)) + b"\0\n", "not a table in UTF-8|holds no rows"),
+        (plain_csv().replace("dof_pos.lift", "dof_pos.pan").encode(), "more than once the joint 'pan'"),
+    ],
+)
+def test_csv_that_is_none(tmp_path, text, words):
+    (tmp_path / "m.csv").write_bytes(text)
+    with pytest.raises(LogError, match=words):
+        read_log(tmp_path / "m.csv", JOINTS)
+
+
+def test_recordings_of_one_name_are_told_apart_by_folder(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        save(tmp_path / folder, "wave")
+    save(tmp_path / "a", "other")
+    names = [log.name for log in read_logs([tmp_path / "a", tmp_path / "b"], JOINTS)]
+    assert names == ["other", "a/wave", "b/wave"]

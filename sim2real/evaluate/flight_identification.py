@@ -24,8 +24,8 @@ from sim2real.identify.flight_fit import HORIZONS, FlightFit, fit_flights, multi
 from sim2real.identify.flight_imu import Airframe, ImuFit, fit_imu, lift_error
 from sim2real.identify.flight_logs import FlightLog
 from sim2real.identify.flight_model import resample
-from sim2real.identify.logs import LogError
 from sim2real.identify.residual import train_residual
+from sim2real.identify.tables import LogError
 from sim2real.sim.residual import Residual
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -55,8 +55,8 @@ def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[
     figures: dict[str, Any] = {"per_log": {}}
     for log in logs:
         if log.has_pose:
-            if known.model is None:
-                raise ConfigError(f"{params} comes from an IMU only; '{log.name}' has a pose, identify such a flight")
+            known.must_fit(log, params)
+            assert known.model is not None
             flight = resample(log, known.model.time_constant)
             figures["per_log"][log.name] = multi_step(known.model, flight, known.trim, known.residual)
         else:
@@ -87,11 +87,20 @@ def identify_flights(
 
     Returns:
         ``parameters`` (entries), ``held_out`` (per flight), ``remarks``, ``report``.
+
+    Raises:
+        LogError: No flight can be used, or some hold rotor speeds and others motor commands.
     """
     with_imu = [log for log in logs if log.acc is not None and log.motor is not None and not log.has_pose]
     with_pose = [log for log in logs if log.has_pose]
     if not with_imu and not with_pose:
         raise LogError("no flight has motor commands with an IMU, and none has a pose")
+    driven = {log.inputs: log.name for log in with_pose}
+    if len(driven) > 1:
+        raise LogError(
+            f"'{driven['rotor_speed']}' holds rotor speeds, '{driven['motor']}' motor commands; a model is driven with "
+            "one of them, identify them apart"
+        )
     entries: dict[str, Any] = {}
     held_out: dict[str, Any] = {}
     remarks: list[str] = []
@@ -108,7 +117,7 @@ def identify_flights(
         remarks.append(told)
     made = facts() | {"flights": ", ".join(log.name for log in logs), "seed": str(seed), "mass": f"{frame.mass:g} kg"}
     extra = {"made": made, "held_out": held_out, "remarks": remarks}
-    write_flight_parameters(out, robot, frame.mass, entries, extra, posed, network)
+    write_flight_parameters(out, robot, frame.mass, entries, extra, posed, network, "".join(driven))
     known = read_flight_parameters(out, robot)
     page = out.with_suffix(".html")
     _write_page(page, robot, logs, entries, held_out, remarks, imu, known, made)

@@ -25,6 +25,8 @@ from sim2real.sim.arm import Arm, read_parameters
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
+METHOD = 2  # raised when the searches change, so that those of an older version are not taken over
+
 
 def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report: Path | None) -> dict[str, Any]:
     """Replay recordings in PyBullet and give the figures.
@@ -126,7 +128,7 @@ def facts() -> dict[str, str]:
 
 def _fingerprint(arm: Arm, logs: Sequence[JointLog], *settings: int) -> str:
     """Changes with anything that the searches depend on."""
-    digest = hashlib.sha256(repr((arm.name, arm.servo, settings)).encode())
+    digest = hashlib.sha256(repr((METHOD, arm.name, arm.servo, settings)).encode())
     digest.update(arm.urdf.read_bytes())
     for log in logs:
         for array in (log.time, log.command, log.position):
@@ -144,9 +146,14 @@ def _kept(out: Path, fingerprint: str) -> Iterator[tuple[dict[str, dict[str, flo
     file = _partial(out)
     finished: dict[str, dict[str, float]] = {}
     if file.is_file():
-        content = json.loads(file.read_text())
-        if content.get("fingerprint") == fingerprint:
-            finished = content["finished"]
+        try:
+            content = json.loads(file.read_text())
+            if content["fingerprint"] == fingerprint:
+                finished = {
+                    key: {name: float(v) for name, v in found.items()} for key, found in content["finished"].items()
+                }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            finished = {}  # damaged: as if there was none
 
     def keep() -> None:
         write_text(file, json.dumps({"fingerprint": fingerprint, "finished": finished}))

@@ -1,100 +1,269 @@
-"""Joint recordings in rosbag2 (MCAP and sqlite3), read without ROS 2."""
+"""Joint recordings in rosbag2 (MCAP and sqlite3), read without ROS 2.
+
+Messages need not name all joints, nor in the same order: every joint has a stream of its own, and the joints that
+were measured most often set the rows of the log.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.identify.logs import JointLog, LogError, match_joints
+from sim2real.identify.logs import FOUND, JointLog, Topics, check_stamps
+from sim2real.identify.tables import LogError, canonical_names
 
 Array = NDArray[np.float64]
 
 STATE_TYPE = "sensor_msgs/msg/JointState"
 COMMAND_TYPES = (STATE_TYPE, "trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray")
-COMMAND_WORDS = ("command", "cmd", "target", "goal", "desired", "trajectory")
+COMMAND_WORDS = ("command", "cmd", "target", "goal", "desired", "trajectory", "action", "reference", "setpoint")
+SKEW_S = 0.05  # stamps further from the time of receipt, in the middle, are of another clock
 
 
-def read_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
+@dataclass(frozen=True)
+class _Message:
+    """One message, with both its times (s; ``sent_s`` is 0 where it carries none)."""
+
+    topic: str
+    received_s: float
+    sent_s: float
+    content: Any
+
+    def time(self, by_header: bool) -> float:
+        return self.sent_s if by_header else self.received_s
+
+
+@dataclass
+class _Stream:
+    """What was said about one joint: times [N] s, and what a message said at each."""
+
+    times: list[float] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    topics: set[str] = field(default_factory=set)
+
+
+def read_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], topics: Topics = FOUND) -> JointLog:
     """Read one bag: the measured ``JointState`` and the commands in force at each of its stamps.
 
-    The command topic is the one whose name holds a word like "command", "cmd" or "target".
+    Command topics are those whose name holds a word like "command", "cmd", "target" or "action". Several topics may
+    share the joints of the robot between them. A trajectory of one point is a command to go there; one of several
+    points is interpolated by ``time_from_start``. Times are the messages' stamps; where a message has none, or the
+    stamps are of another clock than the recorder's, the time of receipt of all.
+
+    Args:
+        path: A rosbag2 folder, or an ``.mcap`` or ``.db3`` file.
+        joints: The robot's joints, in its order.
+        aliases: Other names of joints.
+        topics: To be read in place of those found.
 
     Raises:
         LogError: Not a bag, rosbags is not installed, topics are missing or ambiguous, joints are missing.
     """
+    messages, kinds = _read(path, topics)
+    states, commands = _topics(kinds, topics, path)
+    measured = [m for m in messages if m.topic in states]
+    sent = [m for m in messages if m.topic in commands]
+    if not measured or not sent:
+        raise LogError(
+            f"{path} has {len(measured)} messages on {', '.join(states)} and {len(sent)} on {', '.join(commands)}"
+        )
+    by_header, note = _clock(measured, sent)
+    state = _streams(path, joints, aliases, measured, by_header, lambda m, c: _measured(path, m, c), "--state-topic")
+    command = _streams(path, joints, aliases, sent, by_header, lambda m, c: _points(path, m, c), "--command-topic")
+    return _merge(path, joints, state, command, note)
+
+
+def _read(path: Path, topics: Topics) -> tuple[list[_Message], dict[str, str]]:
+    """All messages that may be states or commands, and the type of every topic."""
     try:
         from rosbags.highlevel import AnyReader  # noqa: PLC0415
         from rosbags.highlevel.anyreader import AnyReaderError  # noqa: PLC0415
         from rosbags.typesys import Stores, get_typestore  # noqa: PLC0415
     except ImportError as error:
         raise LogError(f"{path}: reading bags needs rosbags: pip install rosbags") from error
+    bag = path
+    if path.suffix.lower() == ".db3":
+        bag = path.parent
+        if not (bag / "metadata.yaml").is_file():
+            raise LogError(f"{path}: an sqlite3 bag is read with the metadata.yaml beside it, and there is none")
+    messages: list[_Message] = []
     try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            state_topic, command_topic = _topics(reader.connections, path)
-            states: list[tuple[int, Any]] = []
-            commands: list[tuple[int, Any]] = []
-            for connection, stamp, raw in reader.messages():
-                if connection.topic in (state_topic, command_topic):
-                    message = reader.deserialize(raw, connection.msgtype)
-                    (states if connection.topic == state_topic else commands).append((stamp, message))
-    except (AnyReaderError, OSError, ValueError) as error:
+        with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            kinds = {connection.topic: connection.msgtype for connection in reader.connections}
+            wanted = {*topics.state, *topics.command} if all(topics) else set(kinds)
+            chosen = [c for c in reader.connections if c.topic in wanted and c.msgtype in COMMAND_TYPES]
+            for connection, received, raw in reader.messages(chosen) if chosen else ():
+                content: Any = reader.deserialize(raw, connection.msgtype)
+                stamp = content.header.stamp if hasattr(content, "header") else None
+                sent_s = float(stamp.sec + 1e-9 * stamp.nanosec) if stamp is not None else 0.0
+                messages.append(_Message(connection.topic, 1e-9 * received, sent_s, content))
+    except (AnyReaderError, OSError, ValueError, AssertionError, KeyError) as error:
         raise LogError(f"{path} is not a readable bag: {error}") from error
-    if not states or not commands:
-        raise LogError(f"{path} has {len(states)} messages on {state_topic} and {len(commands)} on {command_topic}")
-    return _merge(path, joints, aliases, states, commands)
+    return messages, kinds
 
 
-def _topics(connections: Sequence[Any], path: Path) -> tuple[str, str]:
-    kinds = {c.topic: c.msgtype for c in connections}
-    commands = sorted(t for t, k in kinds.items() if k in COMMAND_TYPES and any(w in t.lower() for w in COMMAND_WORDS))
-    states = sorted(t for t, k in kinds.items() if k == STATE_TYPE and t not in commands)
-    for found, what in ((states, f"measured {STATE_TYPE}"), (commands, f"command ({' or '.join(COMMAND_TYPES)})")):
-        if len(found) != 1:
-            seen = f"{', '.join(found) or 'none'} among {', '.join(sorted(kinds))}"
-            raise LogError(f"{path} needs one topic of {what}, it has {seen}")
-    return states[0], commands[0]
+def _topics(kinds: Mapping[str, str], given: Topics, path: Path) -> tuple[list[str], list[str]]:
+    unknown = [topic for topic in (*given.state, *given.command) if kinds.get(topic) not in COMMAND_TYPES]
+    if unknown:
+        raise LogError(f"{path} has no joint topic {', '.join(unknown)}; it has {', '.join(sorted(kinds))}")
+    known = sorted(topic for topic, kind in kinds.items() if kind in COMMAND_TYPES and topic not in given.state)
+
+    def named(part: Callable[[str], str]) -> list[str]:
+        return [topic for topic in known if any(word in part(topic).lower() for word in COMMAND_WORDS)]
+
+    # The last part of a name says what it is; what is before it may say whose it is.
+    commands = list(given.command) or named(lambda topic: topic.rpartition("/")[2]) or named(str)
+    states = list(given.state) or [t for t in known if kinds[t] == STATE_TYPE and t not in commands]
+    for found, what, option in (
+        (states, f"measured {STATE_TYPE}", "--state-topic"),
+        (commands, f"commands ({' or '.join(COMMAND_TYPES)})", "--command-topic"),
+    ):
+        if not found:
+            raise LogError(
+                f"{path} needs a topic of {what}, none is known among {', '.join(sorted(kinds))}; name it with {option}"
+            )
+    return states, commands
+
+
+def _clock(measured: Sequence[_Message], sent: Sequence[_Message]) -> tuple[bool, str]:
+    """Whether the messages' own stamps can be used, and why not."""
+    why = ""
+    for messages, what in ((measured, "states"), (sent, "commands")):
+        stamped = np.array([m.sent_s for m in messages])
+        late = float(np.median([m.received_s for m in messages] - stamped))
+        if (stamped <= 0.0).any():
+            why = why or f"{what} carry no stamps"
+        elif abs(late) > SKEW_S:
+            why = why or f"stamps of {what} are {late:+.3g} s from their receipt"
+    return not why, f"{why}; times are those of receipt" if why else ""
+
+
+def _streams(
+    path: Path,
+    joints: tuple[str, ...],
+    aliases: Mapping[str, str],
+    messages: Sequence[_Message],
+    by_header: bool,
+    values: Callable[[_Message, int], Any],
+    option: str,
+) -> list[_Stream]:
+    """What the messages say about every joint, in the order of time.
+
+    Raises:
+        LogError: A joint is never named, named twice in a message, or named on several topics.
+    """
+    streams = [_Stream() for _ in joints]
+    columns: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    seen: list[str] = []
+    for message in sorted(messages, key=lambda m: m.time(by_header)):
+        names = tuple(_names(path, message.content, joints))
+        if names not in columns:
+            known = canonical_names(names, joints, aliases)
+            twice = [name for name in joints if known.count(name) > 1]
+            if twice:
+                raise LogError(f"{path} holds the joint '{twice[0]}' more than once in a message on {message.topic}")
+            columns[names] = [(known.index(name), j) for j, name in enumerate(joints) if name in known]
+            seen += [name for name in names if name not in seen]
+        for column, joint in columns[names]:
+            streams[joint].times.append(message.time(by_header))
+            streams[joint].values.append(values(message, column))
+            streams[joint].topics.add(message.topic)
+    for name, stream in zip(joints, streams, strict=True):
+        if not stream.times:
+            raise LogError(f"{path} lacks the joint '{name}'; it has {', '.join(seen)}, the robot {', '.join(joints)}")
+        if len(stream.topics) > 1:
+            raise LogError(
+                f"{path}: '{name}' is on several topics, {', '.join(sorted(stream.topics))}; choose with {option}"
+            )
+    return streams
+
+
+def _names(path: Path, content: Any, joints: tuple[str, ...]) -> Sequence[str]:
+    if hasattr(content, "name"):
+        return list(content.name)
+    if hasattr(content, "joint_names"):
+        return list(content.joint_names)
+    if len(content.data) != len(joints):
+        raise LogError(
+            f"{path}: commands hold {len(content.data)} values without names, the robot has {len(joints)} joints"
+        )
+    return joints
+
+
+def _measured(path: Path, message: _Message, column: int) -> tuple[float, float, float]:
+    """Position, velocity and effort of one joint; NaN where a message holds none."""
+    content, count = message.content, len(message.content.name)
+    if len(content.position) != count:
+        raise LogError(f"{path}: a joint state on {message.topic} holds {len(content.position)} positions of {count}")
+    position, velocity, effort = (
+        float(values[column]) if len(values) == count else np.nan
+        for values in (content.position, content.velocity, content.effort)
+    )
+    return position, velocity, effort
+
+
+def _points(path: Path, message: _Message, column: int) -> tuple[Array, Array]:
+    """Where one joint shall be [P] rad and when, seconds after the message [P]; at once if there is but one."""
+    content = message.content
+    if hasattr(content, "joint_names"):
+        if not len(content.points) or any(len(p.positions) != len(content.joint_names) for p in content.points):
+            raise LogError(f"{path}: a trajectory on {message.topic} has no points, or points without positions")
+        values = np.array([point.positions[column] for point in content.points], dtype=np.float64)
+        after = np.array([p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in content.points])
+        if (np.diff(after) <= 0.0).any():
+            raise LogError(f"{path}: the points of a trajectory on {message.topic} do not follow each other in time")
+        return values, after if len(after) > 1 else np.zeros(1)
+    values = content.position if hasattr(content, "name") else content.data
+    if hasattr(content, "name") and len(values) != len(content.name):
+        raise LogError(f"{path}: a command on {message.topic} holds {len(values)} positions of {len(content.name)}")
+    return np.array([values[column]], dtype=np.float64), np.zeros(1)
 
 
 def _merge(
-    path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], states: list[Any], commands: list[Any]
+    path: Path, joints: tuple[str, ...], state: Sequence[_Stream], command: Sequence[_Stream], note: str
 ) -> JointLog:
-    state_order = match_joints(list(states[0][1].name), joints, aliases, path)
-    time = np.array([_stamp(message, received) for received, message in states])
-    sent = np.array([received * 1e-9 for received, _ in commands])
-    values = np.array([_command(message, joints, aliases, path) for _, message in commands])
-    # The command in force at every state, and none before the first.
-    first = int(np.searchsorted(time, sent[0]))
-    time = time[first:]
-    index = np.searchsorted(sent, time, side="right") - 1
-
-    def column(label: str) -> Array | None:
-        rows = [getattr(message, label) for _, message in states[first:]]
-        if not rows or any(len(row) != len(states[0][1].name) for row in rows):
-            return None
-        return np.array(rows, dtype=np.float64)[:, state_order]
-
-    position = column("position")
-    if position is None:
-        raise LogError(f"{path}: the measured joint states hold no positions, or none after the first command")
-    start = time[0] if len(time) else 0.0
-    return JointLog(path.stem, joints, time - start, values[index], position, column("velocity"), column("effort"))
-
-
-def _stamp(message: Any, received_ns: int) -> float:
-    stamp = float(message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec)
-    return stamp if stamp > 0.0 else received_ns * 1e-9
+    times = [np.array(stream.times) for stream in state]
+    time = max(times, key=len)
+    begin = max(stream.times[0] for stream in command)
+    begin, end = max(begin, *(t[0] for t in times)), min(t[-1] for t in times)
+    time = time[(time >= begin) & (time <= end)]
+    if not len(time):
+        raise LogError(f"{path}: no joint state was measured after the first command; were they recorded together?")
+    parts = []
+    for own, stream in zip(times, state, strict=True):
+        check_stamps(own - own[0], path)
+        values = np.array(stream.values)
+        parts.append(np.stack([np.interp(time, own, values[:, i]) for i in range(3)], axis=1))
+    position, velocity, effort = np.stack(parts, axis=2).transpose(1, 0, 2)
+    return JointLog(
+        path.stem,
+        joints,
+        time - time[0],
+        np.stack([_in_force(stream, time) for stream in command], axis=1),
+        position,
+        velocity if np.isfinite(velocity).all() else None,
+        effort if np.isfinite(effort).all() else None,
+        note,
+    )
 
 
-def _command(message: Any, joints: tuple[str, ...], aliases: Mapping[str, str], path: Path) -> Array:
-    if hasattr(message, "name"):
-        return np.array(message.position)[match_joints(list(message.name), joints, aliases, path)]
-    if hasattr(message, "joint_names"):
-        return np.array(message.points[-1].positions)[match_joints(list(message.joint_names), joints, aliases, path)]
-    values = np.array(message.data, dtype=np.float64)
-    if len(values) != len(joints):
-        raise LogError(f"{path}: commands hold {len(values)} values without names, the robot has {len(joints)} joints")
-    return values
+def _in_force(stream: _Stream, time: Array) -> Array:
+    """The command [T] rad of one joint at every time [T]: of the newest message, and what was asked before it."""
+    starts = np.array(stream.times)
+    result = np.empty(len(time))
+    index = np.searchsorted(starts, time, side="right") - 1
+    before = float(stream.values[0][0][0])
+    for number, (values, after) in enumerate(stream.values):
+        places, heights = (after, values)
+        if after[0] > 0.0:
+            places, heights = np.concatenate(([0.0], after)), np.concatenate(([before], values))
+        rows = index == number
+        result[rows] = np.interp(time[rows] - starts[number], places, heights)
+        if number + 1 < len(starts):
+            before = float(np.interp(starts[number + 1] - starts[number], places, heights))
+    return result

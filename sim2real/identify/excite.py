@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
+from sim2real.identify.tables import canonical_names
 from sim2real.sim.arm import Arm
 
 Array = NDArray[np.float64]
@@ -60,7 +61,7 @@ def excite(
 
     Args:
         arm: The robot; its base stands on the table.
-        joints: Which joints move.
+        joints: Which joints move; other names of theirs will do.
         start: Where the arm is [J] rad; its rest pose by default.
         duration_s: About how long it lasts.
         speed: Largest, rad/s; never more than the robot's own slew limit.
@@ -69,8 +70,15 @@ def excite(
         seed: Of phases.
 
     Raises:
-        ConfigError: A joint is unknown, or the start or rest pose is out of limits or too low.
+        ConfigError: A joint is unknown, a figure makes no sense, or the start or rest pose is out of limits or too low.
     """
+    joints = list(dict.fromkeys(canonical_names(joints, arm.joints, arm.aliases)))
+    for name, value, least in (
+        ("duration", duration_s, 1.0), ("speed", speed, 1e-3), ("acceleration", acceleration, 1e-3),
+        ("clearance", clearance_m, 0.0),
+    ):  # fmt: skip
+        if not least <= value < np.inf:
+            raise ConfigError(f"{name} is {value:g}; it must be a number, at least {least:g}")
     unknown = [joint for joint in joints if joint not in arm.joints]
     if unknown or not joints:
         raise ConfigError(f"'{arm.name}' has no joints {unknown}; it has {', '.join(arm.joints)}")

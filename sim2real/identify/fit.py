@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 import cma
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.identify.logs import JointLog, LogError
-from sim2real.identify.replay import SIM_DT, references
+from sim2real.identify.logs import JointLog
+from sim2real.identify.replay import SIM_DT, references, stops_of
+from sim2real.identify.tables import LogError
 from sim2real.sim.arm import Arm, ServoQuantity
 from sim2real.sim.servo import Servo
 
@@ -123,6 +124,7 @@ class JointFit:
         covariance: [P, P] of the fitted quantities ``names``, robust to errors that belong together in a piece.
         rmse: On the recordings it was fitted on, rad.
         held_out: Motion → mean squared error (rad²) over the whole motion by a fit that never saw it.
+        stops_seen: In how many motions the low and the high stop were seen; 0 where it is the description's.
     """
 
     joint: str
@@ -131,6 +133,16 @@ class JointFit:
     covariance: Array
     rmse: float
     held_out: dict[str, float] = field(default_factory=dict)
+    stops_seen: tuple[int, int] = (0, 0)
+
+
+class Stops(NamedTuple):
+    """Where one joint's commands end, rad, and in how many motions that was seen (0: the description says so)."""
+
+    low: float
+    high: float
+    low_seen: int = 0
+    high_seen: int = 0
 
 
 def identify(
@@ -157,23 +169,34 @@ def identify(
         processes: Searches that run at the same time.
 
     Raises:
-        LogError: Fewer motions than folds, or none long enough.
+        LogError: Fewer motions than folds, or fewer that are long enough.
     """
     if len(logs) < max(folds, 2):
         raise LogError(f"{len(logs)} motions cannot be divided into {folds} folds; record more, or ask for fewer folds")
-    stops = find_stops(arm, logs)
+    usable = sum(bool(log.time[-1] >= SHORTEST_S) for log in logs)
+    if usable < max(folds, 2):
+        raise LogError(
+            f"{usable} of {len(logs)} motions last {SHORTEST_S:g} s or more, {max(folds, 2)} are needed; the shortest, "
+            f"'{min(logs, key=lambda log: log.time[-1]).name}', lasts {min(log.time[-1] for log in logs):.1f} s: "
+            "record longer motions"
+        )
     fold_of = np.random.default_rng(seed).permutation(len(logs)) % folds
     jobs = [(joint, fold) for joint in range(len(arm.joints)) for fold in range(-1, folds)]
     pieces = [cut(arm, logs, joint) for joint in range(len(arm.joints))]
-    spaces = [_space(arm, joint, stops[joint]) for joint in range(len(arm.joints))]
+    # What a fold must not see includes the stops: they come from its own training motions.
+    stops = {
+        fold: find_stops(arm, [log for log, part in zip(logs, fold_of, strict=True) if part != fold])
+        for fold in range(-1, folds)
+    }
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         futures: dict[Future[dict[str, float]], str] = {}
         for joint, fold in jobs:
             key = f"{arm.joints[joint]}/{'all' if fold < 0 else fold}"
             if key not in finished:
                 motions = np.nonzero(fold_of != fold)[0]
-                start = spaces[joint].encode({n: float(v[joint]) for n, v in arm.described().items()})
-                arguments = (spaces[joint], pieces[joint].of(motions), start, generations, seed)
+                space = _space(arm, joint, stops[fold][joint])
+                start = space.encode({n: float(v[joint]) for n, v in arm.described().items()})
+                arguments = (space, pieces[joint].of(motions), start, generations, seed)
                 futures[pool.submit(search, *arguments)] = key
         on_progress(len(jobs) - len(futures), len(jobs), {})
         try:
@@ -184,12 +207,12 @@ def identify(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [_collect(arm, logs, j, pieces[j], spaces[j], fold_of, finished) for j in range(len(arm.joints))]
+    return [_collect(arm, logs, j, pieces[j], stops[-1][j], fold_of, finished) for j in range(len(arm.joints))]
 
 
-def _space(arm: Arm, joint: int, stops: tuple[float, float]) -> Space:
+def _space(arm: Arm, joint: int, stops: Stops) -> Space:
     fixed = {n: float(arm.described()[n][joint]) for n, q in arm.servo.items() if q.fixed or q.low == q.high}
-    return Space.of(arm.servo, fixed | {"low_stop": stops[0], "high_stop": stops[1]})
+    return Space.of(arm.servo, fixed | {"low_stop": stops.low, "high_stop": stops.high})
 
 
 def _collect(
@@ -197,39 +220,58 @@ def _collect(
     logs: Sequence[JointLog],
     joint: int,
     pieces: Segments,
-    space: Space,
+    stops: Stops,
     fold_of: NDArray[np.int64],
     finished: Mapping[str, Mapping[str, float]],
 ) -> JointFit:
-    name = arm.joints[joint]
+    name, space = arm.joints[joint], _space(arm, joint, stops)
     best = {k: v for k, v in finished[f"{name}/all"].items() if k != "rmse"}
     fit = JointFit(
-        name, space.names, best, covariance(space, pieces, space.encode(best)), finished[f"{name}/all"]["rmse"]
+        name,
+        space.names,
+        best,
+        covariance(space, pieces, space.encode(best)),
+        finished[f"{name}/all"]["rmse"],
+        stops_seen=(stops.low_seen, stops.high_seen),
     )
     for fold in range(int(fold_of.max()) + 1):
         held = np.nonzero(fold_of == fold)[0]
         values = {k: np.array([v]) for k, v in finished[f"{name}/{fold}"].items()}
         part = cut(arm, [logs[int(motion)] for motion in held], joint, np.inf)
-        error = simulate(values, part)[1][0]
-        for index, motion in enumerate(held):
-            fit.held_out[logs[int(motion)].name] = float(error[index] / part.counts[:, index].sum())
+        ends = [_ends_of(arm, logs[int(motion)], joint, values) for motion in held]
+        for end in sorted(set(ends)):
+            chosen = np.array([index for index, own in enumerate(ends) if own == end])
+            error = simulate(values | dict(zip(("low_stop", "high_stop"), np.array(end)[:, None], strict=True)), part)
+            for index in chosen:
+                log = logs[int(held[index])]
+                fit.held_out[log.name] = float(error[1][0, index] / part.counts[:, index].sum())
     return fit
 
 
-def find_stops(arm: Arm, logs: Sequence[JointLog]) -> list[tuple[float, float]]:
-    """Where every joint's commands end, rad: seen where a joint stands short of what is asked of it, else described."""
+def _ends_of(arm: Arm, log: JointLog, joint: int, values: Mapping[str, Array]) -> tuple[float, float]:
+    """The stops (rad) of one joint that replay would use for a motion."""
+    ends = [np.full(len(arm.joints), values[name][0]) for name in ("low_stop", "high_stop")]
+    low, high = stops_of(arm, log, *ends)
+    return float(low[joint]), float(high[joint])
+
+
+def find_stops(arm: Arm, logs: Sequence[JointLog]) -> list[Stops]:
+    """Where every joint's commands end: seen where a joint stands short of what is asked of it, else described."""
     position, command = (np.concatenate([getattr(log, part) for log in logs]) for part in ("position", "command"))
+    motion = np.repeat(np.arange(len(logs)), [len(log.time) for log in logs])
+    described = arm.described()
     stops = []
     for joint in range(len(arm.joints)):
         q, c = position[:, joint], command[:, joint]
-        low, high = (float(arm.described()[name][joint]) for name in ("low_stop", "high_stop"))
-        beyond_low, beyond_high = c < q.min() - STOP_MARGIN_RAD, c > q.max() + STOP_MARGIN_RAD
-        stops.append(
-            (
-                float(np.median(q[beyond_low])) if beyond_low.sum() > STOP_ROWS else low,
-                float(np.median(q[beyond_high])) if beyond_high.sum() > STOP_ROWS else high,
-            )
-        )
+        ends, seen = [], []
+        for name, beyond in (
+            ("low_stop", c < q.min() - STOP_MARGIN_RAD),
+            ("high_stop", c > q.max() + STOP_MARGIN_RAD),
+        ):
+            shown = bool(beyond.sum() > STOP_ROWS)
+            ends.append(float(np.median(q[beyond])) if shown else float(described[name][joint]))
+            seen.append(len(np.unique(motion[beyond])) if shown else 0)
+        stops.append(Stops(ends[0], ends[1], seen[0], seen[1]))
     return stops
 
 
@@ -343,7 +385,7 @@ def covariance(space: Space, pieces: Segments, best: Array) -> Array:
     scores = np.einsum("iks,ks->si", sensitivity, error)
     # A quantity the data say nothing about stays within its bounds: a uniform prior's variance in the cube.
     noise = float((error**2).sum() / pieces.counts.sum())
-    inverse = np.linalg.inv(information + 12.0 * noise * np.eye(size))
+    inverse = np.linalg.pinv(information + 12.0 * noise * np.eye(size))
     cube: Array = inverse @ (scores.T @ scores + 12.0 * noise**2 * np.eye(size)) @ inverse
     slope = space.slope(best)
     return cube * np.outer(slope, slope)
@@ -353,6 +395,7 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
     """The content of a parameters file: values with spread and bounds, and covariances."""
     parameters: dict[str, dict[str, float | str | bool]] = {}
     for fit in fits:
+        seen = dict(zip(("low_stop", "high_stop"), fit.stops_seen, strict=True))
         std = dict(zip(fit.names, np.sqrt(np.diag(fit.covariance)).tolist(), strict=True))
         for name, value in fit.values.items():
             bounds, spread = arm.servo[name], std.get(name, 0.0)
@@ -364,6 +407,8 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
                 "unit": bounds.unit,
                 "identified": bool(name in fit.names and spread < 0.25 * (bounds.high - bounds.low)),
             }
+            if name in seen:
+                parameters[f"{fit.joint}.{name}"]["seen_in_motions"] = seen[name]
     return {
         "kind": "sim2real_parameters",
         "robot": arm.name,
@@ -379,5 +424,5 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
 def correlation(matrix: Array) -> Array:
     """Correlations of a covariance [P, P]."""
     std = np.sqrt(np.diag(matrix))
-    result: Array = matrix / np.outer(std, std)
+    result: Array = matrix / np.maximum(np.outer(std, std), 1e-300)
     return result

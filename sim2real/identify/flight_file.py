@@ -15,6 +15,7 @@ from sim2real.errors import ConfigError
 from sim2real.files import write_text
 from sim2real.identify.flight_fit import FlightFit, Trim
 from sim2real.identify.flight_imu import ImuFit
+from sim2real.identify.flight_logs import FlightLog
 from sim2real.identify.flight_model import FlightModel
 from sim2real.sim.residual import Residual, read_residual
 
@@ -29,6 +30,7 @@ class FlightParameters:
         values: Identified values by name.
         model, trim, residual: From flights with a pose; None without.
         mass: kg that the values belong to.
+        inputs: What the model is driven with, ``motor`` or ``rotor_speed``; the two have other scales.
     """
 
     values: dict[str, float]
@@ -36,6 +38,21 @@ class FlightParameters:
     model: FlightModel | None
     trim: Trim
     residual: Residual | None
+    inputs: str = ""
+
+    def must_fit(self, log: FlightLog, path: Path) -> None:
+        """Refuse a flight that the model was not fitted for.
+
+        Raises:
+            ConfigError: There is no model, or it is driven with what the flight does not hold.
+        """
+        if self.model is None:
+            raise ConfigError(f"{path} comes from an IMU only; '{log.name}' has a pose, identify such a flight")
+        if self.inputs and log.inputs != self.inputs:
+            raise ConfigError(
+                f"{path} was fitted to '{self.inputs}', '{log.name}' holds '{log.inputs}'; these have other scales: "
+                f"replay flights with '{self.inputs}', or identify from flights with '{log.inputs}'"
+            )
 
 
 def imu_entries(fit: ImuFit) -> dict[str, dict[str, Any]]:
@@ -81,10 +98,12 @@ def write_flight_parameters(
     extra: Mapping[str, Any],
     fit: FlightFit | None,
     residual: Residual | None,
+    inputs: str,
 ) -> None:
     """Write the file, and the residual network beside it, each to a temporary name that is then renamed."""
     content: dict[str, Any] = {"kind": KIND, "robot": robot, **extra, "mass": mass, "parameters": dict(entries)}
     if fit is not None:
+        content["inputs"] = inputs
         content["flight_model"] = {
             part.name: np.round(getattr(fit.model, part.name), 8).tolist() for part in fields(FlightModel)
         }
@@ -117,8 +136,9 @@ def read_flight_parameters(path: Path, robot: str) -> FlightParameters:
             parts = {name: np.asarray(value, dtype=np.float64) for name, value in content["flight_model"].items()}
             constant = float(parts.pop("time_constant"))
             model = FlightModel(**parts, time_constant=constant)
+        inputs = content.get("inputs") or ("motor" if model and model.time_constant > 0.0 else "")
         trim = Trim(**content.get("trim", {}))
         mass = float(content["mass"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); run 'sim2real identify' again") from error
-    return FlightParameters(values, mass, model, trim, read_residual(path, content.get("residual")))
+    return FlightParameters(values, mass, model, trim, read_residual(path, content.get("residual")), str(inputs))

@@ -22,7 +22,7 @@ from sim2real.identify.flight_model import (
     predict,
     resample,
 )
-from sim2real.identify.logs import LogError
+from sim2real.identify.tables import LogError
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]

@@ -18,7 +18,7 @@ from scipy.signal import butter, filtfilt
 
 from sim2real.identify.flight_logs import STANDARD_GRAVITY, FlightLog
 from sim2real.identify.flight_model import lag
-from sim2real.identify.logs import LogError
+from sim2real.identify.tables import LogError
 
 Array = NDArray[np.float64]
 
@@ -267,7 +267,7 @@ def lift_error(log: FlightLog, estimates: dict[str, float], mass: float) -> dict
     own = terms @ np.array([estimates[f"thrust_{i}"] for i in range(3)]) / mass
     hovering = np.abs(lift / STANDARD_GRAVITY - 1.0) < 0.1
     return {
-        "hover_lift_error": float(own[hovering].mean() / lift[hovering].mean() - 1.0),
+        "hover_lift_error": float(own[hovering].mean() / lift[hovering].mean() - 1.0) if hovering.any() else np.nan,
         "lift_rmse_m_s2": float(np.sqrt(((own - lift) ** 2).mean())),
         "lift_spread_m_s2": float(lift.std()),
     }

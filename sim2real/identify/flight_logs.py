@@ -6,22 +6,24 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.geometry import quat_conjugate, quat_multiply
-from sim2real.identify.logs import LogError, check_stamps
+from sim2real.identify.logs import check_stamps, list_files
+from sim2real.identify.tables import LogError, names_of, numbers, read_csv, read_npz
 
 Array = NDArray[np.float64]
 
 STANDARD_GRAVITY = 9.80665  # m/s², what "g" means to an accelerometer
 PWM_FULL = 65535.0
 FASTEST_ROTOR = 6000.0  # rad/s; no propeller that small survives more, so it is revolutions per minute
+COARSEST_PWM = 255.0  # commands that never go beyond are percent or bytes, not 16 bit
+LIFT_G = (0.5, 2.0)  # what the accelerometer of a flight shows in the middle: about one g
 WIDTHS = {"pos": 3, "vel": 3, "quat": 4, "ang_vel": 3, "acc": 3, "gyro": 3, "motor": 4, "rotor_speed": 4}
 _SUFFIXES = {"x": 0, "y": 1, "z": 2, "w": 3, **{str(i): i for i in range(4)}}
 
@@ -35,7 +37,7 @@ class FlightLog:
         time: [T] s from zero, strictly increasing.
         motor: [T, 4] commands, 0 .. 1; None where rotor speeds are known.
         rotor_speed: [T, 4] rad/s, measured.
-        acc, gyro: [T, 3] m/s² and rad/s, body frame (x forward, y left, z up).
+        acc, gyro: [T, 3] m/s² and rad/s, body frame (x forward, y left, z up); None where the pose is known.
         pos, vel: [T, 3] m and m/s, world frame, z up.
         quat: [T, 4] xyzw, body to world.
         ang_vel: [T, 3] rad/s, body frame.
@@ -57,20 +59,22 @@ class FlightLog:
         """Whether the full state was recorded."""
         return all(part is not None for part in (self.pos, self.vel, self.quat, self.ang_vel))
 
+    @property
+    def inputs(self) -> str:
+        """What drives a model of this flight: ``rotor_speed`` where it was measured, else ``motor``."""
+        return "motor" if self.rotor_speed is None else "rotor_speed"
+
 
 def read_flight_logs(paths: Iterable[Path]) -> list[FlightLog]:
     """Read flights; a folder stands for every recording in it.
 
+    Flights of one file name in several folders are called by folder and name.
+
     Raises:
-        LogError: A recording cannot be trusted, or there is none.
+        LogError: A recording cannot be trusted, there is none, or one is given twice.
     """
-    files: list[Path] = []
-    for path in paths:
-        found = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".csv")) if path.is_dir() else [path]
-        if not found:
-            raise LogError(f"{path} holds no recordings (.npz, .csv)")
-        files += found
-    return [read_flight_log(file) for file in files]
+    files = list_files(paths, (".npz", ".csv"), "recordings (.npz, .csv)")
+    return [replace(read_flight_log(file), name=name) for file, name in zip(files, names_of(files), strict=True)]
 
 
 def read_flight_log(path: Path) -> FlightLog:
@@ -82,16 +86,16 @@ def read_flight_log(path: Path) -> FlightLog:
     """  # noqa: D205
     if not path.is_file():
         raise LogError(f"{path} does not exist")
-    if path.suffix == ".npz":
-        content = _read_npz(path)
-    elif path.suffix == ".csv":
-        content = _read_csv(path)
-    else:
+    if path.suffix.lower() not in (".npz", ".csv"):
         raise LogError(f"{path}: flights are .npz or .csv")
-    time = content.pop("t", None)
-    if time is None:
-        raise LogError(f"{path} has no 't' (s); it has {', '.join(content) or 'nothing'}")
-    arrays = {name: _checked(path, name, values, len(time)) for name, values in content.items() if name in WIDTHS}
+    content = _known_arrays(path) if path.suffix.lower() == ".npz" else _known_columns(path)
+    time = content.pop("t", np.empty(0)).reshape(-1)
+    if not len(time):
+        raise LogError(f"{path} has no 't' (s), or no rows; it has {', '.join(content) or 'nothing'}")
+    if {"pos", "vel", "quat", "ang_vel"} <= set(content):  # the pose says more; nothing reads an IMU beside it
+        content.pop("acc", None)
+        content.pop("gyro", None)
+    arrays = {name: _checked(path, name, values, len(time)) for name, values in content.items()}
     check_stamps(time, path)
     motor, rotor = arrays.pop("motor", None), arrays.pop("rotor_speed", None)
     pose = [name for name in ("pos", "vel", "quat", "ang_vel") if name in arrays]
@@ -104,9 +108,16 @@ def read_flight_log(path: Path) -> FlightLog:
     if motor is not None:
         if motor.min() < 0 or motor.max() > PWM_FULL:
             raise LogError(f"{path}: motor spans {motor.min():g} .. {motor.max():g}; commands are 0 .. 1 or 0 .. 65535")
+        if 1.0 < motor.max() <= COARSEST_PWM:
+            raise LogError(
+                f"{path}: motor never goes beyond {motor.max():g}; commands are 0 .. 1 or 0 .. 65535, divide percent "
+                "by 100 and bytes by 255"
+            )
         motor = motor / PWM_FULL if motor.max() > 1.0 else motor
     if "acc" in arrays:
-        arrays["acc"], arrays["gyro"] = arrays["acc"] * STANDARD_GRAVITY, np.deg2rad(arrays["gyro"])
+        arrays["acc"] = _checked_lift(path, arrays["acc"]) * STANDARD_GRAVITY
+    if "gyro" in arrays:
+        arrays["gyro"] = np.deg2rad(arrays["gyro"])
     log = FlightLog(path.stem, time - time[0], motor, rotor, **arrays)
     return _checked_pose(log, path) if log.has_pose else log
 
@@ -118,6 +129,20 @@ def _checked(path: Path, name: str, values: Array, count: int) -> Array:
     if len(rows):
         raise LogError(f"{path}: '{name}' is {values[rows[0], columns[0]]} in row {rows[0]}, column {columns[0]}")
     return values
+
+
+def _checked_lift(path: Path, acc: Array) -> Array:
+    """The accelerometer [T, 3] in g.
+
+    Raises:
+        LogError: It is in another unit, or no flight's.
+    """
+    middle = float(np.median(np.sqrt((acc**2).sum(axis=1))))
+    if not LIFT_G[0] <= middle <= LIFT_G[1]:
+        metric = LIFT_G[0] <= middle / STANDARD_GRAVITY <= LIFT_G[1]
+        hint = "this looks like m/s², divide by 9.80665" if metric else "is this the accelerometer of a flight?"
+        raise LogError(f"{path}: the median length of 'acc' is {middle:.3g}, it must be g, near 1; {hint}")
+    return acc
 
 
 def _checked_pose(log: FlightLog, path: Path) -> FlightLog:
@@ -167,37 +192,31 @@ def _compare_motion(log: FlightLog, quat: Array, span: int, path: Path) -> None:
         raise LogError(f"{path}: 'ang_vel' is not the rate of 'quat' ({turned:.0%} agree); {hint}")
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: np.asarray(data[name], dtype=np.float64) for name in data.files}
-    except (OSError, ValueError) as error:
-        raise LogError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+def _known_arrays(path: Path) -> dict[str, Array]:
+    """Arrays of known names; others may hold anything."""
+    content = read_npz(path)
+    return {name: numbers(path, name, values) for name, values in content.items() if name == "t" or name in WIDTHS}
 
 
-def _read_csv(path: Path) -> dict[str, Array]:
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    if len(rows) < 2:
-        raise LogError(f"{path} holds no rows; a first line of column names and one row a sample are needed")
-    header = [name.strip() for name in rows[0]]
-    content: dict[str, Array] = {}
-    for column, heading in enumerate(header):
+def _known_columns(path: Path) -> dict[str, Array]:
+    table = read_csv(path)
+    places: dict[str, dict[int, int]] = {}
+    for column, heading in enumerate(table.header):
         name, _, suffix = heading.rpartition(".")
         if heading in ("t", "time"):
-            content["t"] = _column(path, rows, column, heading)
-        elif name in WIDTHS and suffix in _SUFFIXES and _SUFFIXES[suffix] < WIDTHS[name]:
-            values = content.setdefault(name, np.full((len(rows) - 1, WIDTHS[name]), np.nan))
-            values[:, _SUFFIXES[suffix]] = _column(path, rows, column, heading)
+            name, place = "t", 0
+        elif name in WIDTHS and _SUFFIXES.get(suffix, WIDTHS[name]) < WIDTHS[name]:
+            place = _SUFFIXES[suffix]
+        else:
+            continue
+        if place in places.setdefault(name, {}):
+            raise LogError(
+                f"{path} holds '{heading}' more than once; '{table.header[places[name][place]]}' is the same"
+            )
+        places[name][place] = column
+    content = {}
+    for name, found in places.items():
+        values = np.full((len(table.rows), WIDTHS.get(name, 1)), np.nan)
+        values[:, list(found)] = table.numbers(list(found.values()))
+        content[name] = values
     return content
-
-
-def _column(path: Path, rows: list[list[str]], column: int, heading: str) -> Array:
-    values = np.empty(len(rows) - 1)
-    for number, row in enumerate(rows[1:]):
-        try:
-            values[number] = float(row[column])
-        except (IndexError, ValueError):
-            text = row[column] if column < len(row) else "missing"
-            raise LogError(f"{path}: '{heading}' is '{text}' in row {number}, not a number") from None
-    return values

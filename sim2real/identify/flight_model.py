@@ -20,7 +20,7 @@ from scipy.signal import lfilter
 
 from sim2real.geometry import quat_multiply, quat_to_matrix, rotate, rotate_inverse, rotation_vector_to_quat
 from sim2real.identify.flight_logs import FlightLog
-from sim2real.identify.logs import LogError
+from sim2real.identify.tables import LogError
 
 Array = NDArray[np.float64]
 Residual = Callable[[Array, Array, Array, Array], tuple[Array, Array]]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from scipy.optimize import linear_sum_assignment
 
 from sim2real.errors import ConfigError
@@ -21,6 +22,7 @@ from sim2real.identify.logs import JointLog
 from sim2real.identify.replay import SIM_DT, references
 from sim2real.sim.arm import Arm
 from sim2real.sim.servo import Servo
+from sim2real.spec import Model
 
 Array = NDArray[np.float64]
 
@@ -36,6 +38,26 @@ SCALE_TOLERANCE = 0.035  # and what a model error of MODEL_RAD bends, the more t
 MODEL_RAD = 0.01
 STRAIGHT = 0.2  # a slope so near one is taken as one when the zero is judged
 RATE_TOLERANCE = 0.1
+CLEARLY = 0.7  # share of what one clock leaves unexplained that another may leave, to be the right one
+
+
+class _Entry(Model):
+    source: str
+    slope: float
+    offset: float
+
+    @field_validator("slope", "offset")
+    @classmethod
+    def _usable(cls, value: float, info: ValidationInfo) -> float:
+        if not np.isfinite(value) or (info.field_name == "slope" and value == 0.0):
+            raise ValueError(f"{value} cannot be used")
+        return value
+
+
+class _Mapping(Model):
+    kind: str
+    time_scale: float = Field(gt=0.0, lt=1e6)
+    joints: dict[str, _Entry] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -73,8 +95,8 @@ class JointCheck:
 
     Attributes:
         period_s: Median over the recordings.
-        time_scale: What stamps must be multiplied with; 1 where the rate is right.
-        clock: A sentence where it is not.
+        time_scale: What stamps must be multiplied with; 1 where they are right, or nothing shows that they are not.
+        clock: A sentence where the rate is not the robot's; a fault where ``time_scale`` is not 1, else a remark.
     """
 
     joints: tuple[JointFinding, ...]
@@ -86,7 +108,7 @@ class JointCheck:
     def faults(self) -> tuple[str, ...]:
         """Everything that is wrong, in words."""
         found = [f"{joint.joint}: {fault}" for joint in self.joints for fault in joint.faults]
-        return tuple(found + ([self.clock] if self.clock else []))
+        return tuple(found + ([self.clock] if self.time_scale != 1.0 else []))
 
     def mapping(self) -> dict[str, Any]:
         """The correction, ready for YAML; :func:`apply_mapping` takes it."""
@@ -125,12 +147,33 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     straight = [replace(log, position=log.position[:, source] * turn) for log in logs]
     measured = [m[:, source] * turn for m in measured]
     plain, fine = _regressions(late, measured), _regressions(_modelled(arm, straight, command), measured)
+    period = float(np.median([log.period_s for log in logs]))
+    time_scale, clock = 1.0, ""
+    if abs(period * arm.spec.control_rate_hz - 1.0) > RATE_TOLERANCE:
+        scaled = [replace(log, time=log.time / (period * arm.spec.control_rate_hz)) for log in straight]
+        other = _fine(arm, scaled)
+        moving = follows & (spread > EXCITED_RAD)
+        time_scale, clock = _clock(period, arm.spec.control_rate_hz, _left(fine, moving), _left(other, moving))
+        fine = other if time_scale != 1.0 else fine
     moves = [sum(c[:, j].std() > EXCITED_RAD for c in command) for j in range(len(names))]
     findings = tuple(
         _finding(j, names[j], names[source[j]], bool(flipped[j]), float(spread[j]), moves[j], plain, fine)
         for j in range(len(names))
     )
-    return JointCheck(findings, *_clock(logs, arm.spec.control_rate_hz))
+    return JointCheck(findings, period, time_scale, clock)
+
+
+def _fine(arm: Arm, logs: Sequence[JointLog]) -> _Regression:
+    """Of the measurements on what the arm's servos make of the commands."""
+    command, measured = ([_on_grid(log, values) for log, values in pairs] for pairs in (
+        [(log, log.command) for log in logs], [(log, log.position) for log in logs]
+    ))  # fmt: skip
+    return _regressions(_modelled(arm, logs, command), measured)
+
+
+def _left(found: _Regression, moving: NDArray[np.bool_]) -> float:
+    """Share of the moving joints' motion that is left unexplained."""
+    return float((1.0 - np.diag(found.share)[moving]).mean()) if moving.any() else 1.0
 
 
 def _on_grid(log: JointLog, values: Array) -> Array:
@@ -282,16 +325,25 @@ def _unit_hint(scale: float) -> str:
     return ": radians, where the command is degrees" if abs(scale * degrees - 1.0) < 0.1 else ""
 
 
-def _clock(logs: Sequence[JointLog], rate_hz: float) -> tuple[float, float, str]:
-    period = float(np.median([log.period_s for log in logs]))
+def _clock(period: float, rate_hz: float, left: float, left_scaled: float) -> tuple[float, str]:
+    """What stamps must be multiplied with, and a sentence.
+
+    A log at another rate than the robot's is in order if its motion is as fast as the servos make it.
+
+    Args:
+        period: Of the rows, s.
+        rate_hz: Of the robot's control.
+        left: Share of the motion that the servo model leaves unexplained with these stamps.
+        left_scaled: The same with stamps scaled to the robot's rate.
+    """
     ratio = period * rate_hz
-    if abs(ratio - 1.0) <= RATE_TOLERANCE:
-        return period, 1.0, ""
-    told = (
-        f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / rate_hz:.4f} s: it was recorded at "
-        f"another rate, or its stamps run {ratio:.2g} times too fast"
-    )
-    return period, 1.0 / ratio, told
+    told = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / rate_hz:.4f} s"
+    if left_scaled < CLEARLY * left:
+        pace = f"{1.0 / ratio:.2g} times too fast" if ratio < 1.0 else f"{ratio:.2g} times too slow"
+        return 1.0 / ratio, f"{told}: by its stamps the motion is {pace}, the servos say that the robot's rate is right"
+    if left < CLEARLY * left_scaled:
+        return 1.0, f"{told}; the motion is as fast as the servos make it, so the log has another rate and is in order"
+    return 1.0, f"{told}; whether its stamps are wrong cannot be told from this motion, a faster one shows it"
 
 
 def apply_mapping(log: JointLog, mapping: Mapping[str, Any]) -> JointLog:
@@ -302,7 +354,7 @@ def apply_mapping(log: JointLog, mapping: Mapping[str, Any]) -> JointLog:
         mapping: Of :meth:`JointCheck.mapping`.
 
     Raises:
-        ConfigError: The mapping names a joint that the recording does not have.
+        ConfigError: The mapping has no usable entry for a joint of the recording.
     """
     names, position = log.joint_names, log.position.copy()
     velocity = None if log.velocity is None else log.velocity.copy()
@@ -330,4 +382,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ConfigError(f"{path} is no joint mapping; 'sim2real check-joints ROBOT LOG … --out' writes one")
-    return content
+    try:
+        return _Mapping.model_validate(content).model_dump()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(
+            f"{path} is a damaged joint mapping: {place or 'it'}: {first['msg']}; 'sim2real check-joints' writes one"
+        ) from error

@@ -7,16 +7,15 @@ Three kinds are read: ``.npz`` (``t``, ``q_cmd``, ``q``, and where known ``dq``,
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.errors import Sim2RealError
+from sim2real.identify.tables import LogError, canonical_names, names_of, numbers, read_csv, read_npz
 
 Array = NDArray[np.float64]
 
@@ -24,8 +23,11 @@ SHORTEST_S = 1.0
 LARGEST_RAD = 2.0 * np.pi + 0.5  # a joint that reports more than a turn most likely reports degrees
 GAP_PERIODS = 10.0
 GAP_S = 0.5
+SLOWEST_S = 0.9  # rows further apart say that stamps are no seconds
+STAMP_UNITS = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9))
 
-_TIME = ("time", "t", "timestamp", "time_s")
+_TIME = ("time", "t", "timestamp", "time_s", "time (s)", "time [s]")
+_SUFFIXES = (".npz", ".csv", ".mcap", ".db3")
 _COLUMNS = {
     "command": ("des_dof_pos", "q_cmd", "command", "cmd", "target"),
     "position": ("dof_pos", "q", "joint_pos", "position", "pos"),
@@ -34,8 +36,14 @@ _COLUMNS = {
 }
 
 
-class LogError(Sim2RealError):
-    """A recording cannot be read or trusted. The message names file, column and row."""
+class Topics(NamedTuple):
+    """Topics of a bag; empty where they are found by type and name."""
+
+    state: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+FOUND = Topics()
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class JointLog:
         command: [T, J] rad; sent at ``time`` and held until the next row.
         position: [T, J] rad, measured at ``time``.
         velocity, effort: [T, J] rad/s and N·m where recorded.
+        note: What a reader should know about how it was read; mostly empty.
     """
 
     name: str
@@ -58,6 +67,7 @@ class JointLog:
     position: Array
     velocity: Array | None = None
     effort: Array | None = None
+    note: str = ""
 
     @property
     def period_s(self) -> float:
@@ -66,37 +76,58 @@ class JointLog:
 
 
 def read_logs(
-    paths: Iterable[Path], joints: Sequence[str], aliases: Mapping[str, str] = {}, check: bool = True
+    paths: Iterable[Path],
+    joints: Sequence[str],
+    aliases: Mapping[str, str] = {},
+    *,
+    any_unit: bool = False,
+    topics: Topics = FOUND,
 ) -> list[JointLog]:
     """Read recordings; a folder that is not a rosbag stands for every recording in it.
+
+    Recordings of one file name in several folders are called by folder and name.
 
     Args:
         paths: Files and folders.
         joints: The robot's joints, in its order.
         aliases: Other names by which recordings call joints.
-        check: Refuse values that cannot be trusted; without it only stamps are checked.
+        any_unit: Take angles beyond a turn; for those who look for a wrong scale.
+        topics: Of bags.
 
     Raises:
-        LogError: A recording cannot be trusted, there is none, or two have the same name.
+        LogError: A recording cannot be trusted, there is none, or one is given twice.
+    """
+    files = list_files(paths, _SUFFIXES, "recordings (.npz, .csv, .mcap or rosbag2 folders)")
+    logs = [read_log(file, joints, aliases, any_unit=any_unit, topics=topics) for file in files]
+    return [replace(log, name=name) for log, name in zip(logs, names_of(files), strict=True)]
+
+
+def list_files(paths: Iterable[Path], suffixes: Sequence[str], kinds: str) -> list[Path]:
+    """Files and rosbag2 folders that ``paths`` stand for.
+
+    Raises:
+        LogError: A folder holds nothing of these ``kinds``.
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir() and not (path / "metadata.yaml").is_file():
-            found = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".csv", ".mcap") or _is_bag(p))
+        if path.is_dir() and not _is_bag(path):
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes or _is_bag(p))
             if not found:
-                raise LogError(f"{path} holds no recordings (.npz, .csv, .mcap or rosbag2 folders)")
+                raise LogError(f"{path} holds no {kinds}")
             files += found
         else:
             files.append(path)
-    logs = [read_log(file, joints, aliases, check) for file in files]
-    names = [log.name for log in logs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise LogError(f"several recordings are called {', '.join(twice)}; rename the files, names tell motions apart")
-    return logs
+    return files
 
 
-def read_log(path: Path, joints: Sequence[str], aliases: Mapping[str, str] = {}, check: bool = True) -> JointLog:
+def read_log(
+    path: Path,
+    joints: Sequence[str],
+    aliases: Mapping[str, str] = {},
+    *,
+    any_unit: bool = False,
+    topics: Topics = FOUND,
+) -> JointLog:
     """Read and check one recording.
 
     Raises:
@@ -104,30 +135,35 @@ def read_log(path: Path, joints: Sequence[str], aliases: Mapping[str, str] = {},
     """
     if not path.exists():
         raise LogError(f"{path} does not exist")
-    if path.suffix == ".npz":
-        log = _read_npz(path, tuple(joints), aliases)
-    elif path.suffix == ".csv":
-        log = _read_csv(path, tuple(joints), aliases)
-    elif path.suffix == ".mcap" or _is_bag(path):
+    suffix = path.suffix.lower()
+    if _is_bag(path) or suffix in (".mcap", ".db3"):
         from sim2real.identify.bags import read_bag  # noqa: PLC0415 (rosbags is needed for bags only)
 
-        log = read_bag(path, tuple(joints), aliases)
+        log = read_bag(path, tuple(joints), aliases, topics)
+    elif suffix == ".npz" and path.is_file():
+        log = _read_npz(path, tuple(joints), aliases)
+    elif suffix == ".csv" and path.is_file():
+        log = _read_csv(path, tuple(joints), aliases)
     else:
         raise LogError(f"{path}: recordings are .npz, .csv, .mcap or a rosbag2 folder")
-    if check:
-        check_log(log, path)
-    else:
-        check_stamps(log.time, path)
+    check_log(log, path, any_unit=any_unit)
     return log
 
 
-def check_log(log: JointLog, path: Path) -> None:
+def check_log(log: JointLog, path: Path, *, any_unit: bool = False) -> None:
     """Refuse a recording whose rows cannot be trusted.
+
+    Args:
+        log: The recording.
+        path: Its file, for the message.
+        any_unit: Take angles beyond a turn.
 
     Raises:
         LogError: Values that are not finite, stamps that stand still, run backwards or leave a gap, angles that
             look like degrees, or too short a motion. The message names file, column and row (from 0).
     """
+    if len(log.time) < 2:
+        raise LogError(f"{path} holds {len(log.time)} rows; at least {SHORTEST_S:g} s of motion are needed")
     for label in ("command", "position", "velocity", "effort"):
         values = getattr(log, label)
         if values is None:
@@ -143,7 +179,7 @@ def check_log(log: JointLog, path: Path) -> None:
                 f"{path}: {label} of '{log.joint_names[columns[0]]}' is {values[rows[0], columns[0]]} in row {rows[0]} "
                 f"({len(rows)} such values); cut the motion there or record it again"
             )
-        if label in ("command", "position"):
+        if label in ("command", "position") and not any_unit:
             row, column = np.unravel_index(int(np.abs(values).argmax()), values.shape)
             if abs(values[row, column]) > LARGEST_RAD:
                 raise LogError(
@@ -174,6 +210,12 @@ def check_stamps(time: Array, path: Path) -> None:
         length = time[-1] - time[0] if len(time) else 0.0
         raise LogError(f"{path}: the motion lasts {length:.2f} s; at least {SHORTEST_S:g} s are needed")
     period = float(np.median(steps))
+    if period > SLOWEST_S:
+        unit, factor = next((u for u in STAMP_UNITS if period / u[1] < SLOWEST_S), STAMP_UNITS[-1])
+        raise LogError(
+            f"{path}: rows are {period:.4g} s apart by their stamps; stamps are seconds. If these are {unit}, divide "
+            f"them by {factor:.0f}"
+        )
     rows = np.nonzero(steps > max(GAP_PERIODS * period, GAP_S))[0]
     if len(rows):
         raise LogError(
@@ -182,97 +224,80 @@ def check_stamps(time: Array, path: Path) -> None:
         )
 
 
-def match_joints(found: Sequence[str], joints: Sequence[str], aliases: Mapping[str, str], path: Path) -> list[int]:
-    """Column of every joint of the robot among the names ``found``.
+def match_joints(found: Sequence[Any], joints: Sequence[str], aliases: Mapping[str, str], path: Path) -> list[int]:
+    """Column of every joint of the robot among the names ``found``; case does not matter.
 
     Raises:
         LogError: A joint is missing or named twice.
     """
-    known = [aliases.get(name, name) for name in found]
+    known = canonical_names(found, joints, aliases)
     for joint in joints:
         if known.count(joint) != 1:
             what = "lacks" if joint not in known else "holds more than once"
             raise LogError(
-                f"{path} {what} the joint '{joint}'; it has {', '.join(found)}, the robot {', '.join(joints)}"
+                f"{path} {what} the joint '{joint}'; it has {', '.join(map(str, found))}, the robot {', '.join(joints)}"
             )
     return [known.index(joint) for joint in joints]
 
 
 def _read_npz(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            content = {name: data[name] for name in data.files}
-    except (OSError, ValueError) as error:
-        raise LogError(f"{path} is not a readable .npz file of plain arrays: {error}") from error
+    content = read_npz(path)
     for name in ("t", "q_cmd", "q"):
         if name not in content:
             raise LogError(f"{path} has no array '{name}'; it has {', '.join(content) or 'none'}")
     order = list(range(len(joints)))
     columns = content["q_cmd"].shape[1] if content["q_cmd"].ndim == 2 else 0
     if "joint_names" in content:
-        order = match_joints([str(name) for name in content["joint_names"]], joints, aliases, path)
+        names = content["joint_names"].reshape(-1).tolist()
+        if len(names) != columns:
+            raise LogError(
+                f"{path}: 'joint_names' names {len(names)} joints, 'q_cmd' is {list(content['q_cmd'].shape)}"
+            )
+        order = match_joints(names, joints, aliases, path)
     elif columns != len(joints):
         raise LogError(f"{path} holds {columns} joints without names, the robot has {len(joints)}: {', '.join(joints)}")
+    time = numbers(path, "t", content["t"]).reshape(-1)
 
     def values(name: str) -> Array | None:
         if name not in content:
             return None
-        array = np.asarray(content[name], dtype=np.float64)
-        if array.ndim != 2 or array.shape[1] != columns:
-            raise LogError(f"{path}: '{name}' is {list(array.shape)}, expected [{len(content['t'])}, {columns}]")
+        array = numbers(path, name, content[name])
+        if array.shape != (len(time), columns):
+            raise LogError(f"{path}: '{name}' is {list(array.shape)}, expected [{len(time)}, {columns}]")
         return array[:, order]
 
     command, position = values("q_cmd"), values("q")
     assert command is not None and position is not None
-    time = np.asarray(content["t"], dtype=np.float64).reshape(-1)
     return JointLog(path.stem, joints, _from_zero(time), command, position, values("dq"), values("tau"))
 
 
 def _read_csv(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    if len(rows) < 2:
-        raise LogError(f"{path} holds no rows; a first line of column names and one row a sample are needed")
-    header = [name.strip() for name in rows[0]]
-    table = _numbers(rows[1:], header, path)
-    time = [i for i, name in enumerate(header) if name.lower() in _TIME]
+    table = read_csv(path)
+    time = [i for i, name in enumerate(table.header) if name.lower() in _TIME]
     if len(time) != 1:
         raise LogError(f"{path} needs one column of stamps in seconds, called one of {', '.join(_TIME)}")
     parts: dict[str, Any] = {}
     for label, prefixes in _COLUMNS.items():
-        found = _columns(header, prefixes)
+        found = _columns(table.header, prefixes)
         if found or label in ("command", "position"):
             if not found:
                 raise LogError(f"{path} has no {label} columns; name them {prefixes[0]}.JOINT, one a joint")
-            names = list(found)
-            order = match_joints(names, joints, aliases, path)
-            parts[label] = table[:, [found[names[i]] for i in order]]
-    return JointLog(path.stem, joints, _from_zero(table[:, time[0]]), **parts)
+            order = match_joints([name for name, _ in found], joints, aliases, path)
+            parts[label] = table.numbers([found[i][1] for i in order])
+    return JointLog(path.stem, joints, _from_zero(table.numbers(time)[:, 0]), **parts)
 
 
-def _columns(header: Sequence[str], prefixes: Sequence[str]) -> dict[str, int]:
+def _columns(header: Sequence[str], prefixes: Sequence[str]) -> list[tuple[str, int]]:
     """Joint names and columns of the headings ``PREFIX.JOINT`` (or ``/``, ``_``, ``PREFIX[JOINT]``)."""
     for prefix in prefixes:
-        found = {}
-        for index, name in enumerate(header):
-            if name.startswith(prefix) and len(name) > len(prefix) + 1 and name[len(prefix)] in "./_[":
-                found[name[len(prefix) + 1 :].rstrip("]")] = index
+        found = [
+            (name[len(prefix) + 1 :].rstrip("]"), index)
+            for index, name in enumerate(header)
+            if name.startswith(prefix) and len(name) > len(prefix) + 1 and name[len(prefix)] in "./_["
+        ]
         if found:
             return found
-    return {}
-
-
-def _numbers(rows: Sequence[Sequence[str]], header: Sequence[str], path: Path) -> Array:
-    table = np.empty((len(rows), len(header)))
-    for number, row in enumerate(rows):
-        if len(row) != len(header):
-            raise LogError(f"{path}: row {number} has {len(row)} values, the first line names {len(header)} columns")
-        for column, text in enumerate(row):
-            try:
-                table[number, column] = float(text)
-            except ValueError:
-                raise LogError(f"{path}: '{header[column]}' is '{text}' in row {number}, not a number") from None
-    return table
+    return []
 
 
 def _from_zero(time: Array) -> Array:

@@ -20,6 +20,7 @@ SIM_DT = 0.01
 GRAVITY_EVERY = 4  # physics steps; a pose changes little in 40 ms
 LANES = 16
 WINDOW_S = 1.0
+DISPROVED_RAD = 0.05  # how far beyond a stop a joint must stand for the stop to be wrong
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ class MotionReplay:
     def worst_window(self) -> tuple[float, float]:
         """Start (s) of the worst second and the root mean squared error over all joints in it (rad)."""
         squared = ((self.simulated - self.measured) ** 2).mean(axis=1)
-        length = max(1, round(WINDOW_S / float(np.median(np.diff(self.time)))))
-        mean = np.convolve(squared, np.full(length, 1.0 / length), mode="valid")
+        # A row counts for the time until the next one: rows may come in bursts.
+        total = np.concatenate(([0.0], np.cumsum(squared[:-1] * np.diff(self.time))))
+        length = min(WINDOW_S, float(self.time[-1]))
+        starts = self.time[self.time <= self.time[-1] - length + 1e-9]
+        mean = (np.interp(starts + length, self.time, total) - np.interp(starts, self.time, total)) / length
         at = int(mean.argmax())
-        return float(self.time[at]), float(np.sqrt(mean[at]))
+        return float(starts[at]), float(np.sqrt(mean[at]))
 
 
 def replay(arm: Arm, logs: Sequence[JointLog], parameters: Mapping[str, Array]) -> list[MotionReplay]:
@@ -113,6 +117,19 @@ def references(log: JointLog, dead_time: Array, low: Array, high: Array, dt: flo
     return np.clip(result, low, high)
 
 
+def stops_of(arm: Arm, log: JointLog, low: Array, high: Array) -> tuple[Array, Array]:
+    """The stops [J] rad that hold for one motion.
+
+    A joint that stands beyond a stop in the first row disproves it; for that motion the description's end, or where
+    the joint stands if that is further, takes its place.
+    """
+    first, described = log.position[0], arm.described()
+    return (
+        np.where(first < low - DISPROVED_RAD, np.minimum(described["low_stop"], first), low),
+        np.where(first > high + DISPROVED_RAD, np.maximum(described["high_stop"], first), high),
+    )
+
+
 def start_velocity(log: JointLog) -> Array:
     """Velocity [J] rad/s at the first row, from the first 60 ms of positions."""
     rows = max(2, int(np.searchsorted(log.time, 0.06)))
@@ -125,7 +142,7 @@ def _run(
 ) -> list[MotionReplay]:
     count, joints = len(lanes), len(arm.joints)
     dead_time, low, high = (parameters[name] for name in ("dead_time", "low_stop", "high_stop"))
-    known = [references(log, dead_time, low, high, SIM_DT) for log in logs]
+    known = [references(log, dead_time, *stops_of(arm, log, low, high), SIM_DT) for log in logs]
     tracks = [np.empty((len(reference) + 1, joints)) for reference in known]
     wide = {name: np.tile(values, (count, 1)) for name, values in parameters.items()}
     servo = Servo(wide, np.zeros((count, joints)), np.zeros((count, joints)), SIM_DT)
@@ -135,12 +152,13 @@ def _run(
     reference, gravity = np.zeros((count, joints)), np.zeros((count, joints))
     position = np.zeros((count, joints))
     tick = 0
-    while True:
+    while any(waiting) or any(index >= 0 for index in current):
+        # Motions start when gravity is due, so that their replay does not depend on what else is replayed.
+        due = tick % GRAVITY_EVERY == 0
         for lane in range(count):
-            if current[lane] >= 0 and step[lane] < len(known[current[lane]]):
-                continue
-            if not waiting[lane]:
+            if current[lane] >= 0 and step[lane] == len(known[current[lane]]):
                 current[lane] = -1
+            if current[lane] >= 0 or not due or not waiting[lane]:
                 continue
             index = current[lane] = waiting[lane].pop()
             step[lane] = 0
@@ -148,13 +166,10 @@ def _run(
             world.write_joints(row, start, start_velocity(logs[index])[None])
             servo.place(row, start, start_velocity(logs[index])[None])
             tracks[index][0] = position[lane] = start[0]
-            gravity[lane] = arm.chain.gravity_torque(start)[0]
-        if all(index < 0 for index in current):
-            break
         for lane, index in enumerate(current):
             if index >= 0:
                 reference[lane] = known[index][step[lane]]
-        if tick % GRAVITY_EVERY == 0:
+        if due:
             gravity = arm.chain.gravity_torque(position)
         servo.step(reference, gravity)
         world.drive_joints(servo.velocity, torque)
@@ -183,7 +198,15 @@ def pooled(motions: Sequence[MotionReplay], values: Sequence[Array]) -> Array:
 
 
 def summary(arm: Arm, motions: Sequence[MotionReplay]) -> dict[str, Any]:
-    """Figures of a replay, ready for JSON; a joint's error is the root mean square over all rows of all motions."""
+    """Figures of a replay, ready for JSON.
+
+    Returns:
+        ``per_joint`` (the robot's joint names → root mean square over all rows of all motions, rad),
+        ``mean_joint_rmse_rad`` (the mean of ``per_joint``), ``mean_over_motions_rad`` (the mean over motions of each
+        motion's mean joint error, every motion counting the same), ``measured_is_commanded_rad`` (as
+        ``mean_joint_rmse_rad``, of a simulator that does what is commanded), and ``per_motion`` with the same figures
+        of one motion.
+    """
     rmse, lag = [m.rmse for m in motions], [m.lag_rmse for m in motions]
     per_joint = pooled(motions, rmse)
     per_motion = {}
@@ -198,6 +221,7 @@ def summary(arm: Arm, motions: Sequence[MotionReplay]) -> dict[str, Any]:
         }
     return {
         "mean_joint_rmse_rad": float(per_joint.mean()),
+        "mean_over_motions_rad": float(np.mean([own.mean() for own in rmse])),
         "measured_is_commanded_rad": float(pooled(motions, lag).mean()),
         "per_joint": dict(zip(arm.joints, per_joint.tolist(), strict=True)),
         "per_motion": per_motion,

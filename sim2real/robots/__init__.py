@@ -49,6 +49,18 @@ def robot_folder(name: str) -> Path:
     return folder
 
 
+def arm_folder(name: str) -> Path:
+    """Folder of an arm, as :func:`robot_folder` finds it.
+
+    Raises:
+        ConfigError: There is no such robot, or it is no arm.
+    """
+    folder = robot_folder(name)
+    if not is_arm(folder):
+        raise ConfigError(f"'{name}' is not an arm: its robot.yaml names no 'ee'; this command is for arms")
+    return folder
+
+
 def is_arm(folder: Path) -> bool:
     """Whether a robot's folder describes an arm: it has an end effector."""
     try:

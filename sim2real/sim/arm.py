@@ -302,9 +302,13 @@ def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path} is not a parameters file; 'sim2real identify {arm.name} LOG … --out' writes one")
     if content.get("robot") != arm.name:
         raise ConfigError(f"{path} holds parameters of '{content.get('robot')}', not of '{arm.name}'")
-    entries: dict[str, dict[str, Any]] = content["parameters"]
+    entries: Any = content.get("parameters")
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise ConfigError(
+            f"{path} is damaged: 'parameters' must hold JOINT.QUANTITY: {{value: …}}; run 'sim2real identify' again"
+        )
     for name, entry in entries.items():
-        joint, _, quantity = name.rpartition(".")
+        joint, _, quantity = str(name).rpartition(".")
         if joint not in arm.joints or quantity not in arm.servo:
             raise ConfigError(f"{path}: '{name}' is no parameter of '{arm.name}'; they are JOINT.QUANTITY")
         bounds = arm.servo[quantity]
@@ -314,7 +318,12 @@ def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"{path}: {name} has no number as its value") from None
         if not bounds.low <= value <= bounds.high:
             raise ConfigError(f"{path}: {name} is {value}, outside {bounds.low} .. {bounds.high} {bounds.unit}")
-    return entries
+    for joint in arm.joints:
+        low, high = (entries.get(f"{joint}.{name}", {}).get("value") for name in _STOPS)
+        if low is not None and high is not None and not float(low) < float(high):
+            raise ConfigError(f"{path}: {joint}.low_stop ({low}) is not below {joint}.high_stop ({high})")
+    checked: dict[str, dict[str, Any]] = entries
+    return checked
 
 
 def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
