@@ -94,7 +94,7 @@ class LocalizerConfig(Model):
     width: int = Field(default=16, ge=4)
     keypoints: int = Field(default=16, ge=2)
     landmarks: int = Field(default=0, ge=0)
-    epochs: int = Field(default=6, ge=1)
+    epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
