@@ -27,10 +27,10 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from camera_rig import environment, joints_at, number_in
+from camera_rig import environment, joints_at, number_in  # noqa: E402 (beside the tests, not a package)
 
-from calibration.dataset import read_dataset
-from sim2real.provenance import commit
+from calibration.dataset import read_dataset  # noqa: E402
+from sim2real.provenance import commit  # noqa: E402
 
 RATE_HZ = 30.0
 CASES = {

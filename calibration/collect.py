@@ -75,6 +75,7 @@ class Collector:
         drops: Images that were left out, by reason.
         kept: Candidates so far.
         last: Why the newest frame was left out; empty if it was kept.
+        hurried: Images are coming faster than they are written: write them larger, and faster.
 
     Raises:
         CollectionError: The dataset exists, or an unfinished recording does and ``resume`` is not given, or the other
@@ -88,6 +89,7 @@ class Collector:
         self._camera_before: CameraCalibration | None = None
         self.seen = self.missing = self.kept = 0
         self.last = ""
+        self.hurried = False
         self._writer: DatasetWriter | None = None
         self._views = np.empty((0, 0), dtype=np.float32)
         self._sharpness: deque[float] = deque(maxlen=_REMEMBERED)
@@ -216,13 +218,17 @@ class Collector:
             fields |= {"joint_pos": frame.joint_pos, "state_gap_s": frame.state_gap_s}
         if frame.ee_pos is not None and frame.ee_quat is not None:
             fields["T_base_ee"] = pose_matrix(frame.ee_pos, frame.ee_quat)
-        if self.camera is not None and self.camera.T_base_camera is not None:
-            fields["T_base_camera"] = self.camera.T_base_camera
+        camera = self.camera
+        if camera is not None and camera.T_base_camera is not None:
+            fields["T_base_camera"] = camera.T_base_camera
+        elif camera is not None and camera.T_ee_camera is not None and "T_base_ee" in fields:
+            fields["T_base_camera"] = fields["T_base_ee"] @ camera.T_ee_camera
         if self._writer is None:
             height, width = frame.image.shape[:2]
             self._writer = DatasetWriter(self.partial, width, height, about=self._about())
             if self.camera is not None:
                 self.camera.save(self.partial / CAMERA)
+        self._writer.fast = self.hurried
         self._writer.add(frame.image, **fields)
         self.kept = self._writer.count
 

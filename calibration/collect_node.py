@@ -24,11 +24,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
 from calibration.collect_bag import Topics, find_topics
 from calibration.feed import Feed
-from calibration.sync import MOST_WAITING
 from sim2real.errors import CollectionError
 
 TOO_SLOW = "this computer is too slow"
 IMAGE_DEPTH, STATE_DEPTH = 60, 500  # two seconds of images; more than a second of states
+QUEUE_MB, BEHIND = 256, 8
 _LAST_STATES_S = 0.15
 _CLASSES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 
@@ -52,7 +52,7 @@ class CollectNode(Node):
         self.inbox: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self.best_effort: list[str] = []
         self.closed_to_images = self.closed = False
-        self._too_slow = self._waiting = 0
+        self._too_slow = self._waiting = self._bytes = 0
         self._lock = threading.Lock()
 
     def find(self, wanted: Topics, wait_s: float) -> Topics:
@@ -98,6 +98,11 @@ class CollectNode(Node):
         kind = dict(self.get_topic_names_and_types())[topics.image][0]
         self.create_subscription(_CLASSES[kind], topics.image, self._on_image, self._qos(topics.image, IMAGE_DEPTH))
 
+    @property
+    def behind(self) -> bool:
+        """Whether images wait in the queue."""
+        return self._waiting >= BEHIND
+
     def take(self, timeout_s: float) -> tuple[str, Any] | None:
         """The next message and what it is; None after ``timeout_s``."""
         try:
@@ -107,6 +112,7 @@ class CollectNode(Node):
         if what == "image":
             with self._lock:
                 self._waiting -= 1
+                self._bytes -= len(message.data)
         return what, message
 
     def take_too_slow(self) -> int:
@@ -130,9 +136,10 @@ class CollectNode(Node):
         if self.closed_to_images or self.closed:
             return
         with self._lock:
-            full = self._waiting >= MOST_WAITING
+            full = self._bytes > QUEUE_MB * 1e6
             self._too_slow += full
             self._waiting += not full
+            self._bytes += 0 if full else len(message.data)
         if not full:
             self.inbox.put(("image", message))
 
@@ -221,6 +228,7 @@ class Listening:
         while True:
             came = self.node.take(0.1)
             feed.lost(TOO_SLOW, self.node.take_too_slow())
+            feed.hurry(self.node.behind)
             if came is not None:
                 takers[came[0]](came[1])
             elif self._stop.is_set():

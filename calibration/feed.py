@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.collect import RESOLUTION, Collector, Wanted
+from calibration.collect import RESOLUTION, Collector
 from calibration.messages import camera_of, joints_of, pose_of, rgb_of, stamp_of
 from calibration.sync import NO_JOINTS, Frame, Synchroniser
 from sim2real.camera import CameraCalibration
@@ -132,6 +133,10 @@ class Feed:
         self._pass_on()
         self._give_up("")
 
+    def hurry(self, behind: bool) -> None:
+        """Say whether messages come faster than they are handled."""
+        self._collector.hurried = behind
+
     def lost(self, reason: str, count: int) -> None:
         """Count images that came but could not be taken."""
         if count:
@@ -159,7 +164,7 @@ class Feed:
         if self._reach is None or frame.joint_pos is None:
             return frame
         pos, quat = self._reach(frame.joint_pos)
-        return Frame(frame.stamp_s, frame.image, frame.joint_pos, pos, quat, frame.state_gap_s)
+        return replace(frame, ee_pos=pos, ee_quat=quat)
 
     def _give_up(self, why: str) -> None:
         self._why = why
@@ -195,15 +200,3 @@ class Feed:
             f"Newest stamps: {stamps}. If they are of different clocks, set use_sim_time alike everywhere; if states "
             f"come less often than ten times a second, they are too far apart ({NO_JOINTS})."
         )
-
-
-def wanted_joints(wanted: Wanted, names: list[str]) -> tuple[str, ...]:
-    """Joints to record: those asked for, else all that a first message names.
-
-    Raises:
-        CollectionError: A joint that was asked for is not there.
-    """
-    missing = [name for name in wanted.joint_names if name not in names]
-    if missing:
-        raise CollectionError(f"the joint states hold no {missing}; they hold {', '.join(names) or 'no names'}")
-    return wanted.joint_names or tuple(names)

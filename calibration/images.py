@@ -137,14 +137,14 @@ def read_poses(path: Path) -> dict[str, Array]:
     """
     try:
         if path.suffix.lower() == ".csv":
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
                 reader = csv.DictReader(file, skipinitialspace=True)
                 missing = [c for c in ("image", *POSE_COLUMNS) if c not in (reader.fieldnames or ())]
                 if missing:
                     raise ConfigError(f"{path} lacks the columns {missing}; it needs image, {', '.join(POSE_COLUMNS)}")
                 entries: dict[str, Any] = {row["image"]: [row[c] for c in POSE_COLUMNS] for row in reader}
         else:
-            entries = yaml.safe_load(path.read_text())
+            entries = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if not isinstance(entries, dict) or not entries:
@@ -159,7 +159,7 @@ def read_pose_pairs(path: Path) -> tuple[Array, Array]:
         ConfigError: It is no such list.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
         data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error

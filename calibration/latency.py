@@ -12,8 +12,15 @@ from sim2real.errors import ConfigError
 
 Array = NDArray[np.float64]
 
-LONGEST_S = 0.5
+EARLIEST_S, LATEST_S = -0.05, 0.5  # what a camera can be: stamped on arrival, or a little before the joints
+# Where the motion is compared: also beyond, so that one that repeats is seen, and one that is later than that.
+FROM_S, TO_S = -0.5, 1.0
 GRID_S = 0.005
+EDGE_S = 2 * GRID_S
+# An offset elsewhere explains the motion as well if it leaves at most twice as much unexplained, or hardly anything.
+APART_S, AS_WELL, HARDLY = 0.02, 2.0, 1e-3
+LARGEST_STD_S = 0.01
+ADVICE = "swing one joint irregularly (a chirp, never the same way twice) by 0.3 rad, slower than 0.5 Hz"
 LEAST_IMAGES = 20
 LEAST_SPEED_RAD_S = 0.1
 BLOCKS = 8  # pieces of the recording that count as independent
@@ -39,15 +46,16 @@ def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board
 
     Args:
         joint_time: [T] s, ascending, on the same clock as the images' stamps.
-        joint_pos: [T] rad, one joint that moves to and fro while the others stand still.
+        joint_pos: [T] rad, one joint that moves irregularly, slower than 0.5 Hz, while the others stand still.
         image_time: [N] s.
         board_angle: How far the board is turned in every image [N] rad, about any fixed axis and in any direction:
             see :func:`turning`.
 
     Raises:
-        ConfigError: Too few images, no motion, or a joint that does not explain what is seen.
+        ConfigError: Too few images, no motion, a joint that does not explain what is seen, a motion that repeats, an
+            offset beyond -0.05 to 0.5 s, or one that is not known to 10 ms.
     """
-    inside = (image_time > joint_time[0] + LONGEST_S) & (image_time < joint_time[-1] - LONGEST_S)
+    inside = (image_time > joint_time[0] + TO_S) & (image_time < joint_time[-1] + FROM_S)
     if inside.sum() < LEAST_IMAGES:
         raise ConfigError(
             f"{int(inside.sum())} images lie within the joint's recording, {LEAST_IMAGES} are needed; record for longer"
@@ -55,9 +63,7 @@ def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board
     image_time, board_angle = image_time[inside], board_angle[inside]
     speed = np.abs(np.gradient(joint_pos, joint_time))
     if np.quantile(speed, 0.9) < LEAST_SPEED_RAD_S:
-        raise ConfigError(
-            f"the joint hardly moves ({np.quantile(speed, 0.9):.2f} rad/s); swing it by 0.3 rad, twice a second"
-        )
+        raise ConfigError(f"the joint hardly moves ({np.quantile(speed, 0.9):.2f} rad/s); {ADVICE}")
 
     def misfit(offset: float, rows: NDArray[np.bool_] | slice = slice(None)) -> float:
         moved = np.interp(image_time[rows] - offset, joint_time, joint_pos)
@@ -65,8 +71,9 @@ def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board
         left = np.linalg.lstsq(design, board_angle[rows], rcond=None)[1]
         return float(left[0]) if len(left) else 0.0
 
+    grid = np.arange(FROM_S, TO_S + GRID_S, GRID_S)
+
     def best(rows: NDArray[np.bool_] | slice = slice(None)) -> float:
-        grid = np.arange(-LONGEST_S, LONGEST_S + GRID_S, GRID_S)
         start = float(grid[int(np.argmin([misfit(x, rows) for x in grid]))])
         found = minimize_scalar(
             misfit, bounds=(start - GRID_S, start + GRID_S), args=(rows,), method="bounded", options={"xatol": 1e-6}
@@ -74,15 +81,34 @@ def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board
         return float(found.x)
 
     offset = best()
-    explained = 1.0 - misfit(offset) / float(((board_angle - board_angle.mean()) ** 2).sum())
+    variance = float(((board_angle - board_angle.mean()) ** 2).sum())
+    explained = 1.0 - misfit(offset) / variance
     if explained < 1.0 - WORST_SHARE:
         raise ConfigError(
             f"the joint explains only {explained:.0%} of what the board does; move this joint alone, and check that "
             "both stamps are of one clock"
         )
+    left = np.array([misfit(x) for x in grid])
+    valleys = np.flatnonzero((left[1:-1] <= left[:-2]) & (left[1:-1] <= left[2:])) + 1
+    others = [float(grid[i]) for i in valleys if left[i] < AS_WELL * misfit(offset) + HARDLY * variance]
+    others = [other for other in others if abs(other - offset) > APART_S]
+    if others:
+        raise ConfigError(
+            f"the motion repeats: {1e3 * offset:.0f} ms explain it as well as {1e3 * others[0]:.0f} ms; {ADVICE}"
+        )
+    if not EARLIEST_S + EDGE_S <= offset <= LATEST_S - EDGE_S:
+        raise ConfigError(
+            f"the images would be {1e3 * offset:.0f} ms later than the joints; {1e3 * EARLIEST_S:.0f} to "
+            f"{1e3 * LATEST_S:.0f} ms are possible. Check that both stamps are of one clock; if they are, {ADVICE}"
+        )
     blocks = np.arange(len(image_time)) * BLOCKS // len(image_time)
     without = np.array([best(blocks != block) for block in range(BLOCKS)])  # jackknife (Efron 1982)
     std = float(np.sqrt((BLOCKS - 1) / BLOCKS * ((without - without.mean()) ** 2).sum()))
+    if std > LARGEST_STD_S:
+        raise ConfigError(
+            f"the latency is {1e3 * offset:.0f} ms give or take {1e3 * std:.0f} ms, which is of no use; record for "
+            f"longer, and {ADVICE}"
+        )
     return Latency(offset, std, float(explained))
 
 

@@ -66,8 +66,10 @@ def look_at(image: Image) -> Look:
         size = (MEASURED_WIDTH, max(1, round(scale * height)))
         small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    # The two halves of the Laplacian apart: motion blurs along its own direction only, and the other would hide it.
-    edges = min(float(cv2.Sobel(grey, cv2.CV_32F, dx, 2 - dx, ksize=3).var()) for dx in (0, 2))
+    # Smoothed a little: neither the noise of single pixels nor how edges fall on them is sharpness. The two halves of
+    # the Laplacian apart: motion blurs along its own direction only, and the other would hide it.
+    smooth = cv2.GaussianBlur(grey, (3, 3), 0.0)
+    edges = min(float(cv2.Sobel(smooth, cv2.CV_32F, dx, 2 - dx, ksize=3).var()) for dx in (0, 2))
     cells = cv2.resize(small, CELLS, interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
     return Look(
         edges / max(float(grey.var()), 1.0),

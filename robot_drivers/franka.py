@@ -1,8 +1,8 @@
 """A Franka Research 3 (or Panda) over its network interface, through franky (``pip install franky-control``).
 
-Position commands at 20 to 50 Hz become joint velocities towards them, each with an end: a client that stops commanding,
-or dies, leaves an arm that stops. The same code drives the real arm and the simulator ``franky-sim``, which serves the
-same protocol on 127.0.0.1.
+Position commands at 20 to 50 Hz become joint velocities towards them, each with an end: a client that stops
+commanding, or dies, leaves an arm that comes to rest before or on the last command. The same code drives the real arm
+and the simulator ``franky-sim``, which serves the same protocol on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ RANGES = {
     "panda": ((-2.89, 2.89), (-1.76, 1.76), (-2.89, 2.89), (-3.07, -0.07), (-2.89, 2.89), (-0.01, 3.75), (-2.89, 2.89)),
 }
 SLEW_RAD_S = 2.0
-GAIN = 8.0  # 1/s; from the distance to the command to a velocity
-HOLD_MS = 200  # a velocity ends after this without a newer one
+HOLD_MS = 125  # a velocity ends after this without a newer one: two and a half commands at 20 Hz
+# The least acceleration limit of any joint [rad/s²]: Franka Control Interface documentation.
+BRAKE_RAD_S2 = {"fr3": 10.0, "panda": 7.5}
 TORQUE_LIMIT_NM, FORCE_LIMIT_N = 20.0, 30.0  # of contact, at which the arm stops by itself
 
 
@@ -55,7 +56,7 @@ class FrankaDriver:
             raise DriverError(f"dynamics is {dynamics}; it is a share of the arm's limits, above 0 and at most 1")
         if model not in RANGES:
             raise DriverError(f"unknown Franka '{model}'; known: {', '.join(RANGES)}")
-        self._ranges = RANGES[model]
+        self._ranges, self._brake = RANGES[model], BRAKE_RAD_S2[model] * dynamics
         self._host, self._dynamics, self._realtime, self._clock = host, dynamics, realtime, clock
         self._franky: Any = None
         self._robot: Any = None
@@ -89,12 +90,12 @@ class FrankaDriver:
                 realtime_config=config,
             )
             self._age_s, self._robot_s = self._clock(), self._robot.state.time.to_sec()
+            self._limits = _limits(self._ranges, np.array(self._robot.state.q))
         except franky.Exception as error:
             self._robot = None
             raise DriverError(
                 f"no Franka at {self._host}: {error}; activate FCI in Desk, or start 'franky-sim -s mujoco'"
             ) from error
-        self._limits = _limits(self._ranges, np.array(self._robot.state.q))
 
     def disconnect(self) -> None:
         """Stop and close the link; harmless when not connected."""
@@ -166,8 +167,7 @@ class FrankaDriver:
                 raise DriverError(
                     "the arm has stopped itself (collision, limit or lost packets); arm it again to go on"
                 )
-            velocity = np.clip(GAIN * (target - np.array(robot.state.q)), -SLEW_RAD_S, SLEW_RAD_S)
-            self._move(robot, velocity)
+            self._move(robot, _velocity(target - np.array(robot.state.q), self._brake))
 
         try:
             self._ask(follow)
@@ -203,6 +203,21 @@ class FrankaDriver:
             if isinstance(error, self._franky.NetworkException):
                 self._robot, self._armed = None, False
             raise DriverError(f"Franka at {self._host}: {error}") from error
+
+
+def _velocity(gap: Array, brake: float) -> Array:
+    """Velocities [7] rad/s with which joints that hear nothing more come to rest on their target, never beyond it.
+
+    For every joint the positive root of ``v * HOLD + v² / (2 * brake) = |gap|``.
+
+    Args:
+        gap: Target minus position [7] rad.
+        brake: Deceleration, rad/s².
+    """
+    hold_s = HOLD_MS / 1000.0
+    speed = brake * (np.sqrt(hold_s**2 + 2.0 * np.abs(gap) / brake) - hold_s)
+    result: Array = np.sign(gap) * np.minimum(speed, SLEW_RAD_S)
+    return result
 
 
 def _limits(ranges: tuple[tuple[float, float], ...], start: Array) -> CommandLimits:

@@ -13,79 +13,79 @@ import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from sim2real.cli_board import takes_board
 from sim2real.console import JsonFile, console, save_json
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import must_be_writable, write_text
 
 if TYPE_CHECKING:
     from calibration.boards import Board, Detection
+    from calibration.find import Seen
+    from calibration.hand_eye import HandEyeResult
     from calibration.intrinsics import IntrinsicsResult
+    from sim2real.camera import CameraCalibration
 
 app = typer.Typer(no_args_is_help=True, help="Calibrate a camera: its lens, where it is, how late it is.")
 
-KindOption = Annotated[str, typer.Option("--board", help="charuco, chessboard, or grid (ArUco or AprilTag markers).")]
-Columns = Annotated[int, typer.Option(help="Inner corners (chessboard), squares (charuco) or markers (grid) in a row.")]
-Rows = Annotated[int, typer.Option(help="The same in a column.")]
-Square = Annotated[float, typer.Option(help="Side of a square (grid: of a marker), m, measured on the print.")]
-Marker = Annotated[float, typer.Option(help="Side of a charuco board's marker, or gap between a grid's markers, m.")]
-DictionaryName = Annotated[str, typer.Option(help="Of the markers: 5X5_250, APRILTAG_36h11, …")]
-Legacy = Annotated[bool, typer.Option(help="A charuco board and its frame as OpenCV before 4.6 and MoveIt have them.")]
 Source = Annotated[Path, typer.Argument(help="Folder of images, one image, or a bag (rosbag2, MCAP).")]
 Topic = Annotated[str | None, typer.Option(help="Topic of the images in a bag.")]
 CameraFile = Annotated[Path, typer.Option("--camera", help="Calibration that 'sim2real calibrate camera' wrote.")]
 
 
 @app.command("board")
-def board_command(
-    out: Annotated[Path, typer.Argument(help="File to write: .pdf or .png.")],
-    board: KindOption = "charuco",
-    columns: Columns = 5,
-    rows: Rows = 7,
-    square: Square = 0.03,
-    marker: Marker = 0.022,
-    dictionary: DictionaryName = "5X5_250",
-    legacy: Legacy = False,
-) -> None:
+@takes_board
+def board_command(pattern: Board, out: Annotated[Path, typer.Argument(help="File to write: .pdf or .png.")]) -> None:
     """Make a board to print at 100 %."""
-    made = _board(board, columns, rows, square, marker, dictionary, legacy)
-    made.print_to(out)
-    width, height = (1e3 * side for side in made.size)
+    pattern.print_to(out)
+    width, height = (1e3 * side for side in pattern.size)
     console.print(f"{out}: pattern {width:.1f} x {height:.1f} mm. Print at 100 %, glue it flat, measure a square.")
 
 
 @app.command("camera")
+@takes_board
 def camera_command(
+    pattern: Board,
     source: Source,
     out: Annotated[Path, typer.Option(help="Calibration to write (ROS camera_info YAML).")] = Path("camera.yaml"),
-    board: KindOption = "charuco",
-    columns: Columns = 5,
-    rows: Rows = 7,
-    square: Square = 0.03,
-    marker: Marker = 0.022,
-    dictionary: DictionaryName = "5X5_250",
-    legacy: Legacy = False,
     lens: Annotated[str, typer.Option(help="pinhole, rational or fisheye.")] = "pinhole",
     fixed_aspect: Annotated[bool, typer.Option("--fixed-aspect", help="Hold fx = fy.")] = False,
     window: Annotated[
         int | None,
-        typer.Option(help="Half the window of corner refinement, px; by the squares' size by default."),
+        typer.Option(min=1, help="Half the window of corner refinement, px; by the squares' size by default."),
     ] = None,
     keep_all: Annotated[bool, typer.Option("--keep-all", help="Drop no view, however badly it fits.")] = False,
+    opencv: Annotated[
+        bool,
+        typer.Option(
+            "--opencv",
+            help="As OpenCV's calibration sample: fx = fy, all views, one wide window (10 px; the sample has 11).",
+        ),
+    ] = False,
     topic: Topic = None,
     name: Annotated[str, typer.Option(help="Of the camera.")] = "camera",
     json_file: JsonFile = None,
 ) -> None:
     """Fit a camera's matrix and lens to views of a board."""
+    from calibration.boards import SAMPLE_STOP_PX, SAMPLE_WINDOW, STOP_PX
+    from calibration.find import WORST_PX
     from calibration.intrinsics import calibrate_camera
 
-    pattern = _board(board, columns, rows, square, marker, dictionary, legacy)
-    found, missed, _, size = _detect(pattern, source, topic, window)
-    if missed:
-        console.print(f"No board in {len(missed)} of {len(missed) + len(found)} images: {', '.join(missed[:8])}")
-    result = calibrate_camera(found, size, lens, fixed_aspect, keep_all, name)  # type: ignore[arg-type]
+    must_be_writable(out)
+    if opencv:
+        window, fixed_aspect, keep_all = window or SAMPLE_WINDOW, True, True
+    seen = _find(pattern, source, topic, window, SAMPLE_STOP_PX if opencv else STOP_PX)
+    if seen.missed:
+        count = len(seen.missed) + len(seen.found)
+        console.print(f"No board in {len(seen.missed)} of {count} images: {', '.join(seen.missed[:8])}")
+    result = calibrate_camera(seen.found, seen.size, lens, fixed_aspect, keep_all, name)  # type: ignore[arg-type]
     _print_camera(result)
-    result.camera.save(out)
     camera = result.camera
+    if camera.rms_px > WORST_PX:
+        raise ConfigError(
+            f"the corners are {camera.rms_px:.1f} px off, {WORST_PX:.0f} are allowed; nothing was written. Check the "
+            "board's kind, columns and rows, and the lens: --lens fisheye for a very wide one"
+        )
+    camera.save(out)
     save_json(
         json_file,
         {
@@ -98,202 +98,193 @@ def camera_command(
             "rms_px": camera.rms_px,
             "held_out_px": camera.held_out_px,
             "views": {v.name: {"rms_px": v.rms_px, "tilt_deg": v.tilt_deg, "dropped": v.dropped} for v in result.views},
-            "without_board": missed,
+            "without_board": seen.missed,
             "coverage": result.coverage.tolist(),
             "advice": list(result.advice),
+            "notes": list(seen.notes),
         },
     )
     console.print(f"Calibration: {out}")
 
 
 @app.command("pose")
+@takes_board
 def pose_command(
+    pattern: Board,
     source: Source,
     camera: CameraFile,
-    board: KindOption = "charuco",
-    columns: Columns = 5,
-    rows: Rows = 7,
-    square: Square = 0.03,
-    marker: Marker = 0.022,
-    dictionary: DictionaryName = "5X5_250",
-    legacy: Legacy = False,
     topic: Topic = None,
     json_file: JsonFile = None,
 ) -> None:
     """Where the board is in each image: T_camera_board."""
-    from calibration.intrinsics import board_pose
+    from calibration.find import fitting_poses
     from sim2real.camera import load_camera
 
     known = load_camera(camera)
-    pattern = _board(board, columns, rows, square, marker, dictionary, legacy)
-    found, missed, _, _ = _detect(pattern, source, topic)
-    poses = {detection.name: board_pose(known, detection) for detection in found}
+    seen = _find(pattern, source, topic)
+    keep, poses, errors, why = fitting_poses(known, seen)
+    names = [seen.found[index].name for index in keep]
     table = Table("image", "x, y, z (m)", "rotation vector (rad)", "error (px)", title="T_camera_board")
-    for name, (pose, error) in poses.items():
+    for name, pose, error in zip(names, poses, errors, strict=True):
         table.add_row(name, _numbers(pose[:3, 3]), _numbers(_rotation_vector(pose)), f"{error:.2f}")
     console.print(table)
-    if missed:
-        console.print(f"No board in {', '.join(missed)}")
-    content = {n: {"T_camera_board": pose.tolist(), "rms_px": error} for n, (pose, error) in poses.items()}
-    save_json(json_file, content)
-    if not found:
-        raise ConfigError(f"the board was found in no image of {source}; check its columns, rows and dictionary")
+    if seen.missed:
+        console.print(f"No board in {', '.join(seen.missed)}")
+    entries = zip(names, poses, errors, strict=True)
+    save_json(json_file, {n: {"T_camera_board": pose.tolist(), "rms_px": float(error)} for n, pose, error in entries})
+    if why:
+        _left_out(why)
+        raise typer.Exit(1)
 
 
 @app.command("hand-eye")
+@takes_board
 def hand_eye_command(
-    source: Annotated[Path, typer.Argument(help="Images (with --poses and --camera), or pairs of poses (JSON, YAML).")],
+    pattern: Board,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Images (with --poses and --camera), or pairs of poses [T_base_ee, T_camera_board] (JSON, YAML). Keep "
+            "that order: nothing can check it where both ways round would be possible poses."
+        ),
+    ],
     setup: Annotated[str, typer.Option(help="eye-to-hand (camera stands) or eye-in-hand (camera on the hand).")],
     poses: Annotated[Path | None, typer.Option(help="T_base_ee by image: CSV, YAML or JSON.")] = None,
     camera: Annotated[Path | None, typer.Option(help="Calibration of the camera; completed with its pose.")] = None,
-    board: KindOption = "charuco",
-    columns: Columns = 5,
-    rows: Rows = 7,
-    square: Square = 0.03,
-    marker: Marker = 0.022,
-    dictionary: DictionaryName = "5X5_250",
-    legacy: Legacy = False,
     out: Annotated[Path | None, typer.Option(help="Write the camera with its pose here; over --camera if not.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Find where the camera is, from poses of the arm and of a board."""
     from calibration.hand_eye import hand_eye
     from calibration.images import read_pose_pairs
-    from calibration.intrinsics import board_pose
     from sim2real.camera import load_camera
 
     known = load_camera(camera) if camera else None
+    target = out or camera
+    must_be_writable(target)
     if poses is None:
-        arm, seen = read_pose_pairs(source)
+        arm, board = read_pose_pairs(source)
         names, found = [f"pair {index}" for index in range(len(arm))], None
     else:
         if known is None:
             raise ConfigError("images need --camera, the calibration that 'sim2real calibrate camera' wrote")
-        pattern = _board(board, columns, rows, square, marker, dictionary, legacy)
-        arm, found = _posed(pattern, source, poses)
+        arm, board, found = _posed(pattern, source, poses, known)
         names = [detection.name for detection in found]
-        seen = np.array([board_pose(known, detection)[0] for detection in found])
-    result = hand_eye(arm, seen, setup, known if found else None, found)  # type: ignore[arg-type]
-    to_hand = result.T_base_camera is not None
-    pose = result.T_base_camera if to_hand else result.T_ee_camera
-    assert pose is not None
-    label = "T_base_camera" if to_hand else "T_ee_camera"
-    table = Table("", "value", "± (1σ)", title=label)
-    table.add_row("x, y, z (m)", _numbers(pose[:3, 3]), f"{_numbers(result.std_mm, 2)} mm")
-    table.add_row("rotation vector (rad)", _numbers(_rotation_vector(pose)), f"{_numbers(result.std_deg, 3)} °")
-    held = f"{result.held_out_mm:.2f} mm, {result.held_out_deg:.3f} °"
-    table.add_row("samples it had not seen", held, f"{len(names) - len(result.dropped)} samples")
-    for solver, (mm, degrees) in result.per_solver.items():
-        table.add_row(f"  OpenCV's {solver} alone", f"{mm:.2f} mm, {degrees:.3f} °", "")
-    console.print(table)
-    for index, why in result.dropped.items():
-        console.print(f"[yellow]Left out: {escape(names[index])}: {why}")
-    for warning in result.warnings:
-        console.print(f"[red]{escape(warning)}")
-    save_json(
-        json_file,
-        {
-            label: pose.tolist(),
-            "std_mm": result.std_mm.tolist(),
-            "std_deg": result.std_deg.tolist(),
-            "held_out_mm": result.held_out_mm,
-            "held_out_deg": result.held_out_deg,
-            "per_solver": {name: list(values) for name, values in result.per_solver.items()},
-            "dropped": {names[index]: why for index, why in result.dropped.items()},
-            "warnings": list(result.warnings),
-        },
-    )
+    with console.status("solving"):
+        result = hand_eye(arm, board, setup, known if found else None, found)  # type: ignore[arg-type]
+    _print_hand_eye(result, names)
+    save_json(json_file, _hand_eye_figures(result, names))
     if result.warnings:
         console.print("Nothing was written.")
         raise typer.Exit(1)
-    target = out or camera
     if target is None:
         console.print("Nothing was written: give --camera, whose calibration is completed, or --out or --json.")
         return
     if known is None:
-        write_text(target, yaml.safe_dump({label: pose.tolist()}, sort_keys=False))
+        write_text(target, yaml.safe_dump({result.label: result.T_camera.tolist()}, sort_keys=False))
     else:
-        placed = replace(known, T_base_camera=pose) if to_hand else replace(known, T_ee_camera=pose)
-        placed.save(target)
+        replace(known, **{result.label: result.T_camera}).save(target)  # type: ignore[arg-type]
     console.print(f"Calibration: {target}")
 
 
 @app.command("latency")
+@takes_board
 def latency_command(
-    source: Annotated[Path, typer.Argument(help="Bag with images of a board that one joint swings.")],
+    pattern: Board,
+    source: Annotated[Path, typer.Argument(help="Bag with images of a board that one joint swings irregularly.")],
     joints: Annotated[Path, typer.Option(help="CSV: time, and the joint's position in rad; the images' clock.")],
     camera: CameraFile,
     joint: Annotated[str, typer.Option(help="Column of the joint that moves.")],
-    board: KindOption = "charuco",
-    columns: Columns = 5,
-    rows: Rows = 7,
-    square: Square = 0.03,
-    marker: Marker = 0.022,
-    dictionary: DictionaryName = "5X5_250",
-    legacy: Legacy = False,
     topic: Topic = None,
     json_file: JsonFile = None,
 ) -> None:
     """How much later than the joints the images are; written into the calibration."""
-    from calibration.intrinsics import board_pose
+    from calibration.find import fitting_poses
     from calibration.latency import camera_latency, turning
     from sim2real.camera import load_camera
 
     known = load_camera(camera)
-    pattern = _board(board, columns, rows, square, marker, dictionary, legacy)
-    found, _, stamps, _ = _detect(pattern, source, topic)
-    poses = np.array([board_pose(known, detection)[0] for detection in found]).reshape(-1, 4, 4)
+    must_be_writable(camera)
     time, position = _joint_track(joints, joint)
-    if not len(poses):
-        raise ConfigError(f"the board was found in no image of {source}")
-    late = camera_latency(time, position, np.array(stamps), turning(poses))
+    seen = _find(pattern, source, topic)
+    keep, poses, _, why = fitting_poses(known, seen)
+    _left_out(why)
+    late = camera_latency(time, position, np.array(seen.stamps)[keep], turning(poses))
     console.print(f"Images are {1e3 * late.seconds:.1f} ± {1e3 * late.std:.1f} ms later than the joints "
                   f"({len(poses)} images, {late.explained:.1%} of their motion explained)")  # fmt: skip
     replace(known, latency_s=late.seconds, latency_std_s=late.std).save(camera)
     save_json(json_file, {"latency_s": late.seconds, "std_s": late.std, "explained": late.explained})
 
 
-def _board(kind: str, columns: int, rows: int, square: float, marker: float, dictionary: str, legacy: bool) -> Board:
-    try:
-        from calibration.boards import Board
-    except ImportError as error:
-        raise ConfigError(f"calibration needs OpenCV ({error}): pip install 'sim2real[vision]'") from error
-    if kind not in ("charuco", "chessboard", "grid"):
-        raise ConfigError(f"unknown board '{kind}'; it is charuco, chessboard or grid")
-    return Board(kind, columns, rows, square, marker, dictionary, legacy)  # type: ignore[arg-type]
+def _find(
+    board: Board, source: Path, topic: str | None = None, window: int | None = None, stop_px: float = 1e-4
+) -> Seen:
+    """The board in all images; what is to be noted about it is printed."""
+    from calibration.find import find_board
 
-
-def _detect(
-    board: Board, source: Path, topic: str | None = None, window: int | None = None
-) -> tuple[list[Detection], list[str], list[float], tuple[int, int]]:
-    """Detections, names of images without the board, stamps of the detections, and the images' size."""
-    from calibration.images import read_images
-
-    found, missed, stamps, size = [], [], [], (0, 0)
     with console.status("looking for the board"):
-        for name, stamp, image in read_images(source, topic):
-            size = (image.shape[1], image.shape[0])
-            detection = board.detect(image, name, window)
-            if detection is None:
-                missed.append(name)
-            else:
-                found.append(detection)
-                stamps.append(stamp)
-    return found, missed, stamps, size
+        seen = find_board(board, source, topic, window, stop_px)
+    for note in seen.notes:
+        console.print(f"[yellow]Note: {escape(note)}.")
+    return seen
 
 
-def _posed(board: Board, source: Path, poses: Path) -> tuple[Any, list[Detection]]:
-    """T_base_ee [N, 4, 4] and the board in the image, of every image that has both."""
+def _posed(board: Board, source: Path, poses: Path, camera: CameraCalibration) -> tuple[Any, Any, list[Detection]]:
+    """T_base_ee and T_camera_board [N, 4, 4], and the board in the image, of every image that has both."""
+    from calibration.find import fitting_poses
     from calibration.images import read_poses
 
     stands = read_poses(poses)
-    found = [detection for detection in _detect(board, source)[0] if detection.name in stands]
+    seen = _find(board, source)
+    keep, boards, _, why = fitting_poses(camera, seen)
+    _left_out(why)
+    both = [(index, pose) for index, pose in zip(keep, boards, strict=True) if seen.found[index].name in stands]
+    found = [seen.found[index] for index, _ in both]
     lost = sorted(set(stands) - {detection.name for detection in found})
     if lost:
         console.print(f"No board, or no image, for {len(lost)} poses: {', '.join(lost[:8])}")
     if not found:
         raise ConfigError(f"no image of {source} has both a pose in {poses} and a board; names must be the files'")
-    return np.array([stands[detection.name] for detection in found]), found
+    return np.array([stands[d.name] for d in found]), np.array([pose for _, pose in both]), found
+
+
+def _left_out(why: dict[str, str]) -> None:
+    for name, reason in why.items():
+        console.print(f"[yellow]Left out: {escape(name)}: {escape(reason)}")
+
+
+def _print_hand_eye(result: HandEyeResult, names: list[str]) -> None:
+    pose = result.T_camera
+    table = Table("", "value", "± (1σ)", title=result.label)
+    table.add_row("x, y, z (m)", _numbers(pose[:3, 3]), f"{_numbers(result.std_mm, 2)} mm")
+    table.add_row("rotation vector (rad)", _numbers(_rotation_vector(pose)), f"{_numbers(result.std_deg, 3)} °")
+    held = f"{result.held_out_mm:.2f} mm, {result.held_out_deg:.3f} °"
+    table.add_row("samples it had not seen", held, f"{len(names) - len(result.dropped)} samples")
+    for solver, (mm, degrees) in result.per_solver.items():
+        table.add_row(f"  OpenCV's {solver} alone", f"{mm:.2f} mm, {degrees:.3f} °", "")
+    table.add_row("taken", result.method, "")
+    console.print(table)
+    _left_out({names[index]: why for index, why in result.dropped.items()})
+    for note in result.notes:
+        console.print(f"[yellow]Warning: {escape(note)}.")
+    for warning in result.warnings:
+        console.print(f"[red]{escape(warning)}.")
+
+
+def _hand_eye_figures(result: HandEyeResult, names: list[str]) -> dict[str, Any]:
+    """For the JSON file. A pose that is not to be used is not in it."""
+    return {
+        **({} if result.warnings else {result.label: result.T_camera.tolist()}),
+        "method": result.method,
+        "std_mm": result.std_mm.tolist(),
+        "std_deg": result.std_deg.tolist(),
+        "held_out_mm": result.held_out_mm,
+        "held_out_deg": result.held_out_deg,
+        "per_solver": {name: list(values) for name, values in result.per_solver.items()},
+        "dropped": {names[index]: why for index, why in result.dropped.items()},
+        "warnings": list(result.warnings),
+        "notes": list(result.notes),
+    }
 
 
 def _print_camera(result: IntrinsicsResult) -> None:
@@ -324,7 +315,7 @@ def _print_camera(result: IntrinsicsResult) -> None:
 
 def _joint_track(path: Path, joint: str) -> tuple[Any, Any]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
         track = np.array([[float(row["time"]), float(row[joint])] for row in rows])
     except OSError as error:

@@ -239,7 +239,10 @@ def _finish(collector: Collector, json_file: Path | None) -> None:
     table.add_row("[bold]kept", f"[bold]{len(dataset)}")
     console.print(table)
     if collector.missing:
-        console.print(f"[yellow]By their stamps, {collector.missing} more images were lost on the way here.")
+        console.print(
+            f"[yellow]By their stamps, {collector.missing} more images were lost on the way here. On one "
+            "computer, FASTRTPS_DEFAULT_PROFILES_FILE=…/launch/fastdds_images.xml helps, set for both sides."
+        )
     for problem, number in collector.ignored.most_common():
         console.print(f"[yellow]{number} times: {escape(problem)}")
     save_json(json_file, figures)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -296,6 +297,27 @@ def test_nothing_is_overwritten(tmp_path):
             Collector(wanted, resume)
 
 
+def test_images_that_are_written_in_a_hurry_are_the_same(tmp_path):
+    collector = Collector(Wanted(tmp_path / "d", gates=None, count=0, joint_names=JOINTS))
+    written = list(frames(4))
+    for number, frame in enumerate(written):
+        collector.hurried = number % 2 == 1
+        collector.offer(frame)
+    images = read_dataset(collector.finish()).images
+    assert (images == [frame.image for frame in written]).all()
+
+
+def test_an_end_that_was_interrupted_is_made_up_for(tmp_path):
+    collector = Collector(Wanted(tmp_path / "d", joint_names=JOINTS))
+    for frame in frames(3):
+        collector.offer(frame)
+    collector.close()
+    (tmp_path / "d.new" / "images").mkdir(parents=True)  # killed while the dataset was being brought together
+    (tmp_path / "d.new" / "images" / "000000.png").write_bytes(b"")
+    assert len(read_dataset(Collector(Wanted(tmp_path / "d", joint_names=JOINTS), resume=True).finish()).images) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
 def test_a_recording_of_nothing_leaves_nothing(tmp_path):
     collector = Collector(Wanted(tmp_path / "d"))
     with pytest.raises(CollectionError, match="not one usable image"):
@@ -351,6 +373,24 @@ def test_a_kill_leaves_a_whole_dataset_that_can_go_on(tmp_path):
     assert len(finished) == 30 and finished.images.shape == (30, 120, 160, 3)
     assert finished.about["images_seen"] == 30 + sum(finished.about["drops"].values())
     assert set(finished.column("session")) <= {0, 1, 2, 3}
+
+
+def test_where_the_camera_was_is_written_down(tmp_path):
+    on_hand = np.eye(4)
+    on_hand[:3, 3] = (0.0, 0.0, 0.1)
+    standing = np.eye(4)
+    standing[:3, 3] = (1.0, 2.0, 3.0)
+    quat = Rotation.from_euler("y", 90, degrees=True).as_quat()  # the hand's z is the base's x
+    frame = Frame(1.0, seen(0), np.zeros(3), np.array([0.3, 0.0, 0.2]), quat)
+    for name, pose, place in (
+        ("hand", {"T_ee_camera": on_hand}, (0.4, 0, 0.2)),
+        ("stand", {"T_base_camera": standing}, (1, 2, 3)),
+    ):
+        collector = Collector(Wanted(tmp_path / name, joint_names=JOINTS))
+        collector.camera = replace(camera_of(info_message()), **pose)
+        collector.offer(frame)
+        dataset = read_dataset(collector.finish())
+        np.testing.assert_allclose(dataset.column("T_base_camera")[0][:3, 3], place, atol=1e-9)
 
 
 def test_the_card_says_what_is_in_it(tmp_path):
@@ -414,6 +454,12 @@ def test_encodings_come_out_red_where_they_are_red():
         mosaic[at[0] :: 2, at[1] :: 2] = 200  # only what is behind the red filters is lit
         image = rgb_of(image_message(mosaic.tobytes(), encoding, 8, (8, 8)))[3:5, 3:5]
         assert image[..., 0].min() > 150 and image[..., 1:].max() < 20, encoding
+
+
+def test_compressed_images_are_decoded():
+    picture = seen(3)
+    data = cv2.imencode(".png", picture[..., ::-1])[1].ravel()
+    assert (rgb_of(SimpleNamespace(header=header(1.0), format="rgb8; png compressed", data=data)) == picture).all()
 
 
 def test_broken_images_are_refused():
@@ -555,8 +601,8 @@ def test_kinematics_give_the_end_effectors_pose(tmp_path):
 
 
 _LINK = (
-    '<link name="{}"><inertial><mass value="0.1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>'
-    "</link>"
+    '<link name="{}"><inertial><origin xyz="0.05 0 0.05"/><mass value="0.1"/>'
+    '<inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial></link>'
 )
 _JOINT = (
     '<joint name="{}" type="revolute"><parent link="{}"/><child link="{}"/><origin xyz="0 0 0.1"/><axis xyz="{}"/>'

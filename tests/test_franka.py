@@ -102,13 +102,15 @@ def test_it_goes_where_it_is_sent_within_limits(driver):
     assert abs(np.linalg.norm(state.quat) - 1.0) < 1e-6
 
 
-def test_silence_stops_it(driver):
+def test_silence_stops_it_before_the_last_command(driver):
     driver.arm(True)
     here = driver.read().joint_pos
-    send(driver, here - np.array([0.8, 0, 0, 0, 0, 0, 0]), 0.6)
+    target = here - np.array([0.8, 0, 0, 0, 0, 0, 0])
+    send(driver, target, 0.6)
     assert abs(driver.read().joint_vel[0]) > 0.1
     time.sleep(1.5)
     assert_still(driver)
+    assert target[0] - 5e-3 < driver.read().joint_pos[0] < here[0] - 0.05
 
 
 def test_a_client_killed_in_motion_leaves_a_still_arm_and_the_next_one_goes_on(driver):

@@ -37,6 +37,7 @@ APPLICATION = {
     "__main__",
     "cli",
     "cli_adapt",
+    "cli_board",
     "cli_calibrate",
     "cli_collect",
     "cli_looks",

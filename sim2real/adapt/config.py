@@ -29,6 +29,8 @@ class GeneratorConfig(Model):
         exemplar: Starts from a piece of a random camera image in place of a blank page: the output is that piece plus
             what the network adds. For cameras whose background the simulator knows nothing of. Of the camera's images
             nothing is used but their pixels.
+        from_input: Starts from the input: the output is the input plus what the network adds. Keeps objects where
+            they are from the first step on.
     """
 
     kind: Literal["unet", "residual"] = "unet"
@@ -37,6 +39,13 @@ class GeneratorConfig(Model):
     blocks: int = Field(default=2, ge=0)
     noise: int = Field(default=0, ge=0)
     exemplar: bool = False
+    from_input: bool = False
+
+    @model_validator(mode="after")
+    def _one_start(self) -> GeneratorConfig:
+        if self.exemplar and self.from_input:
+            raise ValueError("a generator starts from an exemplar or from its input, not from both")
+        return self
 
 
 class DiscriminatorConfig(Model):
@@ -97,19 +106,23 @@ class GateConfig(Model):
     """What ``sim2real adapt check`` refuses. Lengths are of an image of 128 px and scaled to yours.
 
     Attributes:
-        drift_px: An object may move by this much, median over images.
-        drift_p95_px: And by this much in the worst twentieth.
+        drift_px: An object may move by this much, median over images; never less than a pixel of your images.
+        drift_p95_px: And by this much in the worst twentieth; never less than two pixels of your images.
         mask_iou: Masks found before and after agree at least so much, mean over objects.
+        lost: Share of images in which an object's edges may not be found again.
         removed, invented: Share of objects that may vanish, or of images in which one may appear.
         task_drop: Loss of the task's score (accuracy or mean IoU) on adapted, held-out images.
+        detector_steps: Training steps of the detector that the gate looks with.
     """
 
     drift_px: float = Field(default=1.5, gt=0)
     drift_p95_px: float = Field(default=4.0, gt=0)
     mask_iou: float = Field(default=0.7, gt=0, le=1)
+    lost: float = Field(default=0.2, ge=0, le=1)
     removed: float = Field(default=0.03, ge=0, le=1)
     invented: float = Field(default=0.03, ge=0, le=1)
     task_drop: float = Field(default=0.05, ge=0, le=1)
+    detector_steps: int = Field(default=400, ge=1)
 
 
 class AdaptConfig(Model):
@@ -152,8 +165,6 @@ class AdaptConfig(Model):
     def _losses_have_networks(self) -> AdaptConfig:
         if self.weights.task and self.task.kind == "none":
             raise ValueError("'weights.task' needs 'task.kind': classify or segment")
-        if self.weights.perception and self.task.kind != "segment":
-            raise ValueError("'weights.perception' needs 'task.kind': segment")
         return self
 
 

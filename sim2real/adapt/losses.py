@@ -52,10 +52,12 @@ def classification(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Te
 def segmentation(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross entropy of logits [B, K, H, W] and class numbers [B, H, W], plus one minus the soft Dice of objects.
 
-    Dice (Milletari et al. 2016) keeps a small object from being drowned by the background.
+    Two things keep a small object from being drowned by the background: a pixel weighs by the inverse square root of
+    how frequent its class is in the batch, and Dice (Milletari et al. 2016) counts every class alike.
     """
     logits = logits.float()
-    entropy = functional.cross_entropy(logits, masks)
+    share = torch.bincount(masks.flatten(), minlength=logits.shape[1]).float() / masks.numel()
+    entropy = functional.cross_entropy(logits, masks, weight=share.clamp(min=1e-4).rsqrt())
     chance = logits.softmax(dim=1)[:, 1:]
     truth = functional.one_hot(masks, logits.shape[1]).movedim(-1, 1)[:, 1:].to(chance.dtype)
     both, either = (chance * truth).sum(dim=(0, 2, 3)), (chance + truth).sum(dim=(0, 2, 3))
@@ -63,7 +65,7 @@ def segmentation(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def perception_consistency(before: Tensor, after: Tensor) -> Tensor:
-    """What perception finds must not change (Ho et al. 2021): divergence KL(before ‖ after) of pixel classes.
+    """What perception finds must stay (RetinaGAN, Ho et al. 2021): divergence KL(before ‖ after) of pixel classes.
 
     Args:
         before: Logits [B, K, H, W] of a source image, taken as given.

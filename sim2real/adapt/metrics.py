@@ -105,7 +105,7 @@ class ObjectChange:
         iou: Between what a detector finds before and after; NaN where it finds nothing before.
         drift_px: Distance between the centres of both; NaN where one is missing.
         removed: Found before, not after.
-        invented: Found after, neither before nor in the truth.
+        invented: A piece is found after that touches nothing of what was found before or is in the truth.
     """
 
     iou: Array
@@ -127,6 +127,7 @@ def object_changes(before: Image, after: Image, truth: Image, classes: int) -> d
         One entry for every class but the background.
     """
     least = max(2.0, LEAST_AREA * truth.shape[1] * truth.shape[2] / 128.0**2)
+    margin = max(1, round(2 * min(truth.shape[1:]) / 128.0))
     result = {}
     for number in range(1, classes):
         a, b, t = (before == number), (after == number), (truth == number)
@@ -140,14 +141,69 @@ def object_changes(before: Image, after: Image, truth: Image, classes: int) -> d
             iou=iou,
             drift_px=drift,
             removed=found & ~kept,
-            invented=(area_b >= 4 * least) & (area_a < least) & (area_t < 1),
+            invented=np.array(
+                [_apart(after_, near, 4 * least) for after_, near in zip(b, _widened(a | t, margin), strict=True)]
+            ),
         )
     return result
+
+
+def edge_drift(before: Image, after: Image, masks: NDArray[np.bool_], reach: int) -> tuple[Array, Array]:
+    """How far the edges of an object have moved, without knowing what the object is.
+
+    The strengths of edges in and around the mask are looked for in the translation, at all shifts up to ``reach``, by
+    normalized correlation. It asks for no training and bears any change of colour, but sees no further than
+    ``reach``, and an object that has hardly an edge in the rendered image cannot be followed.
+
+    Args:
+        before: Rendered images [N, H, W, 3].
+        after: Their translations.
+        masks: Of one object [N, H, W].
+        reach: Largest shift, px.
+
+    Returns:
+        Shift of the best match [N] in px and its correlation [N] in -1 .. 1; NaN where there is no object.
+    """
+    drift, match = np.full(len(before), np.nan), np.full(len(before), np.nan)
+    border = max(2, reach // 4)
+    for row, mask in enumerate(masks):
+        if not mask.any():
+            continue
+        window = cv2.dilate(mask.astype(np.uint8), np.ones((2 * border + 1,) * 2, np.uint8))
+        ys, xs = np.nonzero(window)
+        top, bottom, left, right = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
+        template = _edges(before[row])[top:bottom, left:right]
+        search = np.pad(_edges(after[row]), reach)[top : bottom + 2 * reach, left : right + 2 * reach]
+        inside = window[top:bottom, left:right].astype(np.float32)
+        found = cv2.matchTemplate(search, template, cv2.TM_CCOEFF_NORMED, mask=inside)
+        found = np.where(np.isfinite(found), found, -1.0)
+        best = np.unravel_index(np.argmax(found), found.shape)
+        drift[row], match[row] = np.hypot(best[0] - reach, best[1] - reach), found[best]
+    return drift, match
+
+
+def _edges(image: Image) -> NDArray[np.float32]:
+    """Strength of the strongest colour channel's gradient, a little blurred."""
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.8)
+    parts = [cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)]
+    return np.hypot(*parts).max(axis=-1)
 
 
 def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Array:
     """Intersection over union [N] of masks [N, H, W]; 0 where both are empty."""
     return (a & b).sum(axis=(1, 2)) / np.maximum((a | b).sum(axis=(1, 2)), 1)
+
+
+def _apart(mask: NDArray[np.bool_], near: NDArray[np.bool_], least: float) -> bool:
+    """Whether a connected part of at least ``least`` pixels touches nothing of ``near``."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    touching = np.unique(parts[near])
+    return any(stats[i, cv2.CC_STAT_AREA] >= least and i not in touching for i in range(1, count))
+
+
+def _widened(masks: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
+    kernel = np.ones((2 * margin + 1,) * 2, np.uint8)
+    return np.stack([cv2.dilate(mask.astype(np.uint8), kernel) for mask in masks]).astype(bool)
 
 
 def _centres(masks: NDArray[np.bool_]) -> Array:
@@ -169,11 +225,16 @@ def predict(network: nn.Module, images: Image, domain: int = 0, batch: int = 64)
     return torch.cat(parts).numpy()
 
 
-def mean_iou(found: NDArray[np.int64], truth: Image, classes: int) -> float:
-    """Intersection over union of all pixels together, mean over the classes that are there, background left out."""
-    values = [
-        ((found == c) & (truth == c)).sum() / ((found == c) | (truth == c)).sum()
+def class_ious(found: NDArray[np.int64], truth: Image, classes: int) -> dict[int, float]:
+    """Intersection over union of all pixels together, for every class that is there, background left out."""
+    return {
+        c: float(((found == c) & (truth == c)).sum() / ((found == c) | (truth == c)).sum())
         for c in range(1, classes)
         if (truth == c).any()
-    ]
-    return float(np.mean(values)) if values else float("nan")
+    }
+
+
+def mean_iou(found: NDArray[np.int64], truth: Image, classes: int) -> float:
+    """Mean of ``class_ious``; NaN where there is nothing but background."""
+    values = class_ious(found, truth, classes)
+    return float(np.mean(list(values.values()))) if values else float("nan")

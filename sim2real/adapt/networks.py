@@ -13,7 +13,7 @@ from sim2real.adapt.config import DiscriminatorConfig, GeneratorConfig
 
 WIDEST = 4  # times the first width, in a generator
 WIDEST_DISCRIMINATOR = 8
-LOGIT_RANGE = (0.02, 0.98)  # an exemplar's values, so that the network can change black and white too
+LOGIT_RANGE = (0.02, 0.98)  # of what the output starts from, so that the network can change black and white too
 SLOPE = 0.2  # of leaky ReLUs, as in Radford et al. 2016
 
 
@@ -50,7 +50,7 @@ class Generator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.exemplar = config.exemplar
+        self.exemplar, self.from_input = config.exemplar, config.from_input
         widths = [config.width * min(2**i, WIDEST) for i in range(config.downs + 1)]
         self.skips = config.kind == "unet"
         self.noise_channels = config.noise
@@ -63,8 +63,8 @@ class Generator(nn.Module):
             _unit(b + (a if self.skips else 0), a) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.out = nn.Conv2d(widths[0], 3, 3, padding=1)
-        if config.exemplar:
-            self.out.weight.data *= 0.1  # begins as the exemplar itself
+        if config.exemplar or config.from_input:
+            self.out.weight.data *= 0.1  # begins as the exemplar or the input itself
 
     def noise_shape(self, batch: int, height: int, width: int) -> tuple[int, int, int, int]:
         """Shape of the noise that goes with images of a size."""
@@ -88,7 +88,7 @@ class Generator(nn.Module):
         Returns:
             [B, 3, H, W] in [0, 1].
         """
-        return self.decode(self.encode(x, noise, exemplar), exemplar)
+        return self.decode(self.encode(x, noise, exemplar), self.start(x, exemplar))
 
     def encode(self, x: Tensor, noise: Tensor | None = None, exemplar: Tensor | None = None) -> list[Tensor]:
         """Feature maps from full resolution down, the last one after the residual blocks."""
@@ -106,14 +106,18 @@ class Generator(nn.Module):
             maps[-1] = block(maps[-1])
         return maps
 
-    def decode(self, maps: list[Tensor], exemplar: Tensor | None = None) -> Tensor:
-        """Image from the maps of ``encode``."""
+    def start(self, x: Tensor, exemplar: Tensor | None) -> Tensor | None:
+        """What the network's output is added to: the exemplar, the input, or nothing."""
+        return x if self.from_input else exemplar
+
+    def decode(self, maps: list[Tensor], start: Tensor | None = None) -> Tensor:
+        """Image from the maps of ``encode`` and from ``start``."""
         h = maps[-1]
         for i, up in enumerate(self.ups):
             h = functional.interpolate(h, scale_factor=2.0, mode="nearest")
             h = up(torch.cat((h, maps[-2 - i]), dim=1) if self.skips else h)
         h = self.out(h)
-        return torch.sigmoid(h if exemplar is None else h + torch.logit(exemplar.clamp(*LOGIT_RANGE)))
+        return torch.sigmoid(h if start is None else h + torch.logit(start.clamp(*LOGIT_RANGE)))
 
 
 def exemplar_of(images: Tensor, random: torch.Generator) -> Tensor:
@@ -170,8 +174,8 @@ def _with_spread(x: Tensor) -> Tensor:
     """Adds one map: the standard deviation over groups of four images, averaged (Karras et al. 2018)."""
     count = len(x)
     group = 4 if count % 4 == 0 else count
-    y = x.reshape(group, count // group, *x.shape[1:]).float()
-    spread = (y.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    y = x.float().reshape(group, count // group, -1)
+    spread = ((y - y.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean(dim=1)
     spread = spread.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
     return torch.cat((x, spread.to(x.dtype)), dim=1)
 

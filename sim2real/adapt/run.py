@@ -62,7 +62,11 @@ def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
     target = load_domain(real, "real", size=source.size)
     if config.weights.paired:
         source = with_pairs(source, sim, real)
-    check_pair(source, target, needs_masks=config.task.kind == "segment" or config.weights.content > 0)
+    check_pair(
+        source,
+        target,
+        needs_masks=config.task.kind == "segment" or config.weights.content > 0 or config.weights.perception > 0,
+    )
     return Data.of(source, target, config.seed)
 
 
@@ -88,9 +92,11 @@ def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | No
     prepare_run(config, run)
     if config.threads:
         torch.set_num_threads(config.threads)
-    detector = _detector(config, data.source, run)
+    detector = _detector(config, data.source, run, "detector", config.seed)
+    # The guide is another network than the gate's: a generator that has learned to please one has not met the other.
+    guide = _detector(config, data.source, run, "guide", config.seed + 100) if config.weights.perception else None
     exemplars = _exemplars(config, data.target, run)
-    trainer = Trainer(config, data.source, data.target)
+    trainer = Trainer(config, data.source, data.target, guide)
     keeper = _Keeper(data, detector, exemplars, run)
     try:
         finished = run_training(trainer, run, keeper.look, on_progress)
@@ -176,17 +182,17 @@ def generator_of(networks: nn.ModuleDict) -> Generator:
     return generator
 
 
-def _detector(config: AdaptConfig, source: Domain, run: Path) -> Segmenter | None:
+def _detector(config: AdaptConfig, source: Domain, run: Path, name: str, seed: int) -> Segmenter | None:
     if source.masks is None:
         return None
     classes = max([int(source.masks.max()), *source.classes]) + 1
-    file = run / "detector.pt"
+    file = run / f"{name}.pt"
     if file.is_file():
         detector = Segmenter(classes, _width(torch.load(file, weights_only=True)))
         detector.load_state_dict(torch.load(file, weights_only=True))
         return detector.eval()
-    detector = train_detector(source, classes, config.seed)
-    temporary = run / "detector.tmp"
+    detector = train_detector(source, classes, config.gate.detector_steps, seed)
+    temporary = run / f"{name}.tmp"
     torch.save(detector.state_dict(), temporary)
     temporary.replace(file)
     return detector

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt import losses
-from sim2real.adapt.config import AdaptConfig
+from sim2real.adapt.config import AdaptConfig, validate
 from sim2real.adapt.domains import Domain
 from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
 from sim2real.errors import AdaptationError, ConfigError
@@ -77,12 +77,15 @@ class Trainer:
         config: The run.
         source: Training images of the simulator, with labels or masks where the configuration needs them.
         target: Training images of the camera.
+        guide: What the perception loss asks, from ``gate.train_detector``; given exactly where that loss has a weight.
     """
 
-    def __init__(self, config: AdaptConfig, source: Domain, target: Domain) -> None:
+    def __init__(self, config: AdaptConfig, source: Domain, target: Domain, guide: Segmenter | None = None) -> None:
+        assert (guide is not None) == bool(config.weights.perception)
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
         self.config = config
+        self.guide = None if guide is None else guide.eval().requires_grad_(False)
         self.step = 0
         self.history: list[dict[str, float]] = []
         self.random = torch.Generator().manual_seed(config.seed + 1)
@@ -150,7 +153,7 @@ class Trainer:
         with self._precision():
             noise, exemplar = self._noise(source["images"]), self._exemplar()
             maps = self.generator.encode(source["images"], noise, exemplar)
-            adapted = self.generator.decode(maps, exemplar).float()
+            adapted = self.generator.decode(maps, self.generator.start(source["images"], exemplar)).float()
         values = self._discriminate("discriminator", target["images"], adapted)
         values |= self._generate(source, target, adapted, maps, exemplar)
         self._check_finite(values)
@@ -252,6 +255,10 @@ class Trainer:
                 values["contrastive"] = self._contrastive(maps, adapted, exemplar)
             if weights.paired:
                 values["paired"] = losses.paired(adapted, source["pairs"])
+            if self.guide is not None:
+                with torch.no_grad():
+                    before = self.guide(source["images"])
+                values["perception"] = losses.perception_consistency(before, self.guide(adapted))
             if weights.cycle:
                 values |= self._cycle(source["images"], target["images"], adapted)
             total = sum((getattr(weights, name, 0.0) * value for name, value in values.items()), torch.zeros(()))
@@ -259,8 +266,6 @@ class Trainer:
                 total = total + weights.adversarial * values["backward_adversarial"]
             if "task" in self.networks:
                 task_values = self._task(source, target, adapted)
-                if weights.perception:
-                    total = total + weights.perception * task_values["perception"]
                 total = total + task_values["task"] + task_values["task_source"]
                 if "teacher" in task_values:
                     total = total + self._teacher_weight() * task_values["teacher"]
@@ -300,12 +305,7 @@ class Trainer:
         set_domain(network, 1)
         values = {"task": loss(network(reached), truth)}
         set_domain(network, 0)
-        before = network(source["images"])
-        values["task_source"] = loss(before, truth)
-        if config.weights.perception:
-            frozen = {name: p.detach() for name, p in network.named_parameters()}
-            after = torch.func.functional_call(network, frozen, (adapted,))
-            values["perception"] = losses.perception_consistency(before, after)
+        values["task_source"] = loss(network(source["images"]), truth)
         if self._teacher_weight():
             teacher = self.averages["task"]
             set_domain(teacher, 1)
@@ -400,10 +400,9 @@ def prepare_run(config: AdaptConfig, run: Path) -> None:
         ConfigError: The folder holds a run with other settings.
     """
     file = run / "config.yaml"
-    resolved = config.model_dump(mode="json")
-    if file.is_file() and yaml.safe_load(file.read_text()) != resolved:
+    if file.is_file() and validate(yaml.safe_load(file.read_text()), str(file)) != config:
         raise ConfigError(f"{run} holds a run with other settings (see {file}); choose another --out")
-    write_text(file, yaml.safe_dump(resolved, sort_keys=False))
+    write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def run_training(

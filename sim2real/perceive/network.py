@@ -1,8 +1,9 @@
 """A small convolutional network that finds one object and says how sure it is.
 
-Feature maps keep their place: soft keypoints (spatial softmax; Levine et al. 2016) give coordinates, the first of them
-trained to be the object's pixel. A pixel of the calibrated camera is a point of the table, so the answer is that point
-plus a learned correction, which sees the other keypoints: a camera that was moved shows in where the robot's base is.
+Feature maps keep their place: soft keypoints (spatial softmax; Levine et al. 2016) give coordinates. The first is
+trained to be the object, the next ones to be landmarks of the robot's base. A pixel of the calibrated camera is a point
+of the table, and landmarks that are beside where the calibration puts them tell how far the camera has moved; a small
+learned correction sees all keypoints.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 LEAST_STD_M, MOST_STD_M = 5e-4, 0.5
 _HIDDEN = 96
+_WINDOW_PX = 10.0
 
 
 class Localizer(nn.Module):
@@ -24,6 +26,7 @@ class Localizer(nn.Module):
         keypoints: Soft keypoints.
         image_size: Height and width of images, px.
         area: x from and to, y from and to, m: where answers lie.
+        landmarks: Where the calibrated camera sees the landmarks [L, 2] px.
     """
 
     pixels: torch.Tensor
@@ -32,6 +35,7 @@ class Localizer(nn.Module):
     low: torch.Tensor
     high: torch.Tensor
     std_factor: torch.Tensor
+    landmarks: torch.Tensor
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Localizer(nn.Module):
         keypoints: int,
         image_size: tuple[int, int],
         area: tuple[float, float, float, float],
+        landmarks: torch.Tensor,
     ) -> None:
         super().__init__()
         w = width
@@ -49,6 +54,10 @@ class Localizer(nn.Module):
         self.from_deep, self.from_middle = nn.Conv2d(6 * w, 4 * w, 1), nn.Conv2d(4 * w, 2 * w, 1)
         self.mix, self.fine = _conv(4 * w, 4 * w, 3), _conv(2 * w, 2 * w, 3)
         self.maps = nn.Conv2d(2 * w, keypoints, 1)
+        self.landmark_count = len(landmarks)
+        self.register_buffer("landmarks", landmarks.to(torch.float32))
+        # How far each landmark is believed; the logistic function of it.
+        self.belief = nn.Parameter(torch.zeros(max(self.landmark_count, 1)))
         self.head = nn.Sequential(
             nn.Linear(3 * keypoints + 2 * w, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU()
         )
@@ -76,29 +85,45 @@ class Localizer(nn.Module):
             images: [N, 3, H, W] in [0, 1].
 
         Returns:
-            Place (x, y) [N, 2] m in the base frame, its standard deviation [N, 2] m, and the first map as
-            log-probabilities over its cells [N, R × C].
+            Place (x, y) [N, 2] m in the base frame, its standard deviation [N, 2] m, and the maps of the object and the
+            landmarks as log-probabilities over their cells [N, 1 + L, R × C].
         """
         shallow = self.stem(images - 0.5)
         middle = self.middle(shallow)
         deep = self.deep(middle)
         middle = self.mix(middle + _double(self.from_deep(deep)))
         features = self.fine(shallow + _double(self.from_middle(middle)))
-        flat = features.float().flatten(2)  # [N, 2w, R C]
-        logs = functional.log_softmax(self.maps(features).float().flatten(2), dim=2)
+        maps = self.maps(features)
+        with torch.autocast("cpu", enabled=False):  # a pixel does not fit into bfloat16
+            place, std, logs = self._read(features.float().flatten(2), maps.float().flatten(2))
+        return place, std, logs
+
+    def _read(self, features: torch.Tensor, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        logs = functional.log_softmax(maps, dim=2)
         shares = logs.exp()
-        points = shares @ self.pixels  # [N, K, 2]
-        object_pixel = points[:, 0]
+        points = self._points(shares)  # [N, K, 2]
         spread = ((shares * logs).sum(dim=2) / 7.0).neg()  # entropy, about 0 to 1
-        seen = (flat * shares[:, :1]).sum(dim=2)
+        seen = (features * shares[:, :1]).sum(dim=2)
         inputs = torch.cat(((points / self.size - 0.5).flatten(1) * 4.0, spread, seen), dim=1)
         hidden = self.head(inputs)
-        ray = torch.cat((object_pixel, torch.ones_like(object_pixel[:, :1])), dim=1) @ self.homography.T
+        pixel = points[:, 0]
+        if self.landmark_count:
+            moved = points[:, 1 : 1 + self.landmark_count] - self.landmarks
+            belief = torch.sigmoid(self.belief) / self.landmark_count
+            pixel = pixel - (belief[None, :, None] * moved).sum(dim=1)
+        ray = torch.cat((pixel, torch.ones_like(pixel[:, :1])), dim=1) @ self.homography.T
         # The horizon maps to infinity; rows above the table are no places.
         on_table = ray[:, :2] / ray[:, 2:].clamp_min(0.05)
         place = on_table.clamp(self.low, self.high) + 0.1 * self.correction(hidden)
         std = self.log_std(hidden).exp().clamp(LEAST_STD_M, MOST_STD_M) * self.std_factor
-        return place, std, logs[:, 0]
+        return place, std, logs[:, : 1 + self.landmark_count]
+
+    def _points(self, shares: torch.Tensor) -> torch.Tensor:
+        """Mean pixel of each map around its largest cell: what is likely elsewhere would pull it aside [N, K, 2]."""
+        best = self.pixels[shares.argmax(dim=2)]  # [N, K, 2]
+        near = ((self.pixels[None, None] - best[:, :, None]).abs().amax(dim=3) <= _WINDOW_PX).to(shares.dtype)
+        local = shares * near
+        return (local @ self.pixels) / local.sum(dim=2, keepdim=True)
 
 
 class Deployed(nn.Module):

@@ -51,8 +51,9 @@ class Drawn:
     Attributes:
         rgb: [H, W, 3].
         mask: Numbers of ``CLASSES`` [H, W].
-        fields: ``object_pos`` [3] m in the base frame (its centre), ``object_pixel`` [2] (column, row; where it would
-            be if nothing hid it), ``visible_px``, ``joint_pos`` [J] rad, ``T_base_camera`` [4, 4] of this very image.
+        fields: ``object_pos`` [3] m in the base frame (its centre), ``object_pixel`` [2] (column and row of where it
+            would be if nothing hid it), ``landmark_pixels`` [L, 2], ``visible_px``, ``object_radius`` m, ``joint_pos``
+            [J] rad, ``T_base_camera`` [4, 4] of this very image.
     """
 
     rgb: Image
@@ -80,13 +81,16 @@ def visual_terms(config: LocalizeConfig) -> dict[str, RandomizationTerm]:
         ConfigError: An unknown name.
     """
     render = config.render
-    named = {*render.looks, *(() if render.randomize == "all" else render.randomize)}
+    named = {*render.looks, *render.without, *(() if render.randomize == "all" else render.randomize)}
     unknown = sorted(named - set(TERMS))
     if unknown:
         raise ConfigError(f"there are no visual terms {unknown}; known: {', '.join(TERMS)}")
-    chosen = TERMS if render.randomize == "all" else {name: TERMS[name] for name in render.randomize}
-    own = {name: RandomizationTerm.model_validate(render.looks[name]) for name in render.looks if name in chosen}
-    return {**chosen, **own}
+    names = tuple(TERMS) if render.randomize == "all" else render.randomize
+    return {
+        name: RandomizationTerm.model_validate(render.looks[name]) if name in render.looks else TERMS[name]
+        for name in names
+        if name not in render.without
+    }
 
 
 class Painter:
@@ -135,10 +139,11 @@ class Painter:
         self._scenery.look(params, (config.seed, 12, number), clear)
         seen = self._scenery.render()
         mask = self._classify(seen.segmentation)
-        pixel = self._scenery.pixels(place[None])[0]
+        pixel, *landmarks = self._scenery.pixels(np.array([place, *config.render.landmarks]))
         fields = {
             "object_pos": place,
             "object_pixel": pixel,
+            "landmark_pixels": np.array(landmarks).reshape(-1, 2),
             "object_radius": float(self._radii[size]),
             "visible_px": int((mask == 2).sum()),
             "joint_pos": self._poses[pose],
@@ -236,9 +241,7 @@ def draw_all(config: LocalizeConfig, first: int, end: int) -> Generator[Drawn, N
                 future.cancel()
 
 
-def render_dataset(
-    config: LocalizeConfig, folder: Path, count: int, on_progress: Progress, resume: bool = True, masks: bool = True
-) -> int:
+def render_dataset(config: LocalizeConfig, folder: Path, count: int, on_progress: Progress, resume: bool = True) -> int:
     """Draw a dataset, or the rest of one.
 
     Args:
@@ -247,7 +250,6 @@ def render_dataset(
         count: Images in it at the end.
         on_progress: Called now and then.
         resume: Go on with what is there.
-        masks: Write them as well.
 
     Returns:
         Images in the dataset; fewer than ``count`` when Ctrl-C came.
@@ -265,7 +267,7 @@ def render_dataset(
     with DatasetWriter(folder, camera.width, camera.height, CLASSES, about, resume) as writer:
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(draw_all(config, writer.count, count)) as all_:
             for drawn in all_:
-                writer.add(drawn.rgb, drawn.mask if masks else None, **drawn.fields)
+                writer.add(drawn.rgb, drawn.mask, **drawn.fields)
                 if writer.count % CHUNK == 0 or writer.count == count:
                     on_progress("rendering", writer.count, count, {})
         return writer.count

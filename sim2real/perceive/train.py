@@ -42,7 +42,7 @@ Progress = Callable[[str, int, int, dict[str, float]], None]
 GOLDEN_IMAGES = 8
 _SHEET = 48
 _WATCHED = 500  # held-out images looked at after every epoch
-_HEAT_WEIGHT = 0.3  # of finding the pixel, against the likelihood of the place
+_HEAT_WEIGHT = 3.0  # of finding the pixel, against the likelihood of the place
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class Labelled:
     Attributes:
         images: [N, H, W, 3].
         place: [N, 2] m in the base frame.
-        pixel: Column and row [N, 2].
+        pixels: Columns and rows of the object and of the landmarks [N, 1 + L, 2].
         visible_px: [N].
     """
 
     images: Image
     place: Array
-    pixel: Array
+    pixels: Array
     visible_px: Array
 
     def rows(self, index: slice) -> Labelled:
         """Some of them."""
-        return Labelled(self.images[index], self.place[index], self.pixel[index], self.visible_px[index])
+        return Labelled(self.images[index], self.place[index], self.pixels[index], self.visible_px[index])
 
 
 def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path | None:
@@ -84,7 +84,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     """
     _prepare(config, run_dir)
     count = config.render.images
-    if render_dataset(config, run_dir / "images", count, on_progress, masks=False) < count:
+    if render_dataset(config, run_dir / "images", count, on_progress) < count:
         return None
     everything = load_labelled(run_dir / "images", count)
     _write_sheet(run_dir / "contact_sheet.png", everything.images[:_SHEET])
@@ -119,8 +119,10 @@ def load_labelled(folder: Path, count: int | None = None) -> Labelled:
     """
     data = read_dataset(folder)
     rows = slice(0, count)
-    place, pixel, visible = (data.column(name)[rows] for name in ("object_pos", "object_pixel", "visible_px"))
-    return Labelled(data.images[rows], place[:, :2], pixel, visible)
+    names = ("object_pos", "object_pixel", "landmark_pixels", "visible_px")
+    place, pixel, landmarks, visible = (data.column(name)[rows] for name in names)
+    pixels = np.concatenate((pixel[:, None], landmarks.reshape(len(pixel), -1, 2)), axis=1)
+    return Labelled(data.images[rows], place[:, :2], pixels, visible)
 
 
 def spec_of(config: LocalizeConfig, camera: CameraCalibration) -> PerceptionSpec:
@@ -167,7 +169,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         homography = torch.as_tensor(table_homography(camera, 0.5 * config.object.height_m))
         self.network = Localizer(
-            homography, settings.width, settings.keypoints, (camera.height, camera.width), area_of(config.object)
+            homography,
+            settings.width,
+            settings.keypoints,
+            (camera.height, camera.width),
+            area_of(config.object),
+            torch.as_tensor(project(camera, np.array(config.render.landmarks).reshape(-1, 3)))[: settings.landmarks],
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -181,6 +188,8 @@ class Trainer:
             True when finished; False when Ctrl-C came, after which the last checkpoint is whole.
         """
         epochs = self.config.localizer.epochs
+        # What is nearly nothing in a peaked map takes a processor a hundred times longer.
+        torch.set_flush_denormal(True)
         try:
             with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=len(self.history)) as writer:
                 while len(self.history) < epochs:
@@ -206,6 +215,7 @@ class Trainer:
         order = np.random.default_rng([self.config.seed, 31, epoch]).permutation(len(data.images))
         augment = Augmentation(chosen(settings.augment), self.config.seed * 1000 + epoch)
         steps = len(order) // settings.batch_size or 1
+        heat_maps = 1 + settings.landmarks
         self.network.train()
         sums = np.zeros(3)
         for step in range(steps):
@@ -213,11 +223,11 @@ class Trainer:
             self._anneal((epoch + step / steps) / settings.epochs)
             images = augment(to_torch(data.images[rows])).contiguous(memory_format=torch.channels_last)
             place = torch.as_tensor(data.place[rows], dtype=torch.float32)
-            pixel = torch.as_tensor(data.pixel[rows], dtype=torch.float32)
+            pixels = torch.as_tensor(data.pixels[rows, :heat_maps], dtype=torch.float32)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
                 found, std, heat = self.network(images)
             likelihood = beta_nll(found, std, place, settings.beta)
-            finding = pixel_loss(heat, pixel, self.network.rows, self.network.columns)
+            finding = pixel_loss(heat.flatten(0, 1), pixels.flatten(0, 1), self.network.rows, self.network.columns)
             loss = likelihood + _HEAT_WEIGHT * finding
             self._optimizer.zero_grad()
             loss.backward()
@@ -270,8 +280,18 @@ def to_torch(images: Image) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32) / 255.0
 
 
+def project(camera: CameraCalibration, points: Array) -> Array:
+    """Where the calibrated camera sees points [K, 3] m of the base frame [K, 2] px; it has no lens."""
+    assert camera.T_base_camera is not None
+    seen = (np.concatenate((points, np.ones((len(points), 1))), axis=1) @ np.linalg.inv(camera.T_base_camera).T)[:, :3]
+    result: Array = ((seen / seen[:, 2:]) @ camera.matrix.T)[:, :2]
+    return result
+
+
 def beta_nll(place: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, beta: float) -> torch.Tensor:
     """Mean negative log-likelihood of a Gaussian, each part weighted by σ^(2β) (Seitzer et al. 2022, eq. 7).
+
+    The weights are divided by their mean: otherwise an unsure network's likelihood drowns everything else it learns.
 
     Args:
         place: The network's answer [N, 2] m.
@@ -280,8 +300,8 @@ def beta_nll(place: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, beta: 
         beta: 0 is the likelihood itself; up to 1 images that are hard are given less up on.
     """
     loss = 0.5 * ((place - truth) / std).square() + std.log()
-    # Relative to 1 cm, so that the weights are about one.
-    return (loss * (std.detach() / 0.01).pow(2.0 * beta)).mean()
+    weight = std.detach().pow(2.0 * beta)
+    return (loss * weight / weight.mean()).mean()
 
 
 def pixel_loss(heat: torch.Tensor, pixel: torch.Tensor, rows: int, columns: int) -> torch.Tensor:

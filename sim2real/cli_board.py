@@ -1,0 +1,84 @@
+"""The options that describe a calibration board, once for all commands that take one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from sim2real.errors import ConfigError
+
+if TYPE_CHECKING:
+    from calibration.boards import Board
+
+MARKER_SHARE = 22.0 / 30.0  # of a charuco board's square
+
+
+def chosen_board(
+    board: Annotated[str, typer.Option(help="charuco, chessboard, or grid (ArUco or AprilTag markers).")] = "charuco",
+    columns: Annotated[
+        int, typer.Option(help="Inner corners (chessboard), squares (charuco) or markers (grid) in a row.")
+    ] = 5,
+    rows: Annotated[int, typer.Option(help="The same in a column.")] = 7,
+    square: Annotated[
+        float, typer.Option(help="Side of a square (grid: of a marker), m, measured on the print.")
+    ] = 0.03,
+    marker: Annotated[
+        float | None, typer.Option(help="Side of a charuco board's marker, m; 22/30 of the square by default.")
+    ] = None,
+    gap: Annotated[float | None, typer.Option(help="Between the markers of a grid, m. A grid needs it.")] = None,
+    dictionary: Annotated[str, typer.Option(help="Of the markers: 5X5_250, APRILTAG_36h11, …")] = "5X5_250",
+    legacy: Annotated[
+        bool, typer.Option(help="A charuco board and its frame as OpenCV before 4.6 and MoveIt have them.")
+    ] = False,
+) -> Board:
+    """Make the board that the options describe.
+
+    Raises:
+        ConfigError: There is no such board, or OpenCV is missing.
+    """
+    try:
+        from calibration.boards import Board
+    except ImportError as error:
+        raise ConfigError(f"calibration needs OpenCV ({error}): pip install 'sim2real[vision]'") from error
+    if board not in ("charuco", "chessboard", "grid"):
+        raise ConfigError(f"unknown board '{board}'; it is charuco, chessboard or grid")
+    if board != "grid" and gap is not None:
+        raise ConfigError(f"--gap is between the markers of a grid; a {board} has none")
+    if board == "grid":
+        gap = marker if gap is None else gap  # as it was called first
+        if gap is None:
+            raise ConfigError("a grid needs --gap, between its markers; measure it on the print, m")
+        return Board("grid", columns, rows, square, gap, dictionary, legacy)
+    side = MARKER_SHARE * square if marker is None else marker
+    return Board(board, columns, rows, square, side, dictionary, legacy)  # type: ignore[arg-type]
+
+
+def takes_board(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :func:`chosen_board` in place of its parameter ``pattern``, which gets the board.
+
+    Args:
+        command: All parameters but ``pattern`` become options and arguments as usual.
+    """
+    options = _parameters(chosen_board)
+    own = [parameter for parameter in _parameters(command) if parameter.name != "pattern"]
+
+    def run(**given: Any) -> None:
+        described = {parameter.name: given.pop(parameter.name) for parameter in options}
+        command(pattern=chosen_board(**described), **given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
+    return run
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """By keyword, with annotations as objects; what is only imported for type checking is left open."""
+    hints = get_type_hints(function, localns={"Board": object}, include_extras=True)
+    return [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
+        for parameter in inspect.signature(function).parameters.values()
+    ]
