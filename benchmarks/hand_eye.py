@@ -122,6 +122,9 @@ def summary(done: list[dict]) -> dict[str, object]:
         "best_held_out_mm": min(float(np.nanmean([t["solvers_held_out"][name][0] for t in done])) for name in SOLVERS),
         "solver_better_in_both": better((0, 1)),
         "solver_better_in_place": better((0,)),
+        "solver_better_in_place_by_mm": max(
+            t["held_out"][0] - float(np.nanmin([held[0] for held in t["solvers_held_out"].values()])) for t in done
+        ),
         "solver_taken": sum(t["method"] in SOLVERS for t in done),
         "noted": sum(t["noted"] for t in done),
         "refused": sum(t["refused"] for t in done),
@@ -142,7 +145,8 @@ def main() -> None:
     else:
         print(f"no recordings at {REAL}", file=sys.stderr)
     columns = ("samples", "n", "noise", "camera off [mm]", "best solver", "not seen [mm]", "best solver",
-               "solver better in both", "in place", "solver taken", "noted", "refused", "of")  # fmt: skip
+               "solver better in both", "in place", "by at most [mm]", "solver taken", "noted", "refused",
+               "of")  # fmt: skip
     print("\t".join(columns))
     for kind, samples in kinds.items():
         for count in arguments.counts:
@@ -153,11 +157,12 @@ def main() -> None:
                     kind, count, f"{mm:g} mm, {degrees:g} deg", f"{row['error_mm']:.3f}",
                     f"{row['best_solver_error_mm']:.3f} {row['best_solver']}", f"{row['held_out_mm']:.3f}",
                     f"{row['best_held_out_mm']:.3f}", row["solver_better_in_both"], row["solver_better_in_place"],
+                    f"{max(row['solver_better_in_place_by_mm'], 0.0):.3f}",
                     row["solver_taken"], row["noted"], row["refused"], row["trials"],
                 )  # fmt: skip
                 print("\t".join(map(str, shown)), flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps({**facts(), "rows": results}, indent=2) + "\n")
+        arguments.json.write_text(json.dumps({"made": facts(), "rows": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ STOP_PX = 1e-4
 # OpenCV's calibration sample refines in 30 steps that end at 0.1 px. Its window of 11 takes in what surrounds the
 # smallest board of its own photographs and moves the result by up to 1 px in one view; 10 does not so much.
 SAMPLE_WINDOW, SAMPLE_STOP_PX = 10, 0.1
+GLANCE_PX = 1000  # a larger board is looked for at this size: where there is none, a large image takes many seconds
 LARGEST_SQUARE_M = 1.0
 LEAST_PRINT_PX = 10  # a marker or square, or the gap between markers
-LARGEST_PRINT_PX = 20_000  # a side; 0.85 m at 600 dots an inch
+LARGEST_PRINT_PX = 30_000  # a side; 1.27 m at 600 dots an inch, more than A0
 MM_PER_INCH = 25.4
 DPI = 600
 _CHESSBOARD = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
@@ -212,8 +213,9 @@ class Board:
 
     def larger(self, images: Sequence[Image]) -> tuple[int, int] | None:
         """Columns and rows of a larger chessboard, of which this one is a part, that most images show; or None."""
+        small = [_at_most(image, GLANCE_PX) for image in images]
         for size in ((self.columns + 1, self.rows), (self.columns, self.rows + 1)):
-            shown = sum(bool(cv2.findChessboardCorners(image, size, flags=_CHESSBOARD)[0]) for image in images)
+            shown = sum(bool(cv2.findChessboardCorners(image, size, flags=_CHESSBOARD)[0]) for image in small)
             if 2 * shown > len(images):
                 return size
         return None
@@ -256,3 +258,11 @@ class Board:
             temporary.replace(path)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error}") from error
+
+
+def _at_most(image: Image, side: int) -> Image:
+    """The image, made smaller where its longer side is more than ``side`` px."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1.0:
+        return image
+    return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 WORST_PX = 3.0  # corners are found to 0.1 to 1 px; what is farther off is another corner, board or camera
+PLAIN_WIDTH = 640
 CLEARLY = 3.0  # another board explains the corners if they are so many times nearer to it
 PEEKS = 5  # images in which a larger chessboard is looked for
 
@@ -149,7 +150,7 @@ def _look(
 def _fitting(seen: Seen, source: Path, topic: str | None) -> Seen:
     """The same with columns and rows exchanged, if only that fits."""
     board, bend = seen.board, _bend(seen)
-    if bend <= WORST_PX:
+    if bend <= WORST_PX * max(1.0, seen.size[0] / PLAIN_WIDTH):  # a lens bends by so many of a larger image's pixels
         return seen
     turned = replace(board, columns=board.rows, rows=board.columns)
     others = [turned] if board.columns != board.rows else []

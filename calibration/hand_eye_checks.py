@@ -184,11 +184,11 @@ def inverted(problem: Problem, x: Array, y: Array) -> str:
 
 
 def misfit(arm: Array, board: Array) -> float:
-    """Median error of samples [N, 4, 4] that are fitted together, place and rotation as one, mm."""
+    """Median error of samples [N, 4, 4] by the best of OpenCV's solvers, place and rotation as one, mm."""
     problem = Problem(arm, board, None, None)
     rows = np.arange(len(arm))
     try:
-        x, y = problem.solve(rows)
+        x, y = problem.best_closed_form(rows)
     except ConfigError:
         return np.inf
     return float(np.median(both(*problem.errors(x, y, rows))))

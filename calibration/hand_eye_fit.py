@@ -64,19 +64,31 @@ class Problem:
             raise ConfigError(f"OpenCV's solver '{solver}' finds no camera pose; the samples do not fix one")
         return x, mean_pose(a @ x @ b)
 
-    def solve(self, rows: Rows) -> tuple[Array, Array]:
-        """X and Y that fit all samples best together, from the best of the five solvers; robust to single ones."""
+    def best_closed_form(self, rows: Rows) -> tuple[Array, Array]:
+        """X and Y of the solver whose median error is the smallest.
+
+        Raises:
+            ConfigError: None of them finds a camera.
+        """
         starts = []
         for solver in SOLVERS:
             try:
                 x, y = self.closed_form(rows, solver)
             except (ConfigError, cv2.error):
                 continue
-            mm, degrees = self.errors(x, y, rows)
-            starts.append((float(np.median(mm + 1e3 * LEVER_M * np.radians(degrees))), x, y))
+            starts.append((float(np.median(both(*self.errors(x, y, rows)))), x, y))
         if not starts:
             raise ConfigError("no solver finds a camera pose; take samples with more rotation about different axes")
         _, x, y = min(starts, key=lambda start: start[0])
+        return x, y
+
+    def solve(self, rows: Rows) -> tuple[Array, Array]:
+        """X and Y that fit all samples best together, from the best of the five solvers; robust to single ones.
+
+        Raises:
+            ConfigError: No solver finds a camera.
+        """
+        x, y = self.best_closed_form(rows)
         self._weigh(x, y, rows)
         for first in (True, False) if self._detections is None else (True,):
             scale = max(float(np.median(np.abs(self.residuals(x, y, rows)))), 1e-9)

@@ -26,7 +26,7 @@ from sim2real.perception import PerceptionBundle, table_homography
 
 SMALL = (
     "render.images=72", "render.held_out=24", "render.workers=1", "render.textures=10", "localizer.width=4",
-    "localizer.keypoints=4", "localizer.batch_size=8", "localizer.epochs=4",
+    "localizer.keypoints=4", "localizer.landmarks=2", "localizer.batch_size=8", "localizer.epochs=4",
 )  # fmt: skip
 
 

@@ -174,7 +174,7 @@ class Trainer:
             settings.keypoints,
             (camera.height, camera.width),
             area_of(config.object),
-            torch.as_tensor(project(camera, np.array(config.render.landmarks).reshape(-1, 3))),
+            torch.as_tensor(project(camera, np.array(config.render.landmarks).reshape(-1, 3)))[: settings.landmarks],
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -188,6 +188,8 @@ class Trainer:
             True when finished; False when Ctrl-C came, after which the last checkpoint is whole.
         """
         epochs = self.config.localizer.epochs
+        # What is nearly nothing in a peaked map takes a processor a hundred times longer.
+        torch.set_flush_denormal(True)
         try:
             with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=len(self.history)) as writer:
                 while len(self.history) < epochs:
@@ -213,6 +215,7 @@ class Trainer:
         order = np.random.default_rng([self.config.seed, 31, epoch]).permutation(len(data.images))
         augment = Augmentation(chosen(settings.augment), self.config.seed * 1000 + epoch)
         steps = len(order) // settings.batch_size or 1
+        heat_maps = 1 + settings.landmarks
         self.network.train()
         sums = np.zeros(3)
         for step in range(steps):
@@ -220,7 +223,7 @@ class Trainer:
             self._anneal((epoch + step / steps) / settings.epochs)
             images = augment(to_torch(data.images[rows])).contiguous(memory_format=torch.channels_last)
             place = torch.as_tensor(data.place[rows], dtype=torch.float32)
-            pixels = torch.as_tensor(data.pixels[rows], dtype=torch.float32)
+            pixels = torch.as_tensor(data.pixels[rows, :heat_maps], dtype=torch.float32)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
                 found, std, heat = self.network(images)
             likelihood = beta_nll(found, std, place, settings.beta)
