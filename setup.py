@@ -31,7 +31,6 @@ setup(
             "configs/*.yaml",
             "sim/*.yaml",
             "perceive/*.yaml",
-            "perceive/*.html",
             *(f"robots/**/*.{suffix}" for suffix in ("yaml", "urdf", "obj", "mtl", "stl", "png")),
             "deploy/package_template/**/*",
             "evaluate/*.html",
