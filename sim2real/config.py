@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sim2real.errors import ConfigError
+from sim2real.files import write_text
 from sim2real.spec import Model
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -168,21 +169,24 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentCo
     return validate_config(data, origin)
 
 
-def read_settings(path: Path | str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+def read_settings(
+    path: Path | str, overrides: Sequence[str] = (), shipped_in: Path = CONFIGS
+) -> tuple[dict[str, Any], str]:
     """Settings as they are written, and the file they are from.
 
     Args:
         path: A YAML file, or the name of one that ships with the package (``up_osi``).
         overrides: ``key=value`` with dots for nesting and YAML values: ``ppo.iterations=10``.
+        shipped_in: Folder of those that ship.
 
     Raises:
         ConfigError: The file is missing or is not YAML, or an override is none.
     """
     file = Path(path)
     if not file.is_file():
-        shipped = CONFIGS / f"{path}.yaml"
+        shipped = shipped_in / f"{path}.yaml"
         if not shipped.is_file():
-            names = ", ".join(sorted(p.stem for p in CONFIGS.glob("*.yaml")))
+            names = ", ".join(sorted(p.stem for p in shipped_in.glob("*.yaml")))
             raise ConfigError(f"no configuration at {path}; give a YAML file or one of: {names}")
         file = shipped
     try:
@@ -223,6 +227,23 @@ def validate(model: type[M], data: dict[str, Any], origin: str) -> M:
             message = "unknown key" if hint or problem["type"] == "extra_forbidden" else problem["msg"]
             lines.append(f"  {where}: {message}{hint}")
         raise ConfigError("\n".join(lines)) from error
+
+
+def prepare_run(config: BaseModel, run_dir: Path) -> None:
+    """Make a run's folder with its ``config.yaml``, or check that it belongs to the same experiment.
+
+    Raises:
+        ConfigError: The folder holds a run of another configuration.
+    """
+    file = run_dir / "config.yaml"
+    if file.is_file():
+        if validate(type(config), yaml.safe_load(file.read_text()), str(file)) != config:
+            raise ConfigError(
+                f"{run_dir} holds a run with other settings (see {file}); choose another folder, or remove that one to "
+                "train anew"
+            )
+        return
+    write_text(file, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -14,9 +14,14 @@ def write_text(path: Path, text: str) -> Path:
     Returns:
         ``path``.
     """
+    return write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """As :func:`write_text`, for bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(data)
     temporary.replace(path)
     return path
 

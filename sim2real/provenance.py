@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
+import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from sim2real import __version__
 
 
 def commit() -> str:
@@ -19,3 +28,23 @@ def commit() -> str:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def provenance(config: BaseModel, packages: Sequence[str], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a bundle comes from: commit, configuration, versions, seed, figures.
+
+    Args:
+        config: Of its training; has a ``seed``.
+        packages: Whose versions matter.
+        metrics: Figures of the training simulator.
+    """
+    settings = config.model_dump(mode="json", by_alias=True)
+    return {
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "sim2real": __version__,
+        "commit": commit(),
+        "config": settings,
+        "seed": settings["seed"],
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
+        "metrics": dict(metrics),
+    }

@@ -57,11 +57,12 @@ ARROWS = {
     "sim": {"core"},
     "robot models": {"core", "robots", "sim"},
     "tasks": {"core", "robots", "sim"},
-    "learn": {"core", "robots", "sim", "tasks"},
+    "torch": {"core"},
+    "learn": {"core", "torch", "robots", "sim", "tasks"},
     "identify": {"core", "robots", "sim"},
     "calibration": {"core", "drivers"},
-    "adapt": {"core", "robots", "sim", "calibration"},
-    "perceive": {"core", "robots", "sim", "calibration"},
+    "adapt": {"core", "torch", "robots", "sim", "calibration"},
+    "perceive": {"core", "torch", "robots", "sim", "calibration"},
     "deploy": {"core", "drivers", "robots"},
 }
 LEARNING = {"torch", "tensordict", "rsl_rl", "gymnasium", "stable_baselines3"}
@@ -81,6 +82,8 @@ def layer_of(path: Path) -> str:
         return "drivers"
     if package == "calibration":
         return "calibration"
+    if not folders and name == "torch_io":
+        return "torch"
     if not folders:
         layer = "core" if name in CORE else "application" if name in APPLICATION else ""
         assert layer, f"sim2real/{name}.py belongs to no layer; put it into a package, or name it in {__file__}"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from sim2real.errors import ConfigError
+from sim2real.config import read_settings, validate
 from sim2real.spec import Model
 
 PRESETS = Path(__file__).parent / "presets"
@@ -178,54 +176,4 @@ def load_preset(path: Path | str, overrides: Sequence[str] = ()) -> AdaptConfig:
     Raises:
         ConfigError: The file is missing, is not YAML, or a key or value is wrong; it says which and suggests.
     """
-    file = Path(path)
-    if not file.is_file():
-        shipped = PRESETS / f"{path}.yaml"
-        if not shipped.is_file():
-            names = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-            raise ConfigError(f"no configuration at {path}; give a YAML file or one of: {names}")
-        file = shipped
-    try:
-        data = yaml.safe_load(file.read_text())
-        for override in overrides:
-            _override(data, override)
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{file} and --set do not make a mapping of settings: {error}") from error
-    return validate(data, str(file))
-
-
-def validate(data: Any, origin: str) -> AdaptConfig:
-    """Check settings that were read from ``origin``.
-
-    Raises:
-        ConfigError: Every wrong key or value, with a suggestion for a misspelt key.
-    """
-    try:
-        return AdaptConfig.model_validate(data)
-    except ValidationError as error:
-        lines = [f"{origin}:"]
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"]) or "(top level)"
-            unknown = problem["type"] == "extra_forbidden"
-            lines.append(f"  {where}: " + (f"unknown key{_suggest(problem['loc'])}" if unknown else problem["msg"]))
-        raise ConfigError("\n".join(lines)) from error
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"'--set {override}' is not key=value, for example --set generator.width=32")
-    *parents, last = key.split(".")
-    for parent in parents:
-        data = data.setdefault(parent, {})
-    data[last] = yaml.safe_load(text)
-
-
-def _suggest(location: tuple[int | str, ...]) -> str:
-    model: type[BaseModel] = AdaptConfig
-    for part in location[:-1]:
-        found = model.model_fields[str(part)].annotation
-        assert isinstance(found, type) and issubclass(found, BaseModel)
-        model = found
-    close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(model.model_fields)}"
+    return validate(AdaptConfig, *read_settings(path, overrides, PRESETS))

@@ -16,15 +16,16 @@ from sim2real.adapt import losses
 from sim2real.adapt.config import GateConfig
 from sim2real.adapt.domains import Domain, Image
 from sim2real.adapt.metrics import (
+    LEAST_AREA,
     ObjectChange,
     class_ious,
     edge_drift,
     mean_iou,
     object_changes,
     predict,
-    to_tensor,
 )
 from sim2real.adapt.networks import Classifier, Segmenter
+from sim2real.torch_io import to_tensor
 
 DETECTOR_BATCH, DETECTOR_WIDTH, DETECTOR_RATE = 16, 8, 3e-3
 RESOLUTION_PX = 1.0  # of the images themselves: finer than this nothing is placed; in the worst twentieth twice
@@ -35,7 +36,6 @@ MATCH = (
     0.45  # correlation of edges under which they are lost; of unrelated places 0.2 to 0.35, recoloured ones over 0.8
 )
 FEWEST_SEEN = 4  # images, under which a figure says nothing
-LEAST_AREA = 12  # pixels of an object in an image of 128 px, under which it counts as hidden
 
 
 @dataclass(frozen=True)

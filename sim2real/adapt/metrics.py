@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt.networks import set_domain
+from sim2real.torch_io import to_tensor
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
-Translate = Callable[[Image], Image]
 
 FEATURE_SEED = 20
 LEAST_AREA = 12  # pixels of an object in an image of 128 px, under which it counts as hidden
@@ -51,11 +50,6 @@ class RandomFeatures(nn.Module):
             x = functional.leaky_relu(layer(x), 0.2)
             parts += [x.mean(dim=(2, 3)), x.std(dim=(2, 3))]
         return torch.cat(parts, dim=1)
-
-
-def to_tensor(images: Image) -> Tensor:
-    """uint8 [N, H, W, 3] to float [N, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255.0
 
 
 def features(images: Image, batch: int = 64) -> Array:

@@ -21,16 +21,18 @@ from torch import nn
 from calibration.dataset import DatasetWriter, read_dataset
 from sim2real import __version__
 from sim2real.adapt import report
-from sim2real.adapt.config import AdaptConfig, validate
+from sim2real.adapt.config import AdaptConfig
 from sim2real.adapt.domains import Domain, Image, check_pair, load_domain, with_pairs
 from sim2real.adapt.gate import Verdict, judge, train_detector
 from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, predict
-from sim2real.adapt.networks import Classifier, Generator, Segmenter, parameter_count
-from sim2real.adapt.train import Progress, Trainer, build_task, prepare_run, run_training
+from sim2real.adapt.networks import Generator, Segmenter, parameter_count
+from sim2real.adapt.train import Progress, Trainer, run_training, task_network
 from sim2real.adapt.translate import EXEMPLARS, Translator, cut_exemplars, export_generator, translate
+from sim2real.config import prepare_run, validate
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import write_bytes, write_text
 from sim2real.provenance import commit
+from sim2real.torch_io import save_state
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 EXEMPLAR_COUNT = 256
@@ -142,9 +144,7 @@ class _Keeper:
         checks = [r for r in read_checks(self._run) if r["step"] < trainer.step]
         best = best_check(checks)
         if best is None or best_check([best, row]) is row:
-            temporary = self._run / "best.tmp"
-            torch.save(trainer.averages.state_dict(), temporary)
-            temporary.replace(self._run / "best.pt")
+            save_state(trainer.averages.state_dict(), self._run / "best.pt")
         write_text(self._run / "checks.json", json.dumps([*checks, row], indent=1) + "\n")
         for name, value in {**figures, **verdict.figures}.items():
             self._events.add_scalar(name.replace(".", "/"), value, trainer.step)
@@ -185,24 +185,23 @@ def generator_of(networks: nn.ModuleDict) -> Generator:
 def _detector(config: AdaptConfig, source: Domain, run: Path, name: str, seed: int) -> Segmenter | None:
     if source.masks is None:
         return None
-    classes = max([int(source.masks.max()), *source.classes]) + 1
     file = run / f"{name}.pt"
-    if file.is_file():
-        detector = Segmenter(classes, _width(torch.load(file, weights_only=True)))
-        detector.load_state_dict(torch.load(file, weights_only=True))
-        return detector.eval()
-    detector = train_detector(source, classes, config.gate.detector_steps, seed)
-    temporary = run / f"{name}.tmp"
-    torch.save(detector.state_dict(), temporary)
-    temporary.replace(file)
-    return detector
+    if not file.is_file():
+        classes = max([int(source.masks.max()), *source.classes]) + 1
+        save_state(train_detector(source, classes, config.gate.detector_steps, seed).state_dict(), file)
+    return load_segmenter(file)
 
 
-def _width(state: dict[str, torch.Tensor]) -> int:
-    return int(state["out.weight"].shape[1])
+def load_segmenter(file: Path) -> Segmenter:
+    """A segmenter from its state; that says its sizes."""
+    state = torch.load(file, weights_only=True)
+    classes, width = state["out.weight"].shape[:2]
+    detector = Segmenter(int(classes), int(width))
+    detector.load_state_dict(state)
+    return detector.eval()
 
 
-def load_best(config: AdaptConfig, source: Domain, run: Path) -> nn.ModuleDict:
+def load_best(config: AdaptConfig, run: Path) -> nn.ModuleDict:
     """Averaged networks of the kept checkpoint.
 
     Raises:
@@ -211,13 +210,13 @@ def load_best(config: AdaptConfig, source: Domain, run: Path) -> nn.ModuleDict:
     file = run / "best.pt"
     if not file.is_file():
         raise ConfigError(f"{run} has no checkpoint yet; run 'sim2real adapt' with the same --out to go on")
+    state = torch.load(file, weights_only=True)
     networks = nn.ModuleDict({"generator": Generator(config.generator)})
     if config.weights.cycle:
         networks["backward_generator"] = Generator(config.generator)
-    task = build_task(config, source)
-    if task is not None:
-        networks["task"] = task
-    networks.load_state_dict(torch.load(file, weights_only=True))
+    if "task.out.weight" in state:
+        networks["task"] = task_network(config.task, int(state["task.out.weight"].shape[0]))
+    networks.load_state_dict(state)
     return networks.eval()
 
 
@@ -227,16 +226,14 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
     Returns:
         The gate's verdict on it.
     """
-    networks = load_best(config, data.source, run)
+    networks = load_best(config, run)
     exported = export_generator(copy.deepcopy(generator_of(networks)), data.source.size)
-    temporary = run / "generator.onnx.tmp"
-    temporary.write_bytes(exported)
-    temporary.replace(run / "generator.onnx")
+    write_bytes(run / "generator.onnx", exported)
     translator = Translator.from_onnx(exported, exemplars)
     if "backward_generator" in networks:
         backward = networks["backward_generator"]
         assert isinstance(backward, Generator)
-        (run / "backward_generator.onnx").write_bytes(export_generator(copy.deepcopy(backward), data.source.size))
+        write_bytes(run / "backward_generator.onnx", export_generator(copy.deepcopy(backward), data.source.size))
     verdict, adapted = judge(
         translator,
         data.source_held,
@@ -324,7 +321,7 @@ def load_run_config(run: Path) -> AdaptConfig:
     file = run / "config.yaml"
     if not file.is_file():
         raise ConfigError(f"{run} is no adaptation (no config.yaml); run 'sim2real adapt --sim … --real … --out {run}'")
-    return validate(yaml.safe_load(file.read_text()), str(file))
+    return validate(AdaptConfig, yaml.safe_load(file.read_text()), str(file))
 
 
 def check(run: Path, sim: Path) -> Verdict:
@@ -341,30 +338,12 @@ def check(run: Path, sim: Path) -> Verdict:
     config = load_run_config(run)
     translator = Translator(run, anyway=True)
     held = load_domain(sim, "sim", size=translator.size, labels=config.task.kind == "classify")
-    detector = None
-    if (run / "detector.pt").is_file() and held.masks is not None:
-        state = torch.load(run / "detector.pt", weights_only=True)
-        detector = Segmenter(int(state["out.weight"].shape[0]), _width(state))
-        detector.load_state_dict(state)
-    state = torch.load(run / "best.pt", weights_only=True)
-    task = _task_from(config, state)
+    file = run / "detector.pt"
+    detector = load_segmenter(file) if file.is_file() and held.masks is not None else None
+    task = task_of(load_best(config, run))
     verdict, _ = judge(translator, held, config.gate, detector, task)
     write_text(run / "gate.json", json.dumps(verdict.summary(), indent=2) + "\n")
     return verdict
-
-
-def _task_from(config: AdaptConfig, state: dict[str, torch.Tensor]) -> nn.Module | None:
-    mine = {name.removeprefix("task."): value for name, value in state.items() if name.startswith("task.")}
-    if not mine:
-        return None
-    classes = int(mine["out.weight"].shape[0])
-    task = (
-        Classifier(classes, config.task.width, domains=2)
-        if config.task.kind == "classify"
-        else Segmenter(classes, config.task.width)
-    )
-    task.load_state_dict(mine)
-    return task.eval()
 
 
 def apply(

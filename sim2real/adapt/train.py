@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt import losses
-from sim2real.adapt.config import AdaptConfig, validate
+from sim2real.adapt.config import AdaptConfig, TaskConfig
 from sim2real.adapt.domains import Domain
 from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
-from sim2real.errors import AdaptationError, ConfigError
+from sim2real.errors import AdaptationError
 from sim2real.files import write_text
+from sim2real.torch_io import save_state
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -63,11 +63,18 @@ def build_task(config: AdaptConfig, source: Domain) -> nn.Module | None:
     """The task network for a domain's labels or masks; None where the configuration wants none."""
     if config.task.kind == "classify":
         assert source.labels is not None
-        return Classifier(int(source.labels.max()) + 1, config.task.width, domains=2)
+        return task_network(config.task, int(source.labels.max()) + 1)
     if config.task.kind == "segment":
         assert source.masks is not None
-        return Segmenter(max([int(source.masks.max()), *source.classes]) + 1, config.task.width)
+        return task_network(config.task, max([int(source.masks.max()), *source.classes]) + 1)
     return None
+
+
+def task_network(config: TaskConfig, classes: int) -> nn.Module:
+    """A task network, untrained."""
+    return (
+        Classifier(classes, config.width, domains=2) if config.kind == "classify" else Segmenter(classes, config.width)
+    )
 
 
 class Trainer:
@@ -386,25 +393,6 @@ def _turned(x: Tensor, random: torch.Generator) -> Tensor:
     return functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
 
 
-def save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Write the trainer's state at once."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(trainer.state(), temporary)
-    temporary.replace(path)
-
-
-def prepare_run(config: AdaptConfig, run: Path) -> None:
-    """Make the run's folder, or see that it belongs to the same configuration.
-
-    Raises:
-        ConfigError: The folder holds a run with other settings.
-    """
-    file = run / "config.yaml"
-    if file.is_file() and validate(yaml.safe_load(file.read_text()), str(file)) != config:
-        raise ConfigError(f"{run} holds a run with other settings (see {file}); choose another --out")
-    write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-
-
 def run_training(
     trainer: Trainer,
     run: Path,
@@ -444,13 +432,13 @@ def run_training(
             if on_check is not None:
                 on_check(trainer, figures)
             trainer.history.append(figures)
-            save_checkpoint(trainer, checkpoint)
+            save_state(trainer.state(), checkpoint)
             write_text(run / "history.json", json.dumps(trainer.history, indent=1) + "\n")
             if on_progress is not None:
                 on_progress(trainer.step, config.steps, figures)
             sums, count, images, start = {}, 0, 0, time.perf_counter()
     if trainer.step < config.steps:
-        save_checkpoint(trainer, checkpoint)
+        save_state(trainer.state(), checkpoint)
         return False
     return True
 

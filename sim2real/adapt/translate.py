@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import logging
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
 from sim2real.adapt.domains import Image, fit
-from sim2real.adapt.metrics import to_tensor
 from sim2real.adapt.networks import Generator, exemplar_of
 from sim2real.errors import AdaptationError, ConfigError
 from sim2real.policy import onnx_session
+from sim2real.torch_io import to_onnx, to_tensor
 
 TOLERANCE = 1e-3  # of a pixel value in [0, 1]: a quarter of a step of 8 bits
-OPSET = 18
 EXEMPLARS = "exemplars.npy"
 
 
@@ -91,26 +84,7 @@ def export_generator(generator: Generator, size: tuple[int, int]) -> bytes:
     random = torch.Generator().manual_seed(0)
     example = {name: torch.rand((2, *shape), generator=random) for name, shape in shapes.items()}
     arguments = {"x" if name == "image" else name: value for name, value in example.items()}
-    batch = torch.export.Dim("batch")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            generator,
-            kwargs=arguments,
-            input_names=list(shapes),
-            output_names=["adapted"],
-            dynamic_shapes={name: {0: batch} for name in arguments},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    data: bytes = program.model_proto.SerializeToString()
+    data = to_onnx(generator, example, ["adapted"], list(arguments))
     with torch.inference_mode():
         expected = generator(**arguments).numpy()
     feed = {name: value.numpy() for name, value in example.items()}
@@ -160,7 +134,7 @@ class Translator:
     def _load(self, data: bytes, exemplars: Image | None) -> None:
         self._exemplars = exemplars
         self._session = onnx_session(data)
-        inputs = {i.name: i.shape for i in onnx_inputs(data)}
+        inputs = {i.name: i.shape for i in self._session.get_inputs()}
         self.size: tuple[int, int] = (inputs["image"][2], inputs["image"][3])
         self._noise = tuple(inputs["noise"][1:]) if "noise" in inputs else None
 
@@ -177,19 +151,3 @@ class Translator:
         adapted = self._session.run(["adapted"], feed)[0]
         result = np.rint(adapted.transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
         return np.stack([fit(image, (height, width)) for image in result])
-
-
-@dataclass(frozen=True)
-class OnnxInput:
-    """Name and shape of an input; a free dimension is 0."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-def onnx_inputs(data: bytes) -> list[OnnxInput]:
-    """Inputs of an ONNX network."""
-    graph = onnx.load_from_string(data).graph
-    return [
-        OnnxInput(value.name, tuple(d.dim_value for d in value.type.tensor_type.shape.dim)) for value in graph.input
-    ]

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-
 import numpy as np
 import torch
 from torch import nn
 
 from sim2real.errors import BundleError
 from sim2real.policy import onnx_session
+from sim2real.torch_io import to_onnx
 
 TOLERANCE = 1e-5
-OPSET = 18
 
 
 def export_policy(policy: nn.Module, observation_size: int, parameter_size: int, memory_size: int = 0) -> bytes:
@@ -38,28 +33,8 @@ def export_estimator(estimator: nn.Module, size: int) -> bytes:
 
 
 def _export(module: nn.Module, inputs: dict[str, int], outputs: list[str]) -> bytes:
-    example = tuple(torch.randn(2, size) for size in inputs.values())
-    batch = torch.export.Dim("batch")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            example,
-            input_names=list(inputs),
-            output_names=outputs,
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    data = model.SerializeToString()
+    example = {name: torch.randn(2, size) for name, size in inputs.items()}
+    data = to_onnx(module.eval(), example, outputs)
     _check(module, data, inputs, outputs)
     return data
 

@@ -24,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sim2real.config import PPOConfig
 from sim2real.learn.rollout import GROUPS, Buffers, EnvFactory, RolloutStats, Workers, read_groups
 from sim2real.learn.warm_start import warm_start
+from sim2real.torch_io import save_state
 
 SUCCESS_AVERAGE = 0.2  # weight of the newest iteration
 
@@ -236,9 +237,7 @@ class Trainer:
         state["iteration"] = self.iteration
         state["history"] = self.history
         state["best"] = {"actor": self._best, "success": self._best_success, "average": self._success}
-        temporary = self.run_dir / "checkpoint.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.run_dir / "checkpoint.pt")
+        save_state(state, self.run_dir / "checkpoint.pt")
 
     def load(self) -> bool:
         """Continue from ``checkpoint.pt`` if there is one."""

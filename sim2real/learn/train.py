@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,8 @@ import torch
 import yaml
 from torch import nn
 
-from sim2real import __version__
 from sim2real.bundle import record_golden, write_bundle
-from sim2real.config import ExperimentConfig, validate_config
+from sim2real.config import ExperimentConfig, prepare_run, validate_config
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
 from sim2real.learn.build import build_env, build_spec, robot_and_task
@@ -27,8 +23,11 @@ from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
 from sim2real.learn.ppo import Trainer, seed_of
 from sim2real.learn.simulated import fly_simulated
 from sim2real.policy import PolicyRunner
-from sim2real.provenance import commit
+from sim2real.provenance import provenance
 from sim2real.spec import PolicySpec
+from sim2real.torch_io import save_state
+
+PACKAGES = ("torch", "pybullet", "rsl-rl-lib", "numpy", "onnxruntime")
 
 # stage, step done, steps in all, figures
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -66,25 +65,6 @@ class BlindPolicy(nn.Module):
         """Deterministic action."""
         action: torch.Tensor = self.mlp(self.normalizer(observation))
         return action
-
-
-def prepare_run(config: ExperimentConfig, run_dir: Path) -> None:
-    """Make the run's folder, or check that it belongs to the same experiment.
-
-    Raises:
-        ConfigError: The folder holds a run of another configuration.
-    """
-    file = run_dir / "config.yaml"
-    if file.is_file():
-        before = validate_config(yaml.safe_load(file.read_text()), str(file))
-        if before != config:
-            raise ConfigError(
-                f"{run_dir} holds a run with other settings (see {file}); choose another --run, "
-                "or remove that folder to train anew"
-            )
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(file, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
 
 
 def train(
@@ -127,9 +107,7 @@ def _identify(
         env, trainer.actor, config.osi, seed, lambda i, f: on_progress("identification", i + 1, rounds, f)
     )
     env.sim.close()
-    temporary = run_dir / "estimator.tmp"
-    torch.save(estimator.state_dict(), temporary)
-    temporary.replace(run_dir / "estimator.pt")
+    save_state(estimator.state_dict(), run_dir / "estimator.pt")
     return estimator, figures
 
 
@@ -159,7 +137,7 @@ def export(
         spec=spec,
         robot=model.spec,
         urdf=model.urdf.read_bytes() if model.spec.ee else None,
-        provenance=provenance(config, {"training_simulator": measured.summary()}),
+        provenance=provenance(config, PACKAGES, {"training_simulator": measured.summary()}),
         policy_onnx=policy_onnx,
         estimator_onnx=estimator_onnx,
         golden=golden,
@@ -204,17 +182,3 @@ def _closed_loop(config: ExperimentConfig, spec: PolicySpec, runner: PolicyRunne
         yield sim.model.measure(sim.estimate(), env.goal)
         sim.step(runner.command)
     sim.close()
-
-
-def provenance(config: ExperimentConfig, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Where a bundle comes from: commit, configuration, versions, seeds, figures."""
-    packages = ("torch", "pybullet", "rsl-rl-lib", "numpy", "onnxruntime")
-    return {
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "sim2real": __version__,
-        "commit": commit(),
-        "config": config.model_dump(mode="json", by_alias=True),
-        "seed": config.seed,
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
-        "metrics": metrics,
-    }

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,8 +10,7 @@ from sim2real.errors import BundleError
 from sim2real.perceive.network import Deployed, Localizer
 from sim2real.perception import TOLERANCE_M
 from sim2real.policy import onnx_session
-
-OPSET = 18
+from sim2real.torch_io import to_onnx
 
 
 def export_localizer(network: Localizer, images: NDArray[np.uint8]) -> bytes:
@@ -31,19 +25,7 @@ def export_localizer(network: Localizer, images: NDArray[np.uint8]) -> bytes:
     """
     deployed = Deployed(network).eval()
     example = torch.from_numpy(np.ascontiguousarray(images[:2]))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            deployed, (example,), input_names=["image"], output_names=["place", "std"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},), opset_version=OPSET, dynamo=True, verbose=False,
-        )  # fmt: skip
-    assert program is not None
-    data: bytes = program.model_proto.SerializeToString()
+    data = to_onnx(deployed, {"image": example}, ["place", "std"])
     got = onnx_session(data).run(["place", "std"], {"image": np.ascontiguousarray(images)})
     with torch.inference_mode():
         expected = deployed(torch.from_numpy(np.ascontiguousarray(images)))

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from calibration.dataset import read_dataset
-from sim2real import __version__
 from sim2real.camera import CameraCalibration
-from sim2real.config import validate
-from sim2real.errors import ConfigError, SimulationError
+from sim2real.config import prepare_run
+from sim2real.errors import SimulationError
 from sim2real.files import write_text
 from sim2real.perceive.augment import Augmentation, chosen
 from sim2real.perceive.config import LocalizeConfig, ObjectConfig
@@ -32,14 +26,16 @@ from sim2real.perceive.export import export_localizer
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import looking_through, render_dataset
 from sim2real.perception import PerceptionSpec, table_homography, write_perception_bundle
-from sim2real.provenance import commit
+from sim2real.provenance import provenance
 from sim2real.sim.scenery import contact_sheet
+from sim2real.torch_io import save_state, to_tensor
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 GOLDEN_IMAGES = 8
+PACKAGES = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")
 _SHEET = 48
 _WATCHED = 500  # held-out images looked at after every epoch
 _HEAT_WEIGHT = 3.0  # of finding the pixel, against the likelihood of the place
@@ -82,7 +78,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         ConfigError: The folder holds a run of another configuration.
         SimulationError: Training diverged.
     """
-    _prepare(config, run_dir)
+    prepare_run(config, run_dir)
     count = config.render.images
     if render_dataset(config, run_dir / "images", count, on_progress) < count:
         return None
@@ -103,7 +99,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     bundle = write_perception_bundle(
         run_dir / "bundle",
         spec_of(config, trainer.camera),
-        provenance(config, {"held_out_renders": figures}),
+        provenance(config, PACKAGES, {"held_out_renders": figures}),
         export_localizer(trainer.network, golden),
         golden,
         replace=True,
@@ -221,7 +217,7 @@ class Trainer:
         for step in range(steps):
             rows = np.sort(order[step * settings.batch_size : (step + 1) * settings.batch_size])
             self._anneal((epoch + step / steps) / settings.epochs)
-            images = augment(to_torch(data.images[rows])).contiguous(memory_format=torch.channels_last)
+            images = augment(to_tensor(data.images[rows])).contiguous(memory_format=torch.channels_last)
             place = torch.as_tensor(data.place[rows], dtype=torch.float32)
             pixels = torch.as_tensor(data.pixels[rows, :heat_maps], dtype=torch.float32)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -259,9 +255,7 @@ class Trainer:
         state = {
             "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(), "history": self.history,
         }  # fmt: skip
-        temporary = self.run_dir / "checkpoint.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.run_dir / "checkpoint.pt")
+        save_state(state, self.run_dir / "checkpoint.pt")
 
     def load(self) -> bool:
         """Continue from ``checkpoint.pt`` if there is one."""
@@ -273,11 +267,6 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
         return True
-
-
-def to_torch(images: Image) -> torch.Tensor:
-    """uint8 [N, H, W, 3] to float [N, 3, H, W] in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(torch.float32) / 255.0
 
 
 def project(camera: CameraCalibration, points: Array) -> Array:
@@ -328,7 +317,7 @@ def predict(network: Localizer, images: Image, augment: Augmentation | None = No
     network.eval()
     places, stds = [], []
     for first in range(0, len(images), 100):
-        batch = to_torch(images[first : first + 100])
+        batch = to_tensor(images[first : first + 100])
         place, std, _ = network((augment(batch) if augment else batch).contiguous(memory_format=torch.channels_last))
         places.append(place.double().numpy())
         stds.append(std.double().numpy())
@@ -372,34 +361,6 @@ def calibrate(network: Localizer, held_out: Labelled, seed: int) -> tuple[torch.
         "std_factor_y": float(factor[1]),
     }
     return torch.as_tensor(factor, dtype=torch.float32) * network.std_factor, figures
-
-
-def provenance(config: LocalizeConfig, metrics: dict[str, Any]) -> dict[str, Any]:
-    """Where a bundle comes from: commit, configuration, versions, seed, figures."""
-    packages = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")
-    return {
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "sim2real": __version__,
-        "commit": commit(),
-        "config": config.model_dump(mode="json"),
-        "seed": config.seed,
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in packages}},
-        "metrics": metrics,
-    }
-
-
-def _prepare(config: LocalizeConfig, run_dir: Path) -> None:
-    file = run_dir / "config.yaml"
-    if file.is_file():
-        before = validate(LocalizeConfig, yaml.safe_load(file.read_text()), str(file))
-        if before != config:
-            raise ConfigError(
-                f"{run_dir} holds a run with other settings (see {file}); choose another --run, "
-                "or remove that folder to train anew"
-            )
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    write_text(file, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def _write_sheet(path: Path, images: Image) -> None:
