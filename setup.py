@@ -27,7 +27,6 @@ setup(
         "robot_drivers": ["*.yaml"],
         NAME: [
             "adapt/presets/*.yaml",
-            "adapt/*.html",
             "configs/*.yaml",
             "sim/*.yaml",
             "perceive/*.yaml",

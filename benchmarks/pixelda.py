@@ -26,7 +26,7 @@ from sim2real.adapt.config import AdaptConfig, load_preset
 from sim2real.adapt.dann import train_classifier
 from sim2real.adapt.domains import Domain
 from sim2real.adapt.metrics import predict
-from sim2real.adapt.report import sheet
+from sim2real.adapt.sheets import sheet
 from sim2real.adapt.train import Trainer, run_training
 from sim2real.adapt.translate import cut_exemplars, translate
 from sim2real.config import prepare_run

@@ -13,6 +13,7 @@ from calibration.dataset import ImageDataset, read_dataset
 from sim2real.camera import CameraCalibration
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
+from sim2real.pictures import contact_sheet
 
 Image = NDArray[np.uint8]
 
@@ -34,7 +35,7 @@ def write_card(folder: Path, camera: CameraCalibration | None = None) -> Path:
         ConfigError: No dataset, or the sheet cannot be written.
     """
     dataset = read_dataset(folder)
-    sheet = contact_sheet(dataset)
+    sheet = _sheet(dataset)
     temporary = folder / f"{SHEET}.tmp.jpg"
     if not cv2.imwrite(str(temporary), sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88]):
         raise ConfigError(f"{folder / SHEET} cannot be written; is the disk full?")
@@ -42,7 +43,7 @@ def write_card(folder: Path, camera: CameraCalibration | None = None) -> Path:
     return write_text(folder / CARD, _card(dataset, camera))
 
 
-def contact_sheet(dataset: ImageDataset) -> Image:
+def _sheet(dataset: ImageDataset) -> Image:
     """Some of the images, spread over the dataset, side by side [H, W, 3] RGB."""
     count = min(SHEET_IMAGES, len(dataset))
     indices = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
@@ -53,14 +54,7 @@ def contact_sheet(dataset: ImageDataset) -> Image:
             raise ConfigError(f"{dataset.folder / dataset.frames[index]['image']} cannot be read as an image")
         height = max(1, round(TILE_WIDTH * image.shape[0] / image.shape[1]))
         tiles.append(cv2.resize(image[..., ::-1], (TILE_WIDTH, height), interpolation=cv2.INTER_AREA))
-    height = tiles[0].shape[0]
-    columns = min(SHEET_COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    sheet = np.full((rows * (height + 2) - 2, columns * (TILE_WIDTH + 2) - 2, 3), 255, dtype=np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = (place // columns) * (height + 2), (place % columns) * (TILE_WIDTH + 2)
-        sheet[top : top + height, left : left + TILE_WIDTH] = tile
-    return sheet
+    return contact_sheet(tiles, min(SHEET_COLUMNS, len(tiles)), gap=2)
 
 
 def _card(dataset: ImageDataset, camera: CameraCalibration | None) -> str:

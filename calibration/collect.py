@@ -28,7 +28,7 @@ from calibration.views import Gates, Look, Vector, distances, farthest_points, l
 from sim2real.camera import CameraCalibration, load_camera
 from sim2real.errors import CollectionError
 from sim2real.files import write_text
-from sim2real.geometry import quat_to_matrix
+from sim2real.geometry import pose_matrix
 from sim2real.provenance import commit
 
 Array = NDArray[np.float64]
@@ -385,13 +385,6 @@ def candidate_vectors(dataset: ImageDataset, gates: Gates) -> list[Vector]:
 def replace_frames(dataset: ImageDataset, indices: list[int]) -> ImageDataset:
     """The dataset with some of its frames only."""
     return replace(dataset, frames=[dataset.frames[index] for index in indices])
-
-
-def pose_matrix(pos: Array, quat: Array) -> Array:
-    """[4, 4] of a position [3] and a quaternion [4] xyzw."""
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = quat_to_matrix(quat[None])[0], pos
-    return matrix
 
 
 def _sharp(values: Any) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,28 +68,6 @@ def _one(option: str, name: str, kinds: tuple[str, ...], types: Mapping[str, str
             f"{leave.get(option, '')}"
         )
     return having[0]
-
-
-@contextmanager
-def open_bag(path: Path) -> Iterator[Any]:
-    """A rosbags reader of a rosbag2 folder or an ``.mcap`` file.
-
-    Raises:
-        CollectionError: rosbags is missing, or the bag cannot be read.
-    """
-    try:
-        from rosbags.highlevel import AnyReader  # noqa: PLC0415
-        from rosbags.highlevel.anyreader import AnyReaderError  # noqa: PLC0415
-        from rosbags.typesys import Stores, get_typestore  # noqa: PLC0415
-    except ImportError as error:
-        raise CollectionError(f"{path}: reading bags needs rosbags: pip install rosbags") from error
-    if not path.exists():
-        raise CollectionError(f"{path} does not exist; give a rosbag2 folder or an .mcap file")
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            yield reader
-    except AnyReaderError as error:
-        raise CollectionError(f"{path} is no readable bag: {error}") from error
 
 
 def bag_topics(reader: Any, wanted: Topics, path: Path) -> Topics:

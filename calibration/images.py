@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
-from sim2real.geometry import quat_to_matrix
+from sim2real.geometry import pose_matrix
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -69,26 +70,39 @@ def _file_images(source: Path) -> Iterator[tuple[str, float, Image]]:
         yield path.name, 0.0, np.asarray(image, dtype=np.uint8)
 
 
-def _bag_images(source: Path, topic: str | None) -> Iterator[tuple[str, float, Image]]:
+@contextmanager
+def open_bag(path: Path) -> Iterator[Any]:
+    """A rosbags reader of a rosbag2 folder or an ``.mcap`` file.
+
+    Raises:
+        ConfigError: rosbags is missing, or the bag cannot be read.
+    """
     try:
         from rosbags.highlevel import AnyReader  # noqa: PLC0415
         from rosbags.highlevel.anyreader import AnyReaderError  # noqa: PLC0415
         from rosbags.typesys import Stores, get_typestore  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError(f"{source}: reading bags needs rosbags: pip install rosbags") from error
+        raise ConfigError(f"{path}: reading bags needs rosbags: pip install rosbags") from error
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; give a rosbag2 folder or an .mcap file")
     try:
-        with AnyReader([source], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            chosen = [c for c in reader.connections if c.msgtype in _IMAGE_TYPES and topic in (None, c.topic)]
-            topics = sorted({c.topic for c in chosen})
-            if len(topics) != 1:
-                found = ", ".join(topics) or "none"
-                raise ConfigError(f"{source}: images of one topic are wanted, it has {found}; choose one with --topic")
-            for index, (connection, _, raw) in enumerate(reader.messages(connections=chosen)):
-                message: Any = reader.deserialize(raw, connection.msgtype)
-                stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
-                yield f"{topics[0]}[{index}]", stamp, decode_image(message, source)
+        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            yield reader
     except AnyReaderError as error:
-        raise ConfigError(f"{source} is no readable bag: {error}") from error
+        raise ConfigError(f"{path} is no readable bag: {error}") from error
+
+
+def _bag_images(source: Path, topic: str | None) -> Iterator[tuple[str, float, Image]]:
+    with open_bag(source) as reader:
+        chosen = [c for c in reader.connections if c.msgtype in _IMAGE_TYPES and topic in (None, c.topic)]
+        topics = sorted({c.topic for c in chosen})
+        if len(topics) != 1:
+            found = ", ".join(topics) or "none"
+            raise ConfigError(f"{source}: images of one topic are wanted, it has {found}; choose one with --topic")
+        for index, (connection, _, raw) in enumerate(reader.messages(connections=chosen)):
+            message: Any = reader.deserialize(raw, connection.msgtype)
+            stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+            yield f"{topics[0]}[{index}]", stamp, decode_image(message, source)
 
 
 def decode_image(message: Any, source: object) -> Image:
@@ -183,6 +197,4 @@ def _as_pose(value: Any, where: str) -> Array:
     length = float(np.linalg.norm(numbers[3:]))
     if abs(length - 1.0) > 0.01:
         raise ConfigError(f"{where}: the quaternion's length is {length:.3f}, not 1; the order is qx, qy, qz, qw")
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = quat_to_matrix(numbers[None, 3:] / length)[0], numbers[:3]
-    return pose
+    return pose_matrix(numbers[:3], numbers[3:] / length)

@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 
 def project(camera: CameraCalibration, points: Array, T_camera_points: Array | None = None) -> Array:  # noqa: N803
     """Pixels [N, 2] of points [N, 3] m, given in the camera's frame or in that of ``T_camera_points`` [4, 4]."""
+    if not len(points):
+        return np.empty((0, 2))
     pose = np.eye(4) if T_camera_points is None else T_camera_points
     rotation, place = cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3]
     if camera.lens == "fisheye":

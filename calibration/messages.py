@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.images import decode_image
-from sim2real.camera import LENSES, CameraCalibration
-from sim2real.errors import CollectionError
+from sim2real.camera import CameraCalibration, camera_of_info
+from sim2real.errors import CollectionError, ConfigError
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -64,25 +64,7 @@ def camera_of(info: Any, name: str = "camera") -> CameraCalibration:
     Raises:
         CollectionError: It is not calibrated, or its lens model is not known.
     """
-    matrix = np.array(info.k, dtype=np.float64).reshape(3, 3)
-    if not matrix[0, 0] > 0.0:
-        raise CollectionError(
-            "the camera's CameraInfo is not calibrated (K is zero); make a calibration ('sim2real calibrate camera') "
-            "and give it as --camera FILE, or record without with --no-info"
-        )
-    coefficients = np.array(info.d, dtype=np.float64).ravel()
-    model = info.distortion_model or "plumb_bob"
-    lens = next((own for own, (ros, _) in LENSES.items() if ros == model), None)
-    if lens is None:
-        known = ", ".join(ros for ros, _ in LENSES.values())
-        raise CollectionError(
-            f"the CameraInfo's distortion model '{model}' is not known; known: {known}; give --camera FILE instead"
-        )
-    wanted = LENSES[lens][1]
-    distortion = np.zeros(wanted)
-    if len(coefficients) > wanted and coefficients[wanted:].any():
-        raise CollectionError(
-            f"the CameraInfo has {len(coefficients)} coefficients, '{model}' has {wanted}; give --camera FILE instead"
-        )
-    distortion[: len(coefficients)] = coefficients[:wanted]
-    return CameraCalibration(int(info.width), int(info.height), matrix, lens, distortion, name=name)  # type: ignore[arg-type]
+    try:
+        return camera_of_info(info, name)
+    except ConfigError as error:
+        raise CollectionError(f"{error}. Give one as --camera FILE, or record without with --no-info") from error

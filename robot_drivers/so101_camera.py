@@ -9,6 +9,7 @@ real calibration errs. Two packages of the system draw in software: ``libegl1`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from robot_drivers.mujoco_offscreen import Offscreen
 from robot_drivers.so101_arm import JOINTS, Puck, load_spec
-from robot_drivers.so101_props import TEXTURE_PX, coarse_mesh, rgb_of, texture
+from robot_drivers.so101_props import TEXTURE_PX, coarse_mesh, texture
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -174,7 +175,7 @@ class So101Camera:
         model.geom_pos[self._ids["wall_0"], 0] = -rng.uniform(0.8, 2.5)
         puck = self._ids["puck"]
         model.geom_matid[puck] = plain
-        model.geom_rgba[puck] = (*rgb_of(rng.uniform(*_RED), rng.uniform(0.65, 0.95), rng.uniform(0.45, 0.95)), 1.0)
+        model.geom_rgba[puck] = (*hsv_to_rgb(rng.uniform(*_RED), rng.uniform(0.65, 0.95), rng.uniform(0.45, 0.95)), 1.0)
         colour = np.array(_ROBOT_COLOURS[rng.integers(len(_ROBOT_COLOURS))]) * rng.uniform(0.8, 1.0)
         model.geom_matid[self._robot] = plain
         model.geom_rgba[self._robot] = (*np.clip(colour, 0, 1), 1.0)
@@ -235,7 +236,7 @@ class So101Camera:
             hue = rng.uniform(0.0, 1.0) if kind == mj.mjGEOM_BOX else rng.uniform(0.08, 0.92)
             place = rng.uniform((0.08, -0.35), (0.5, 0.35))
             turn = rng.uniform(-np.pi, np.pi)
-            rgb = rgb_of(hue, rng.uniform(0.1, 0.95), rng.uniform(0.1, 1.0))
+            rgb = hsv_to_rgb(hue, rng.uniform(0.1, 0.95), rng.uniform(0.1, 1.0))
             chosen = int(rng.integers(TEXTURES)) if rng.uniform() < 0.4 else model.material("plain").id
             if index < count:
                 self._put(geom, kind, (low, low * (1.0 if kind != mj.mjGEOM_BOX else 1.3), high), place, turn)
@@ -265,7 +266,7 @@ class So101Camera:
         mj = self._mujoco.mjtGeom
         kind = (mj.mjGEOM_BOX, mj.mjGEOM_CAPSULE)[rng.integers(2)]
         self._put(self._free[0], kind, (width, width, height), place, rng.uniform(-np.pi, np.pi))
-        self._model.geom_rgba[self._free[0]] = (*rgb_of(rng.uniform(0.08, 0.92), 0.6, rng.uniform(0.2, 1.0)), 1.0)
+        self._model.geom_rgba[self._free[0]] = (*hsv_to_rgb(rng.uniform(0.08, 0.92), 0.6, rng.uniform(0.2, 1.0)), 1.0)
         self._model.geom_matid[self._free[0]] = self._model.material("plain").id
 
     def clear(self, discs: Array) -> None:

@@ -1,4 +1,4 @@
-"""Textures, colours and coarse meshes of the scene before the target's camera; see ``so101_camera.py``."""
+"""Textures and coarse meshes of the scene before the target's camera; see ``so101_camera.py``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,6 @@ def coarse_mesh(path: Traversable, cell_m: float) -> tuple[Array, NDArray[np.int
     faces = faces[whole]
     _, first = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
     return vertices, faces[np.sort(first)]
-
-
-def rgb_of(hue: float, saturation: float, value: float) -> tuple[float, float, float]:
-    """Of a hue in turns, saturation and value, by the usual piecewise formula."""
-    parts = [np.clip(np.abs((hue * 6.0 + shift) % 6.0 - 3.0) - 1.0, 0.0, 1.0) for shift in (0.0, 4.0, 2.0)]
-    red, green, blue = (float(value * (1.0 - saturation + saturation * part)) for part in parts)
-    return red, green, blue
 
 
 def texture(rng: np.random.Generator, index: int) -> Image:

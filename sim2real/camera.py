@@ -142,6 +142,30 @@ def load_camera(path: Path) -> CameraCalibration:
         ) from error
 
 
+def camera_of_info(info: Any, name: str = "camera") -> CameraCalibration:
+    """The calibration in a ``sensor_msgs/CameraInfo``, of rclpy or of rosbags: only its fields are looked at.
+
+    Raises:
+        ConfigError: It is of no calibrated camera, or of a lens that is not known.
+    """
+    model = info.distortion_model or "plumb_bob"
+    lens = next((own for own, (ros, _) in LENSES.items() if ros == model), None)
+    if lens is None:
+        known = ", ".join(ros for ros, _ in LENSES.values())
+        raise ConfigError(f"the CameraInfo's distortion model '{model}' is not known; known: {known}")
+    matrix = np.array(info.k, dtype=np.float64).reshape(3, 3)
+    if not matrix[0, 0] > 0.0:
+        raise ConfigError(
+            "the CameraInfo is not calibrated (K is zero); make a calibration: 'sim2real calibrate camera'"
+        )
+    coefficients, wanted = np.array(info.d, dtype=np.float64).ravel(), LENSES[lens][1]
+    if coefficients[wanted:].any():
+        raise ConfigError(f"the CameraInfo has {len(coefficients)} coefficients, '{model}' has {wanted}")
+    distortion = np.zeros(wanted)
+    distortion[: len(coefficients)] = coefficients[:wanted]
+    return CameraCalibration(int(info.width), int(info.height), matrix, lens, distortion, name=name)  # type: ignore[arg-type]
+
+
 def _matrix(values: Array) -> dict[str, Any]:
     rows, columns = values.shape
     return {"rows": rows, "cols": columns, "data": [float(x) for x in values.ravel()]}

@@ -56,6 +56,7 @@ def train(
     from sim2real.adapt.config import load_preset
     from sim2real.adapt.run import adapt as run_adaptation
     from sim2real.adapt.run import load_data
+    from sim2real.evaluate.adaptation import write_adaptation_report
 
     config = load_preset(preset, overrides or ())
     with console.status("reading images"):
@@ -71,12 +72,13 @@ def train(
             if not console.is_terminal:
                 console.print(f"adapt {step}/{steps}  {text}")
 
-        verdict = run_adaptation(config, data, out, report)
-    if verdict is None:
+        finished = run_adaptation(config, data, out, report)
+    if finished is None:
         console.print(f"Stopped early; the checkpoint is in {out}. Run the same command again to go on.")
         raise typer.Exit(130)
-    console.print(f"Report: {out / 'report.html'}\nCurves and samples: tensorboard --logdir {out}")
-    _show(verdict, out, json_file)
+    page = write_adaptation_report(out, config.name, finished)
+    console.print(f"Report: {page}\nCurves and samples: tensorboard --logdir {out}")
+    _show(finished.verdict, out, json_file)
 
 
 @app.command()

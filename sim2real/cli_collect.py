@@ -153,7 +153,8 @@ def bag_command(
 ) -> None:
     """Take images out of a recorded bag; ROS 2 is not needed."""
     from calibration.collect import Wanted
-    from calibration.collect_bag import Topics, bag_topics, first_joint_names, open_bag, play
+    from calibration.collect_bag import Topics, bag_topics, first_joint_names, play
+    from calibration.images import open_bag
 
     arm, known = _arm(robot), _camera(camera)
     asked = Topics(image, None if no_info or known is not None else info, None if no_joints else joints, ee_pose)

@@ -34,8 +34,9 @@ def looks(
     try:
         import cv2
 
+        from sim2real.pictures import contact_sheet
         from sim2real.sim.drawing import add_thing, place_thing
-        from sim2real.sim.scenery import Scenery, audit_looks, contact_sheet
+        from sim2real.sim.scenery import Scenery, audit_looks
     except ImportError as error:
         raise ConfigError(f"images need OpenCV ({error}): pip install 'sim2real[vision]'") from error
     from sim2real.camera import CameraCalibration, load_camera

@@ -109,3 +109,10 @@ def rotation_vector_to_quat(vector: Array) -> Array:
     angle = np.sqrt((vector * vector).sum(-1, keepdims=True))
     scale = np.where(angle > 1e-9, np.sin(0.5 * angle) / np.maximum(angle, 1e-9), 0.5)
     return np.concatenate((vector * scale, np.cos(0.5 * angle)), axis=-1)
+
+
+def pose_matrix(pos: Array, quat: Array) -> Array:
+    """Pose [4, 4] of a place [3] m and a unit quaternion [4] (xyzw)."""
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = quat_to_matrix(quat), pos
+    return pose

@@ -33,6 +33,7 @@ from sim2real.adapt.translate import Translator  # noqa: E402
 from sim2real.cli import app  # noqa: E402
 from sim2real.config import prepare_run  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
+from sim2real.evaluate.adaptation import write_adaptation_report  # noqa: E402
 
 SMALL = ["image_size=0", "batch_size=4", "steps=6", "check_every=3", "generator.width=8", "discriminator.width=8"]
 SMALL += [
@@ -70,7 +71,9 @@ def finished(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactor
     """A run of six steps, which the gate has looked at."""
     run = tmp_path_factory.mktemp("run") / "graspgan"
     config = small("graspgan")
-    assert adapt(config, load_data(config, *folders), run) is not None
+    finished = adapt(config, load_data(config, *folders), run)
+    assert finished is not None
+    write_adaptation_report(run, config.name, finished)
     return run
 
 

@@ -28,6 +28,7 @@ CORE = {
     "kinematics",
     "observation",
     "perception",
+    "pictures",
     "policy",
     "provenance",
     "pushing",

@@ -14,6 +14,7 @@ pytest.importorskip("kornia", reason="perception needs sim2real[vision]")
 from typer.testing import CliRunner
 
 from calibration.dataset import read_dataset
+from calibration.lens import project
 from sim2real.cli import app
 from sim2real.config import CONFIGS, read_settings, validate
 from sim2real.errors import ConfigError
@@ -21,7 +22,7 @@ from sim2real.perceive import render as rendering
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import Painter, looking_through, render_dataset, visual_terms
-from sim2real.perceive.train import Trainer, beta_nll, load_labelled, pixel_loss, project, train
+from sim2real.perceive.train import Trainer, beta_nll, load_labelled, pixel_loss, train
 from sim2real.perception import PerceptionBundle, table_homography
 
 SMALL = (
@@ -127,18 +128,20 @@ def test_terms_can_be_chosen_and_replaced():
 def test_landmarks_are_where_the_camera_really_is(painter):
     drawn = painter.draw(5)
     camera = looking_through(painter._config)
-    nominal = project(camera, np.array(painter._config.render.landmarks))
+    landmarks = np.array(painter._config.render.landmarks)
+    nominal = project(camera, landmarks, np.linalg.inv(camera.T_base_camera))
     moved = replace(camera, T_base_camera=drawn.fields["T_base_camera"])
     found = drawn.fields["landmark_pixels"]
     zoom = 0.03 * np.abs(found - 63.5).max()
-    np.testing.assert_allclose(found, project(moved, np.array(painter._config.render.landmarks)), atol=zoom)
+    np.testing.assert_allclose(found, project(moved, landmarks, np.linalg.inv(moved.T_base_camera)), atol=zoom)
     assert found.shape == (2, 2) and np.abs(found - nominal).max() > 0.1
 
 
 def test_a_camera_that_was_moved_is_told_by_the_landmarks():
     """With full belief, an object that moved with the landmarks is where it was."""
     camera = looking_through(config())
-    landmarks = torch.as_tensor(project(camera, np.array([(0.0, 0.0, 0.0), (0.04, 0.0, 0.1)])), dtype=torch.float32)
+    points = np.array([(0.0, 0.0, 0.0), (0.04, 0.0, 0.1)])
+    landmarks = torch.as_tensor(project(camera, points, np.linalg.inv(camera.T_base_camera)), dtype=torch.float32)
     homography = torch.as_tensor(table_homography(camera, 0.02))
     network = Localizer(homography, 4, 4, (128, 128), (0.1, 0.45, -0.3, 0.3), landmarks).eval()
     network.belief.data[:] = 30.0

@@ -19,9 +19,9 @@ from perception_bundles import camera, make_red_bundle, red_dot  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
-from sim2real.camera import LENSES, CameraCalibration  # noqa: E402
-from sim2real.deploy.perception_node import PerceptionNode, View, read_image, read_info  # noqa: E402
-from sim2real.errors import SpecError  # noqa: E402
+from sim2real.camera import LENSES, CameraCalibration, camera_of_info  # noqa: E402
+from sim2real.deploy.perception_node import PerceptionNode, View, read_image  # noqa: E402
+from sim2real.errors import ConfigError, SpecError  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -177,10 +177,12 @@ def test_messages_that_are_no_images_are_explained():
     image.data = image.data[:-5]
     with pytest.raises(SpecError, match="carries 49147 bytes"):
         read_image(image)
-    with pytest.raises(SpecError, match="'mystery' is not known"):
-        read_info(CameraInfo(width=64, height=64, distortion_model="mystery", d=[0.1], k=np.eye(3).ravel().tolist()))
-    with pytest.raises(SpecError, match="no calibrated camera"):
-        read_info(CameraInfo(width=64, height=64, distortion_model="plumb_bob"))
+    with pytest.raises(ConfigError, match="'mystery' is not known"):
+        camera_of_info(
+            CameraInfo(width=64, height=64, distortion_model="mystery", d=[0.1], k=np.eye(3).ravel().tolist())
+        )
+    with pytest.raises(ConfigError, match="not calibrated"):
+        camera_of_info(CameraInfo(width=64, height=64, distortion_model="plumb_bob"))
 
 
 def test_a_view_of_the_same_camera_changes_nothing():

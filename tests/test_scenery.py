@@ -9,10 +9,11 @@ from sim2real.camera import CameraCalibration
 from sim2real.cli import app
 from sim2real.cli_looks import EYE_M, TARGET_M, _looking
 from sim2real.errors import ConfigError, SimulationError
+from sim2real.pictures import contact_sheet
 from sim2real.robots import load_robot
 from sim2real.sim.camera import SimCamera
 from sim2real.sim.drawing import add_thing, place_thing
-from sim2real.sim.scenery import TERMS, Scenery, audit_looks, contact_sheet
+from sim2real.sim.scenery import TERMS, Scenery, audit_looks
 from sim2real.sim.textures import from_photographs, procedural
 from sim2real.sim.world import World
 

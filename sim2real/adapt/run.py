@@ -1,4 +1,4 @@
-"""A whole adaptation: read, check, train, keep the best checkpoint that the gate lets pass, export, report."""
+"""A whole adaptation: read, check, train, keep the best checkpoint that the gate lets pass, export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import nn
 
 from calibration.dataset import DatasetWriter, read_dataset
 from sim2real import __version__
-from sim2real.adapt import report
+from sim2real.adapt import sheets
 from sim2real.adapt.config import AdaptConfig
 from sim2real.adapt.domains import Domain, Image, check_pair, load_domain, with_pairs
 from sim2real.adapt.gate import Verdict, judge, train_detector
@@ -53,6 +53,27 @@ class Data:
         return cls(*source.split(HELD_OUT, MOST_HELD_OUT, seed), *target.split(HELD_OUT, MOST_HELD_OUT, seed))
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A trained run's kept checkpoint.
+
+    Attributes:
+        verdict: The gate's.
+        figures: Distances to the real images, and what the gate measured.
+        pictures: ``grid`` (rendered, adapted, nearest real), and where there are masks ``masks`` and ``failures``.
+        checks: What every checkpoint was found to be.
+        kept: Step of the one that was kept.
+        facts: What it was made from.
+    """
+
+    verdict: Verdict
+    figures: dict[str, float]
+    pictures: dict[str, Image]
+    checks: list[dict[str, Any]]
+    kept: int
+    facts: dict[str, str]
+
+
 def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
     """Read, check and split two datasets.
 
@@ -72,11 +93,11 @@ def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
     return Data.of(source, target, config.seed)
 
 
-def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | None = None) -> Verdict | None:
+def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | None = None) -> Finished | None:
     """Train a generator; going on with a run that is there.
 
     Writes ``config.yaml``, ``checkpoint.pt``, ``best.pt`` (averaged weights of the kept checkpoint),
-    ``generator.onnx``, ``gate.json``, ``metrics.json``, ``report.html``, ``history.json`` and TensorBoard events.
+    ``generator.onnx``, ``gate.json``, ``metrics.json``, ``history.json`` and TensorBoard events.
 
     Args:
         config: The run.
@@ -85,7 +106,7 @@ def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | No
         on_progress: Called at every check with step, steps and figures.
 
     Returns:
-        The gate's verdict on the kept checkpoint; None where Ctrl-C ended training early.
+        The kept checkpoint, judged; None where Ctrl-C ended training early.
 
     Raises:
         ConfigError: The folder holds a run with other settings.
@@ -149,7 +170,7 @@ class _Keeper:
         for name, value in {**figures, **verdict.figures}.items():
             self._events.add_scalar(name.replace(".", "/"), value, trainer.step)
         count = min(8, len(adapted), len(self._data.target_held))
-        grid = report.sheet(
+        grid = sheets.sheet(
             [self._data.source_held.images[:count], adapted[:count], self._data.target_held.images[:count]]
         )
         self._events.add_image("rendered, adapted, real", grid, trainer.step, dataformats="HWC")
@@ -220,12 +241,8 @@ def load_best(config: AdaptConfig, run: Path) -> nn.ModuleDict:
     return networks.eval()
 
 
-def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplars: Image | None, run: Path) -> Verdict:
-    """Export and report the kept checkpoint of a trained run.
-
-    Returns:
-        The gate's verdict on it.
-    """
+def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplars: Image | None, run: Path) -> Finished:
+    """Export and judge the kept checkpoint of a trained run."""
     networks = load_best(config, run)
     exported = export_generator(copy.deepcopy(generator_of(networks)), data.source.size)
     write_bytes(run / "generator.onnx", exported)
@@ -255,8 +272,10 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
         "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    _report(config, data, detector, run, verdict, adapted, figures, facts)
-    return verdict
+    checks = read_checks(run)
+    best = best_check(checks)
+    pictures = _pictures(data, detector, adapted)
+    return Finished(verdict, figures, pictures, checks, best["step"] if best else -1, facts)
 
 
 def distances(data: Data, adapted: Image) -> dict[str, float]:
@@ -268,47 +287,26 @@ def distances(data: Data, adapted: Image) -> dict[str, float]:
     return result | {f"fid_{name}": frechet_distance(found, real) for name, found in sets.items()}
 
 
-def _report(
-    config: AdaptConfig,
-    data: Data,
-    detector: Segmenter | None,
-    run: Path,
-    verdict: Verdict,
-    adapted: Image,
-    figures: dict[str, float],
-    facts: dict[str, str],
-) -> None:
-    held, shown = data.source_held, slice(0, report.SHOWN)
-    near = report.nearest(features(adapted[shown]), features(data.target.images))
+def _pictures(data: Data, detector: Segmenter | None, adapted: Image) -> dict[str, Image]:
+    held, shown = data.source_held, slice(0, sheets.SHOWN)
+    near = sheets.nearest(features(adapted[shown]), features(data.target.images))
     rows = [held.images[shown], adapted[shown], data.target.images[near]]
-    masks = failures = ""
+    pictures = {"grid": sheets.sheet([sheets.enlarged(row) for row in rows])}
     if held.masks is not None:
-        both = [report.outlined(report.enlarged(x), _enlarged_masks(held.masks[shown], x)) for x in rows[:2]]
-        masks = report.picture(report.sheet(both))
+        both = [sheets.outlined(sheets.enlarged(x), _enlarged_masks(held.masks[shown], x)) for x in rows[:2]]
+        pictures["masks"] = sheets.sheet(both)
     if held.masks is not None and detector is not None:
         before, after = predict(detector, held.images), predict(detector, adapted)
         worst = np.argsort([-float(((a > 0) ^ (b > 0)).mean()) for a, b in zip(before, after, strict=True)])[shown]
         pairs = ((held.images[worst], before[worst]), (adapted[worst], after[worst]))
-        lines = [report.outlined(report.enlarged(x), _enlarged_masks(m, x)) for x, m in pairs]
-        failures = report.picture(report.sheet(lines))
-    checks = read_checks(run)
-    best = best_check(checks)
-    report.write_report(
-        run / "report.html",
-        title=f"Adaptation '{config.name}'",
-        verdict=verdict,
-        grid=report.picture(report.sheet([report.enlarged(row) for row in rows])),
-        masks=masks,
-        failures=failures,
-        figures={name: f"{value:.4g}" for name, value in figures.items()},
-        checks=checks,
-        kept=best["step"] if best else -1,
-        facts=facts,
-    )
+        pictures["failures"] = sheets.sheet(
+            [sheets.outlined(sheets.enlarged(x), _enlarged_masks(m, x)) for x, m in pairs]
+        )
+    return pictures
 
 
 def _enlarged_masks(masks: NDArray[Any], images: Image) -> NDArray[Any]:
-    factor = max(1, -(-report.LEAST_SIDE // images.shape[1]))
+    factor = max(1, -(-sheets.LEAST_SIDE // images.shape[1]))
     return masks.repeat(factor, axis=1).repeat(factor, axis=2)
 
 

@@ -8,27 +8,21 @@ Run it as ``python -m sim2real.deploy.driver_node``.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
-from rclpy.executors import ExternalShutdownException
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import try_shutdown
 from std_srvs.srv import SetBool, Trigger
 
 from robot_drivers import driver_settings, load_driver
 from robot_drivers.driver import RobotDriver, SimulatedRobot
 from robot_drivers.limits import DriverError, Watchdog, WatchdogStage
 from sim2real.deploy.driver_topics import fill_pose, fill_twist, make_topics
-from sim2real.deploy.executor import make_executor
+from sim2real.deploy.executor import run_node
 from sim2real.deploy.messages import NEWEST
 
 # A command that comes back changed by more than rounding was clamped.
@@ -87,6 +81,11 @@ class DriverNode(Node):
         self._thread.join()
         with self._lock:
             self._driver.disconnect()
+
+    def destroy_node(self) -> None:
+        """As :meth:`close`, then leave ROS 2."""
+        self.close()
+        super().destroy_node()
 
     def _on_command(self, command: dict[str, float]) -> None:
         with self._lock:
@@ -190,29 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 after a requested end, 1 if the driver could not be started.
     """
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    executor = make_executor()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    node: DriverNode | None = None
-    try:
-        node = DriverNode()
-        executor.add_node(node)
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-    except DriverError as error:
-        get_logger("driver").fatal(str(error))
-        return 1
-    except ExternalShutdownException:
-        return 0
-    finally:
-        if node is not None:
-            node.close()
-            node.destroy_node()
-        executor.shutdown()
-        try_shutdown()
-    return 0
+    return run_node("driver", DriverNode, argv)
 
 
 if __name__ == "__main__":

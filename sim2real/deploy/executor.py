@@ -1,9 +1,23 @@
-"""The executor all our nodes spin in."""
+"""The executor all our nodes spin in, and how a process runs one of them."""
+
+# rclpy's own functions are only partly annotated.
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Callable
+
 import rclpy
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
+
+from robot_drivers.limits import DriverError
+from sim2real.errors import Sim2RealError
 
 try:
     from rclpy.experimental.events_executor import EventsExecutor
@@ -20,3 +34,38 @@ def make_executor(context: rclpy.Context | None = None) -> Executor:
     if EventsExecutor is not None:
         return EventsExecutor(context=context)
     return SingleThreadedExecutor(context=context)
+
+
+def run_node(name: str, make: Callable[[], Node], argv: list[str] | None) -> int:
+    """Make a node and run it until SIGINT or SIGTERM.
+
+    Args:
+        name: For the log, where the node cannot be made.
+        make: Makes it, once ROS 2 is there.
+        argv: Arguments with ROS 2 parameters; the process's own by default.
+
+    Returns:
+        0 after a requested end, 1 if the node could not be made or had to give up.
+    """
+    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+    executor = make_executor()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    node: Node | None = None
+    try:
+        node = make()
+        executor.add_node(node)
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    except (DriverError, Sim2RealError) as error:
+        get_logger(name).fatal(str(error))
+        return 1
+    except ExternalShutdownException:
+        return 0
+    finally:
+        if node is not None:
+            node.destroy_node()
+        executor.shutdown()
+        try_shutdown()
+    return 0

@@ -9,30 +9,23 @@ Run it as ``python -m sim2real.deploy.perception_node --ros-args -p bundle:=PATH
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from numpy.typing import NDArray
-from rclpy.executors import ExternalShutdownException
-from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CameraInfo, Image
 
-from sim2real.camera import LENSES, CameraCalibration
-from sim2real.deploy.executor import make_executor
+from sim2real.camera import CameraCalibration, camera_of_info
+from sim2real.deploy.executor import run_node
 from sim2real.deploy.messages import NEWEST, Channel
-from sim2real.errors import BundleError, Sim2RealError, SpecError
+from sim2real.errors import BundleError, ConfigError, SpecError
 from sim2real.perception import PerceptionBundle, unusable, verify_perception
 
 # Best effort takes images from reliable and from best-effort cameras; an old image is worth nothing.
@@ -90,31 +83,6 @@ class View:
         if self._fine > 1:
             seen = cv2.resize(seen, self._wanted, interpolation=cv2.INTER_AREA)
         return np.asarray(seen, dtype=np.uint8)
-
-
-def read_info(message: CameraInfo) -> CameraCalibration:
-    """A calibration from a CameraInfo message.
-
-    Raises:
-        SpecError: It describes no calibrated camera.
-    """
-    lens = next((own for own, (ros, _) in LENSES.items() if ros == message.distortion_model), None)
-    coefficients = np.array(message.d, dtype=np.float64)
-    if lens is None and not coefficients.any():
-        lens, coefficients = "pinhole", np.zeros(5)
-    if lens is None:
-        known = ", ".join(ros for ros, _ in LENSES.values())
-        raise SpecError(f"camera_info: distortion model '{message.distortion_model}' is not known; known: {known}")
-    count = LENSES[lens][1]
-    if len(coefficients) < count:
-        coefficients = np.concatenate((coefficients, np.zeros(count - len(coefficients))))
-    try:
-        return CameraCalibration(
-            message.width, message.height, np.array(message.k, dtype=np.float64).reshape(3, 3), lens,  # type: ignore[arg-type]
-            coefficients[:count],
-        )  # fmt: skip
-    except Sim2RealError as error:
-        raise SpecError(f"camera_info is of no calibrated camera ({error}); run 'sim2real calibrate camera'") from error
 
 
 def read_image(message: Image) -> NDArray[np.uint8]:
@@ -186,8 +154,8 @@ class PerceptionNode(Node):
             return
         self._info, self._view = info, None
         try:
-            self._view = View(read_info(message), self._camera)
-        except SpecError as error:
+            self._view = View(camera_of_info(message), self._camera)
+        except (ConfigError, SpecError) as error:
             self._refuse(str(error))
             return
         self.trouble = ""
@@ -253,28 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 after a requested end, 1 if the bundle cannot be used.
     """
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    executor = make_executor()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    node: PerceptionNode | None = None
-    try:
-        node = PerceptionNode()
-        executor.add_node(node)
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-    except Sim2RealError as error:
-        get_logger("perception").fatal(str(error))
-        return 1
-    except ExternalShutdownException:
-        return 0
-    finally:
-        if node is not None:
-            node.destroy_node()
-        executor.shutdown()
-        try_shutdown()
-    return 0
+    return run_node("perception", PerceptionNode, argv)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
 from calibration.dataset import read_dataset
+from calibration.lens import project
 from sim2real.camera import CameraCalibration
 from sim2real.config import prepare_run
 from sim2real.errors import SimulationError
@@ -26,8 +27,8 @@ from sim2real.perceive.export import export_localizer
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import looking_through, render_dataset
 from sim2real.perception import PerceptionSpec, table_homography, write_perception_bundle
+from sim2real.pictures import contact_sheet
 from sim2real.provenance import provenance
-from sim2real.sim.scenery import contact_sheet
 from sim2real.torch_io import save_state, to_tensor
 
 Array = NDArray[np.float64]
@@ -163,6 +164,9 @@ class Trainer:
         self.config, self.run_dir, self.camera = config, run_dir, camera
         settings = config.localizer
         torch.manual_seed(config.seed)
+        assert camera.T_base_camera is not None
+        T_camera_base: Array = np.asarray(np.linalg.inv(camera.T_base_camera), dtype=np.float64)  # noqa: N806
+        landmarks = np.array(config.render.landmarks[: settings.landmarks]).reshape(-1, 3)
         homography = torch.as_tensor(table_homography(camera, 0.5 * config.object.height_m))
         self.network = Localizer(
             homography,
@@ -170,7 +174,7 @@ class Trainer:
             settings.keypoints,
             (camera.height, camera.width),
             area_of(config.object),
-            torch.as_tensor(project(camera, np.array(config.render.landmarks).reshape(-1, 3)))[: settings.landmarks],
+            torch.as_tensor(project(camera, landmarks, T_camera_base)),
         ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -267,14 +271,6 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
         return True
-
-
-def project(camera: CameraCalibration, points: Array) -> Array:
-    """Where the calibrated camera sees points [K, 3] m of the base frame [K, 2] px; it has no lens."""
-    assert camera.T_base_camera is not None
-    seen = (np.concatenate((points, np.ones((len(points), 1))), axis=1) @ np.linalg.inv(camera.T_base_camera).T)[:, :3]
-    result: Array = ((seen / seen[:, 2:]) @ camera.matrix.T)[:, :2]
-    return result
 
 
 def beta_nll(place: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, beta: float) -> torch.Tensor:

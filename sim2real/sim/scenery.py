@@ -229,17 +229,6 @@ def audit_looks(scenery: Scenery, seed: int = 0) -> dict[str, float]:
     return effects
 
 
-def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int = 8) -> NDArray[np.uint8]:
-    """Images [H, W, 3] of one size side by side, a pixel apart."""
-    height, width = images[0].shape[:2]
-    rows = -(-len(images) // columns)
-    sheet = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), 255, dtype=np.uint8)
-    for index, image in enumerate(images):
-        top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
-        sheet[top : top + height, left : left + width] = image
-    return sheet
-
-
 def _colour(hue: float, brightness: float, saturation: float) -> tuple[float, float, float, float]:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, brightness)
     return red, green, blue, 1.0

@@ -1,39 +1,24 @@
-"""One page to judge an adaptation by: rendered | adapted | nearest real; masks; what the gate says; failures."""
+"""Images side by side, to judge an adaptation by."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.adapt.domains import Image
-from sim2real.files import write_text
 
 SHOWN = 12
 LEAST_SIDE = 96  # px; smaller images are enlarged to it
 COLOURS = ((230, 80, 60), (70, 160, 230), (240, 200, 60), (90, 200, 110), (190, 100, 220))
 
-_TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-)
-
 
 def sheet(rows: Sequence[Image]) -> Image:
     """Rows of images [N, H, W, 3] as one picture, one column an image."""
     return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
-
-
-def picture(image: Image) -> str:
-    """An image as a ``data:`` address (PNG)."""
-    whole, data = cv2.imencode(".png", image[..., ::-1])
-    assert whole
-    return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode()
 
 
 def nearest(features: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -57,16 +42,3 @@ def enlarged(images: Image) -> Image:
     """Images [N, H, W, 3] at least ``LEAST_SIDE`` px high, by whole factors."""
     factor = max(1, -(-LEAST_SIDE // images.shape[1]))
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
-
-
-def write_report(path: Path, **values: Any) -> Path:
-    """Render the page.
-
-    Args:
-        path: To write.
-        **values: What ``report.html`` names.
-
-    Returns:
-        ``path``.
-    """
-    return write_text(path, _TEMPLATES.get_template("report.html").render(**values))
