@@ -4,8 +4,8 @@
     python benchmarks/pixelda.py --rows pixelda --steps 20000 --out runs/pixelda_long
 
 Target labels are used for the accuracy that is printed, once, of the networks at the end of each run: not for training,
-not for choosing a checkpoint, not for settings. Rows go on where they were stopped. Results are merged into
-benchmarks/results/pixelda.json.
+not for choosing a checkpoint, not for settings. Rows go on where they were stopped. A result takes
+the place of the one of the same row, seed and steps in benchmarks/results/pixelda.json.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,6 +146,10 @@ def train_row(
     }
 
 
+def recorded() -> list[dict[str, Any]]:
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", default=list(ROWS), help=", ".join(ROWS))
@@ -164,6 +169,7 @@ def main() -> None:
         steps = arguments.steps or STEPS.get(row, DEFAULT_STEPS)
         result = train_row(row, steps, arguments.seed, arguments.out, source, target, test, arguments.more)
         result |= {
+            "row": row,
             "seed": arguments.seed,
             "date": datetime.date.today().isoformat(),
             "commit": commit(),
@@ -171,15 +177,15 @@ def main() -> None:
             "note": arguments.note,
         }
         print(f"{row}: {result['accuracy']:.4f} in {result['wall_s']:.0f} s", flush=True)
-        results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-        results[row] = result
-        write_text(RESULTS, json.dumps(results, indent=2) + "\n")
-    results = json.loads(RESULTS.read_text())
-    print("\n| method | accuracy on MNIST-M | steps | minutes |\n| --- | --- | --- | --- |")
-    for row in ROWS:
-        if row in results:
-            r = results[row]
-            print(f"| {row} | {100 * r['accuracy']:.1f} % | {r['steps']} | {r['wall_s'] / 60:.0f} |")
+        same = ("row", "seed", "steps")
+        others = [r for r in recorded() if any(r[key] != result[key] for key in same)]
+        write_text(RESULTS, json.dumps(sorted([*others, result], key=lambda r: [r[k] for k in same]), indent=2) + "\n")
+    print("\n| method | steps | accuracy on MNIST-M, a seed each | minutes |\n| --- | --- | --- | --- |")
+    runs = recorded()
+    for row, steps in sorted({(r["row"], r["steps"]) for r in runs}):
+        these = [r for r in runs if (r["row"], r["steps"]) == (row, steps)]
+        accuracies = ", ".join(f"{100 * r['accuracy']:.1f}" for r in these)
+        print(f"| {row} | {steps} | {accuracies} % | {np.mean([r['wall_s'] for r in these]) / 60:.0f} |")
     print("Published (other networks and sizes): " + ", ".join(f"{k} {v} %" for k, v in PUBLISHED.items()))
 
 
