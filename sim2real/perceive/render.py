@@ -118,7 +118,7 @@ class Painter:
         self._scenery = Scenery(
             self.world, camera, camera.T_base_camera, {}, self._objects, (0.08, far, -wide, wide),
             config.render.photographs, config.render.textures, seed=config.seed,
-            unlike=(thing.kind, *thing.hue) if thing.hue else None,
+            unlike=(thing.kind, *(thing.hue or (0.0, 1.0))),
         )  # fmt: skip
         self._params = PhysicsParams(PARAMETERS, 1)
         self._terms = visual_terms(config)

@@ -211,6 +211,13 @@ def place_thing(world: World, thing: int, place: Array, quat: Sequence[float] = 
     pybullet.resetBasePositionAndOrientation(thing, at, list(quat), physicsClientId=world.client)
 
 
+def place_of(world: World, thing: int, cell: int = 0) -> Array:
+    """Where a thing's centre is [3] m in the cell's frame."""
+    at = pybullet.getBasePositionAndOrientation(thing, physicsClientId=world.client)[0]
+    place: Array = np.array(at) - world.cell_origin(cell)
+    return place
+
+
 def load_texture(world: World, image: Path) -> int:
     """Number of a texture; it stays in memory until the world is closed.
 
@@ -228,11 +235,13 @@ def paint(world: World, body: int, colour: Colour, texture: int = NO_TEXTURE) ->
     pybullet.changeVisualShape(body, -1, textureUniqueId=texture, rgbaColor=colour, physicsClientId=world.client)
 
 
-def paint_robot(world: World, cell: int, colour: Colour) -> None:
-    """Give all links of a robot one colour."""
-    body = world.bodies[cell]
+def paint_robot(world: World, cell: int, colour: Colour, dark: Sequence[float] = (1.0,)) -> None:
+    """Give all links of a robot one colour, each times one of ``dark``, over and over."""
+    body, (*rgb, opacity) = world.bodies[cell], colour
     for link in range(-1, pybullet.getNumJoints(body, world.client)):
-        pybullet.changeVisualShape(body, link, rgbaColor=colour, physicsClientId=world.client)
+        factor = dark[(link + 1) % len(dark)]
+        shade = [factor * part for part in rgb] + [opacity]
+        pybullet.changeVisualShape(body, link, rgbaColor=shade, physicsClientId=world.client)
 
 
 def _body(world: World, shape: int, place: Array, quat: Sequence[float], cell: int) -> int:

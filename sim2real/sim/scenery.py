@@ -19,7 +19,17 @@ from scipy.spatial.transform import Rotation
 
 from sim2real.camera import CameraCalibration
 from sim2real.sim.camera import Frame, SimCamera
-from sim2real.sim.drawing import KINDS, Light, add_quad, add_thing, load_texture, paint, paint_robot, place_thing
+from sim2real.sim.drawing import (
+    KINDS,
+    Light,
+    add_quad,
+    add_thing,
+    load_texture,
+    paint,
+    paint_robot,
+    place_of,
+    place_thing,
+)
 from sim2real.sim.physics import PhysicsParameter, PhysicsParams
 from sim2real.sim.randomization import Randomization, RandomizationTerm
 from sim2real.sim.textures import from_photographs, procedural
@@ -35,8 +45,12 @@ ZOOMS = 9  # lenses are prepared for this many focal lengths
 TABLE_M, WALL_M = 1.2, 3.0  # side of the table; distance of the wall behind it
 WALL_SHARE = 2.5  # of the view's width: the lens and the randomized camera see more than the nominal one
 UNDER_TABLE_M = 0.003  # below the base plane, so that what lies on it is drawn in front
-_WIDEST_M = 0.03 * 1.4  # of a distractor, from its middle
+_RADII_M = (0.013, 0.024, 0.04)  # of distractors
+_TALLEST_M = 0.16  # a distractor above the table; what it is too long by is sunk into the table
 _FAR_AWAY = (0.0, 0.0, -50.0)
+_WHITE = (1.0, 1.0, 1.0, 1.0)
+_NEAR_HUE = 0.04  # turns: of a distractor that is like the object
+_MOST_LINKS, _DARK_SHARE = 32, 0.4  # of a robot, and how many of them are darker
 
 
 class Scenery:
@@ -55,7 +69,7 @@ class Scenery:
         cell: Which robot's.
         seed: Of everything random.
         unlike: Kind of shape, and hues from and to (in turns, may begin below 0), of which no distractor is both:
-            what an object is told by.
+            what an object is told by. A whole turn leaves out the kind.
 
     Attributes:
         params: The look of the newest image; a table of one row.
@@ -109,15 +123,16 @@ class Scenery:
             clear: Discs (x, y, radius) [K, 3] m in which none stands.
         """
         self._randomization.reset(np.array([0]), None if params is None else params[None])
+        rng = self._places if places is None else np.random.default_rng(places)
         p = {name: float(self.params[name][0]) for name in self.params.names}
         self._paint(self.table, "table", p)
         self._paint(self._wall, "background", p)
         for body in self._objects:
             self._paint(body, "object", p)
         if self.world.bodies:
-            paint_robot(self.world, self._cell, _colour(p["robot_hue"], p["robot_brightness"], p["robot_saturation"]))
-        rng = self._places if places is None else np.random.default_rng(places)
-        self._scatter(rng, int(p["distractors"]), p["distractor_size"], np.empty((0, 3)) if clear is None else clear)
+            dark = 1.0 - p["robot_contrast"] * (rng.uniform(0.0, 1.0, _MOST_LINKS) < _DARK_SHARE)
+            colour = _colour(p["robot_hue"], p["robot_brightness"], p["robot_saturation"])
+            paint_robot(self.world, self._cell, colour, dark.tolist())
         self._light = Light(
             _direction(p["light_azimuth"], p["light_elevation"]),
             (p["light_red"], p["light_green"], p["light_blue"]),
@@ -127,6 +142,7 @@ class Scenery:
         moved = np.eye(4)
         moved[:3, :3], moved[:3, 3] = turn, (p["camera_x"], p["camera_y"], p["camera_z"])
         self.T_base_camera: Array = self._pose @ moved
+        self._scatter(rng, p, np.empty((0, 3)) if clear is None else clear)
         self._zoom = int(np.abs(self._zooms - p["zoom"]).argmin())
 
     def pixels(self, points: Array) -> Array:
@@ -174,26 +190,41 @@ class Scenery:
 
     def _shape(self, index: int) -> int:
         """A distractor of each kind, in three sizes; a shape's size cannot be changed later, only how deep it sits."""
-        size = (0.7, 1.0, 1.4)[(index // 3) % 3]
-        return add_thing(self.world, KINDS[index % len(KINDS)], 0.03 * size, 0.1, self._cell)
+        return add_thing(self.world, KINDS[index % len(KINDS)], _radius(index), _TALLEST_M, self._cell)
 
-    def _scatter(self, rng: np.random.Generator, count: int, size: float, clear: Array) -> None:
-        x0, x1, y0, y1 = self._area
+    def _scatter(self, rng: np.random.Generator, p: Mapping[str, float], clear: Array) -> None:
+        count, hide = int(p["distractors"]), p["obstruction"] >= 0.5
         # Always the same number of draws, so that one more distractor leaves the others where they were.
-        draws = rng.uniform(0.0, 1.0, (MOST_DISTRACTORS, 7))
+        draws = rng.uniform(0.0, 1.0, (MOST_DISTRACTORS, 8))
+        before, *aside = rng.uniform(0.0, 1.0, 4)
+        hidden = self._objects_on_table() if hide else np.empty((0, 2))
         for index, (body, u) in enumerate(zip(self.distractors, draws, strict=True)):
-            place = _FAR_AWAY
-            x, y = x0 + u[0] * (x1 - x0), y0 + u[1] * (y1 - y0)
-            if index < count and (np.hypot(clear[:, 0] - x, clear[:, 1] - y) > clear[:, 2] + _WIDEST_M).all():
-                place = (x, y, size * (0.5 + u[5]) - 0.05)
-                texture, hue = self._texture(u[4]), float(u[2])
-                if self._unlike and self._unlike[0] == KINDS[index % len(KINDS)]:
-                    low, high = self._unlike[1:]
-                    texture, hue = -1, high + hue * (1.0 + low - high)  # around the circle from high to low
-                colour = _colour(hue, 0.1 + 0.9 * u[3], u[6]) if texture < 0 else (1.0, 1.0, 1.0, 1.0)
-                paint(self.world, body, colour, texture)
+            place, radius = _FAR_AWAY, _radius(index)
+            x, y = self._in_area(u[0], u[1])
+            if len(hidden) and index == int(before * MOST_DISTRACTORS):
+                x, y = _before(hidden[0], self.T_base_camera[:2, 3], radius, aside)
+                place = (x, y, _middle(index, 0.05 + 0.08 * u[5]))
+            elif index < count and (np.hypot(clear[:, 0] - x, clear[:, 1] - y) > clear[:, 2] + radius).all():
+                place = (x, y, _middle(index, p["distractor_size"] * (0.5 + u[5])))
+            texture, hue = self._texture(u[4]), float(u[2])
+            if u[7] < p["distractor_alike"]:
+                texture, hue = -1, p["object_hue"] + _NEAR_HUE * (2.0 * hue - 1.0)
+            if self._unlike and self._unlike[0] == KINDS[index % len(KINDS)]:
+                low, high = self._unlike[1:]
+                texture, hue = -1, high + float(u[2]) * (1.0 + low - high)  # around the circle from high to low
+                place = _FAR_AWAY if high - low >= 1.0 else place
+            paint(self.world, body, _colour(hue, 0.1 + 0.9 * u[3], u[6]) if texture < 0 else _WHITE, texture)
             quat = (0.0, 0.0, np.sin(np.pi * u[2]), np.cos(np.pi * u[2]))
             place_thing(self.world, body, np.array(place), quat, self._cell)
+
+    def _in_area(self, across: float, along: float) -> tuple[float, float]:
+        x0, x1, y0, y1 = self._area
+        return x0 + across * (x1 - x0), y0 + along * (y1 - y0)
+
+    def _objects_on_table(self) -> Array:
+        """Where objects are [K, 2] m; those that were put away are not."""
+        places = [place_of(self.world, body, self._cell) for body in self._objects]
+        return np.array([place[:2] for place in places if place[2] > -1.0]).reshape(-1, 2)
 
     def _paint(self, body: int, name: str, p: Mapping[str, float]) -> None:
         texture, brightness = self._texture(p[f"{name}_texture"]), p[f"{name}_brightness"]
@@ -227,6 +258,25 @@ def audit_looks(scenery: Scenery, seed: int = 0) -> dict[str, float]:
             images.append(scenery.render().rgb.astype(np.float64))
         effects[name] = max(float(np.abs(image - images[0]).mean()) for image in images[1:])
     return effects
+
+
+def _radius(index: int) -> float:
+    """Of a distractor, m."""
+    return _RADII_M[(index // len(KINDS)) % len(_RADII_M)]
+
+
+def _middle(index: int, top: float) -> float:
+    """Height of a distractor's middle, m, so that it reaches ``top`` above the table; no ball floats."""
+    half = _radius(index) if KINDS[index % len(KINDS)] == "ball" else 0.5 * _TALLEST_M
+    return min(top, 2.0 * half) - half
+
+
+def _before(place: Array, eye: Array, radius: float, aside: Sequence[float]) -> tuple[float, float]:
+    """Where something of ``radius`` m hides part of what lies at ``place`` [2] m; ``aside``: three shares, 0 to 1."""
+    way = (eye - place) / max(float(np.linalg.norm(eye - place)), 1e-9)
+    side = np.array([-way[1], way[0]]) * (2.0 * aside[0] - 1.0)
+    x, y = place + (radius + 0.03 + 0.06 * aside[1]) * way + (radius + 0.02 * aside[2]) * side
+    return float(x), float(y)
 
 
 def _colour(hue: float, brightness: float, saturation: float) -> tuple[float, float, float, float]:

@@ -12,12 +12,13 @@ from sim2real.errors import ConfigError
 
 Image = NDArray[np.uint8]
 SIDE_PX = 64
+KINDS = ("flat", "gradient", "checker", "stripes", "noise", "print")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 def procedural(rng: np.random.Generator, kind: str | None = None) -> Image:
-    """One texture [SIDE_PX, SIDE_PX, 3]: ``flat``, ``gradient``, ``checker``, ``stripes`` or ``noise``."""
-    kind = kind or str(rng.choice(("flat", "gradient", "checker", "stripes", "noise")))
+    """One texture [SIDE_PX, SIDE_PX, 3]: ``flat``, ``gradient``, ``checker``, ``stripes``, ``noise`` or ``print``."""
+    kind = kind or str(rng.choice(KINDS))
     first, second = rng.uniform(0.0, 255.0, (2, 3))
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
     angle = rng.uniform(0.0, np.pi)
@@ -33,8 +34,22 @@ def procedural(rng: np.random.Generator, kind: str | None = None) -> Image:
         share = np.floor(along * rng.integers(2, 16)) % 2
     else:
         share = _noise(rng)
-    image = first + share[..., None] * (second - first)
+    image = _print(rng) if kind == "print" else first + share[..., None] * (second - first)
     return np.asarray(np.clip(image + rng.normal(0.0, rng.uniform(0.0, 8.0), image.shape), 0, 255), dtype=np.uint8)
+
+
+def _print(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Ellipses and rectangles of any colours on one ground, as on cloths, posters and packages."""
+    image = np.tile(rng.uniform(0.0, 255.0, 3), (SIDE_PX, SIDE_PX, 1))
+    for _ in range(rng.integers(5, 30)):
+        (x, y), (w, h) = rng.uniform(0.0, SIDE_PX, 2).astype(int), rng.uniform(1.0, 0.12 * SIDE_PX, 2).astype(int)
+        colour, turn = rng.uniform(0.0, 255.0, 3).tolist(), float(rng.uniform(0.0, 180.0))
+        if rng.uniform() < 0.5:
+            cv2.ellipse(image, ((int(x), int(y)), (2 * int(w), 2 * int(h)), turn), colour, -1)
+        else:
+            corners = cv2.boxPoints(((int(x), int(y)), (2 * int(w), 2 * int(h)), turn)).astype(np.int32)
+            cv2.fillPoly(image, [corners], colour)
+    return image
 
 
 def _noise(rng: np.random.Generator) -> NDArray[np.float64]:
