@@ -48,7 +48,8 @@ def render_dataset(
 def target_dataset(
     out: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
     split: Annotated[
-        Literal["unlabelled", "labelled", "test"], typer.Option(help="Splits share no scene; 'test' is for measuring.")
+        Literal["unlabelled", "labelled", "development", "test"],
+        typer.Option(help="Splits share no scene; settings are chosen on 'development', 'test' is for measuring."),
     ] = "test",
     count: Annotated[int, typer.Option(min=1, help="Images in it at the end.")] = 500,
     camera: Annotated[Path | None, typer.Option(help="Calibration without lens, with T_base_camera.")] = None,

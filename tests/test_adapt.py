@@ -27,8 +27,9 @@ from sim2real.adapt.networks import (  # noqa: E402
     exemplar_of,
     set_domain,
 )
-from sim2real.adapt.translate import Translator, export_generator, translate  # noqa: E402
-from sim2real.errors import ConfigError  # noqa: E402
+from sim2real.adapt.translate import export_generator, translate, translate_any_size  # noqa: E402
+from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
+from sim2real.translation import Translator  # noqa: E402
 
 
 def test_content_similarity_forgives_brightness_but_not_texture() -> None:
@@ -101,7 +102,9 @@ def test_generators_keep_the_shape_and_are_exported(kind: str, extra: dict[str, 
     deployed = Translator.from_onnx(export_generator(network, (32, 32)), exemplars)
     assert np.abs(deployed(images).astype(int) - out).max() <= 1
     larger = images.repeat(2, axis=1).repeat(2, axis=2)
-    assert deployed(larger).shape == larger.shape
+    assert translate_any_size(deployed, larger, np.arange(5)).shape == larger.shape
+    with pytest.raises(AdaptationError, match=r"takes images of 32 x 32, these are 64 x 64"):
+        deployed(larger)
 
 
 def test_noise_and_exemplar_change_the_output_and_numbers_repeat_it() -> None:

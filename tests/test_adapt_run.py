@@ -29,11 +29,11 @@ from sim2real.adapt.metrics import predict  # noqa: E402
 from sim2real.adapt.networks import Segmenter  # noqa: E402
 from sim2real.adapt.run import Data, adapt, apply, best_check, load_data, load_run_config  # noqa: E402
 from sim2real.adapt.train import Trainer, run_training  # noqa: E402
-from sim2real.adapt.translate import Translator  # noqa: E402
 from sim2real.cli import app  # noqa: E402
 from sim2real.config import prepare_run  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
 from sim2real.evaluate.adaptation import write_adaptation_report  # noqa: E402
+from sim2real.translation import Translator  # noqa: E402
 
 SMALL = ["image_size=0", "batch_size=4", "steps=6", "check_every=3", "generator.width=8", "discriminator.width=8"]
 SMALL += [

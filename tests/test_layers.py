@@ -33,6 +33,7 @@ CORE = {
     "provenance",
     "pushing",
     "spec",
+    "translation",
 }
 APPLICATION = {
     "__main__",

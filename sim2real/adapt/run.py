@@ -27,12 +27,13 @@ from sim2real.adapt.gate import Verdict, judge, train_detector
 from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, predict
 from sim2real.adapt.networks import Generator, Segmenter, parameter_count
 from sim2real.adapt.train import Progress, Trainer, run_training, task_network
-from sim2real.adapt.translate import EXEMPLARS, Translator, cut_exemplars, export_generator, translate
+from sim2real.adapt.translate import cut_exemplars, export_generator, translate, translate_any_size
 from sim2real.config import prepare_run, validate
 from sim2real.errors import ConfigError
 from sim2real.files import write_bytes, write_text
 from sim2real.provenance import commit
 from sim2real.torch_io import save_state
+from sim2real.translation import EXEMPLARS, Translator
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 EXEMPLAR_COUNT = 256
@@ -377,7 +378,7 @@ def apply(
     with DatasetWriter(out, images.shape[2], images.shape[1], source.classes, about, resume) as writer:
         for start in range(writer.count, len(images), batch):
             rows = np.arange(start, min(start + batch, len(images)))
-            for row, image in zip(rows, translator(images[rows], rows), strict=True):
+            for row, image in zip(rows, translate_any_size(translator, images[rows], rows), strict=True):
                 known = {k: v for k, v in source.frames[row].items() if k not in ("image", "mask")}
                 writer.add(image, None if masks is None else masks[row], **known)
             if on_progress is not None:

@@ -1,10 +1,6 @@
-"""A generator as a function of images, in torch while it trains and in onnxruntime afterwards; with the same noise."""
+"""A generator as a function of images in torch, and its export; what runs it afterwards is ``sim2real.translation``."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,23 +8,12 @@ from numpy.typing import NDArray
 
 from sim2real.adapt.domains import Image, fit
 from sim2real.adapt.networks import Generator, exemplar_of
-from sim2real.errors import AdaptationError, ConfigError
+from sim2real.errors import AdaptationError
 from sim2real.policy import onnx_session
 from sim2real.torch_io import to_onnx, to_tensor
+from sim2real.translation import Translator, frame_exemplars, frame_noise
 
 TOLERANCE = 1e-3  # of a pixel value in [0, 1]: a quarter of a step of 8 bits
-EXEMPLARS = "exemplars.npy"
-
-
-def frame_noise(shape: tuple[int, ...], frames: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Standard normal noise [N, *shape] that depends on each frame's number alone."""
-    return np.stack([np.random.default_rng(int(frame)).standard_normal(shape, np.float32) for frame in frames])
-
-
-def frame_exemplars(pieces: Image, frames: NDArray[np.int64]) -> NDArray[np.float32]:
-    """One of ``pieces`` [M, H, W, 3] for every frame, by its number alone: [N, 3, H, W] in [0, 1]."""
-    rows = [int(np.random.default_rng([1, int(frame)]).integers(len(pieces))) for frame in frames]
-    return np.ascontiguousarray(pieces[rows].transpose(0, 3, 1, 2), np.float32) / np.float32(255.0)
 
 
 def cut_exemplars(images: Image, count: int, seed: int) -> Image:
@@ -97,57 +82,8 @@ def export_generator(generator: Generator, size: tuple[int, int]) -> bytes:
     return data
 
 
-class Translator:
-    """A run's exported generator in onnxruntime.
-
-    Args:
-        run: Folder that ``sim2real adapt`` wrote.
-        anyway: Also where the gate refused it.
-
-    Raises:
-        ConfigError: No finished run there.
-        AdaptationError: The gate refused it, and ``anyway`` is not given.
-    """
-
-    def __init__(self, run: Path, anyway: bool = False) -> None:
-        file, verdict = run / "generator.onnx", run / "gate.json"
-        if not file.is_file() or not verdict.is_file():
-            raise ConfigError(
-                f"{run} is no finished adaptation (no generator.onnx and gate.json); run 'sim2real adapt'"
-            )
-        gate: dict[str, Any] = json.loads(verdict.read_text())
-        if not gate["passed"] and not anyway:
-            raise AdaptationError(
-                f"the gate refused {run}: {'; '.join(gate['reasons'])}. Look at its report.html, train again with "
-                "stronger consistency (weights.task, weights.content), or insist with --anyway"
-            )
-        pieces = run / EXEMPLARS
-        self._load(file.read_bytes(), np.load(pieces) if pieces.is_file() else None)
-
-    @classmethod
-    def from_onnx(cls, data: bytes, exemplars: Image | None = None) -> Translator:
-        """Of a network's bytes, without a run and a gate."""
-        translator = cls.__new__(cls)
-        translator._load(data, exemplars)
-        return translator
-
-    def _load(self, data: bytes, exemplars: Image | None) -> None:
-        self._exemplars = exemplars
-        self._session = onnx_session(data)
-        inputs = {i.name: i.shape for i in self._session.get_inputs()}
-        self.size: tuple[int, int] = (inputs["image"][2], inputs["image"][3])
-        self._noise = tuple(inputs["noise"][1:]) if "noise" in inputs else None
-
-    def __call__(self, images: Image, frames: NDArray[np.int64] | None = None) -> Image:
-        """Translate images [N, H, W, 3] RGB of any size; ``frames`` [N] number them for the noise."""
-        frames = np.arange(len(images)) if frames is None else frames
-        height, width = images.shape[1:3]
-        fitted = np.stack([fit(image, self.size) for image in images])
-        feed = {"image": np.ascontiguousarray(fitted.transpose(0, 3, 1, 2), np.float32) / np.float32(255.0)}
-        if self._noise is not None:
-            feed["noise"] = frame_noise(self._noise, frames)
-        if self._exemplars is not None:
-            feed["exemplar"] = frame_exemplars(self._exemplars, frames)
-        adapted = self._session.run(["adapted"], feed)[0]
-        result = np.rint(adapted.transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
-        return np.stack([fit(image, (height, width)) for image in result])
+def translate_any_size(translator: Translator, images: Image, frames: NDArray[np.int64]) -> Image:
+    """Translate images [N, H, W, 3] of any size, brought to the generator's and back; ``frames`` [N] number them."""
+    height, width = images.shape[1:3]
+    adapted = translator(np.stack([fit(image, translator.size) for image in images]), frames)
+    return np.stack([fit(image, (height, width)) for image in adapted])

@@ -105,12 +105,17 @@ class LocalizerConfig(Model):
 
 
 class LocalizeConfig(Model):
-    """One localization experiment (Tobin et al. 2017): trained on randomized renders only.
+    """One localization experiment (Tobin et al. 2017): trained on randomized renders, unless it says otherwise.
 
     Attributes:
         task: ``{name: localize}``.
         object: What is looked for.
         render: The images.
+        adapted: Run of ``sim2real adapt`` whose generator the rendered images go through.
+        unadapted: Share of them that stays as rendered (Bousmalis et al. 2018 train on both).
+        labelled: Dataset of photographs that say where the object is (``object_pos``), trained on beside the renders.
+        labelled_share: Share of every batch that comes from there; with 1 the renders only set how many steps there
+            are, and what the network is calibrated on.
         localizer: Network and training.
     """
 
@@ -119,6 +124,10 @@ class LocalizeConfig(Model):
     task: dict[str, Any]
     object: ObjectConfig = ObjectConfig()
     render: RenderConfig = RenderConfig()
+    adapted: Path | None = None
+    unadapted: float = Field(default=0.25, ge=0, lt=1)
+    labelled: Path | None = None
+    labelled_share: float = Field(default=0.5, gt=0, le=1)
     localizer: LocalizerConfig = LocalizerConfig()
     seed: int = 0
 

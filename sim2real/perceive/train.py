@@ -19,8 +19,9 @@ from calibration.dataset import read_dataset
 from calibration.lens import project
 from sim2real.camera import CameraCalibration
 from sim2real.config import prepare_run
-from sim2real.errors import SimulationError
+from sim2real.errors import ConfigError, SimulationError
 from sim2real.files import write_text
+from sim2real.perceive.adapt import adapt_dataset
 from sim2real.perceive.augment import Augmentation, chosen
 from sim2real.perceive.config import LocalizeConfig, ObjectConfig
 from sim2real.perceive.export import export_localizer
@@ -30,6 +31,7 @@ from sim2real.perception import PerceptionSpec, table_homography, write_percepti
 from sim2real.pictures import contact_sheet
 from sim2real.provenance import provenance
 from sim2real.torch_io import save_state, to_tensor
+from sim2real.translation import Translator
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -50,17 +52,23 @@ class Labelled:
         images: [N, H, W, 3].
         place: [N, 2] m in the base frame.
         pixels: Columns and rows of the object and of the landmarks [N, 1 + L, 2].
-        visible_px: [N].
     """
 
     images: Image
     place: Array
     pixels: Array
-    visible_px: Array
 
-    def rows(self, index: slice) -> Labelled:
+    def rows(self, index: slice | NDArray[np.int64]) -> Labelled:
         """Some of them."""
-        return Labelled(self.images[index], self.place[index], self.pixels[index], self.visible_px[index])
+        return Labelled(self.images[index], self.place[index], self.pixels[index])
+
+    def with_rows_of(self, other: Labelled) -> Labelled:
+        """These and then the others."""
+        return Labelled(
+            np.concatenate((self.images, other.images)),
+            np.concatenate((self.place, other.place)),
+            np.concatenate((self.pixels, other.pixels)),
+        )
 
 
 def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path | None:
@@ -68,30 +76,40 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
 
     Args:
         config: The experiment.
-        run_dir: Folder of the run: configuration, images, contact sheet, checkpoint, TensorBoard events, history,
-            bundle.
+        run_dir: Folder of the run: configuration, images (as rendered, and adapted), contact sheet, checkpoint,
+            TensorBoard events, history, bundle.
         on_progress: Called while it renders, and after every epoch.
 
     Returns:
         The bundle's path, or None when Ctrl-C ended it early (what is done is kept).
 
     Raises:
-        ConfigError: The folder holds a run of another configuration.
+        ConfigError: The folder holds a run of another configuration, ``adapted`` is no finished adaptation, or
+            ``labelled`` no labelled dataset of the camera's images.
+        AdaptationError: The gate refused the adaptation, or it is for images of another size.
         SimulationError: Training diverged.
     """
     prepare_run(config, run_dir)
-    count = config.render.images
-    if render_dataset(config, run_dir / "images", count, on_progress) < count:
+    camera = looking_through(config)
+    if config.adapted is not None:  # what is wrong with it is said at once, not after hours of drawing
+        Translator(config.adapted).need_size(camera.height, camera.width)
+    photographs = None if config.labelled is None else load_photographs(config.labelled, config, camera)
+    count, folder = config.render.images, run_dir / "images"
+    if render_dataset(config, folder, count, on_progress) < count:
         return None
-    everything = load_labelled(run_dir / "images", count)
+    if config.adapted is not None:
+        rendered, folder = folder, run_dir / "adapted"
+        if adapt_dataset(config.adapted, rendered, folder, count, config.unadapted, on_progress) < count:
+            return None
+    everything = load_labelled(folder, count)
     _write_sheet(run_dir / "contact_sheet.png", everything.images[:_SHEET])
     trained_on, held_out = (
         everything.rows(slice(0, -config.render.held_out)),
         everything.rows(slice(-config.render.held_out, None)),
     )
-    trainer = Trainer(config, run_dir, looking_through(config))
+    trainer = Trainer(config, run_dir, camera)
     trainer.load()
-    if not trainer.train(trained_on, held_out, on_progress):
+    if not trainer.train(trained_on, held_out, on_progress, photographs):
         return None
     factor, figures = calibrate(trainer.network, held_out, config.seed)
     trainer.network.std_factor = factor
@@ -116,10 +134,37 @@ def load_labelled(folder: Path, count: int | None = None) -> Labelled:
     """
     data = read_dataset(folder)
     rows = slice(0, count)
-    names = ("object_pos", "object_pixel", "landmark_pixels", "visible_px")
-    place, pixel, landmarks, visible = (data.column(name)[rows] for name in names)
+    place, pixel, landmarks = (data.column(name)[rows] for name in ("object_pos", "object_pixel", "landmark_pixels"))
     pixels = np.concatenate((pixel[:, None], landmarks.reshape(len(pixel), -1, 2)), axis=1)
-    return Labelled(data.images[rows], place[:, :2], pixels, visible)
+    return Labelled(data.images[rows], place[:, :2], pixels)
+
+
+def load_photographs(folder: Path, config: LocalizeConfig, camera: CameraCalibration) -> Labelled:
+    """Photographs with places: where each object and landmark is seen follows from the camera.
+
+    Args:
+        folder: Dataset of images of the camera's size; ``object_pos`` of every frame m in the base frame, and where it
+            is known ``T_base_camera`` of that very image.
+        config: The experiment.
+        camera: Where frames do not say.
+
+    Raises:
+        ConfigError: Places are missing, or images are of another size.
+    """
+    data = read_dataset(folder)
+    if data.images.shape[1:3] != (camera.height, camera.width):
+        raise ConfigError(
+            f"{folder} holds images of {data.images.shape[2]} x {data.images.shape[1]}, the experiment's camera makes "
+            f"{camera.width} x {camera.height}"
+        )
+    place = data.column("object_pos")
+    known = "T_base_camera" in data.frames[0]
+    poses = data.column("T_base_camera") if known else np.tile(camera.T_base_camera, (len(place), 1, 1))  # type: ignore[arg-type]
+    pixels = [
+        project(camera, np.array([where, *config.render.landmarks]), np.linalg.inv(pose))
+        for where, pose in zip(place, poses, strict=True)
+    ]
+    return Labelled(data.images, place[:, :2], np.array(pixels))
 
 
 def spec_of(config: LocalizeConfig, camera: CameraCalibration) -> PerceptionSpec:
@@ -181,8 +226,16 @@ class Trainer:
         )
         self.history: list[dict[str, float]] = []
 
-    def train(self, data: Labelled, held_out: Labelled, on_progress: Progress) -> bool:
+    def train(
+        self, data: Labelled, held_out: Labelled, on_progress: Progress, photographs: Labelled | None = None
+    ) -> bool:
         """Train to the end.
+
+        Args:
+            data: Rendered images, in the order they are drawn from.
+            held_out: Rendered images, looked at after every epoch.
+            on_progress: Called after every epoch.
+            photographs: Make up ``labelled_share`` of every batch.
 
         Returns:
             True when finished; False when Ctrl-C came, after which the last checkpoint is whole.
@@ -193,7 +246,7 @@ class Trainer:
         try:
             with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=len(self.history)) as writer:
                 while len(self.history) < epochs:
-                    figures = self._epoch(data, len(self.history), on_progress)
+                    figures = self._epoch(data, photographs, len(self.history))
                     figures |= {
                         f"held_out_{k}": v
                         for k, v in measure(self.network, held_out.rows(slice(0, _WATCHED)), self.config.seed).items()
@@ -209,7 +262,7 @@ class Trainer:
         self.save()
         return True
 
-    def _epoch(self, data: Labelled, epoch: int, on_progress: Progress) -> dict[str, float]:
+    def _epoch(self, data: Labelled, photographs: Labelled | None, epoch: int) -> dict[str, float]:
         settings = self.config.localizer
         began = time.perf_counter()
         order = np.random.default_rng([self.config.seed, 31, epoch]).permutation(len(data.images))
@@ -219,11 +272,13 @@ class Trainer:
         self.network.train()
         sums = np.zeros(3)
         for step in range(steps):
-            rows = np.sort(order[step * settings.batch_size : (step + 1) * settings.batch_size])
+            batch = data.rows(np.sort(order[step * settings.batch_size : (step + 1) * settings.batch_size]))
+            if photographs is not None:
+                batch = self._mixed(batch, photographs, (epoch, step))
             self._anneal((epoch + step / steps) / settings.epochs)
-            images = augment(to_tensor(data.images[rows])).contiguous(memory_format=torch.channels_last)
-            place = torch.as_tensor(data.place[rows], dtype=torch.float32)
-            pixels = torch.as_tensor(data.pixels[rows, :heat_maps], dtype=torch.float32)
+            images = augment(to_tensor(batch.images)).contiguous(memory_format=torch.channels_last)
+            place = torch.as_tensor(batch.place, dtype=torch.float32)
+            pixels = torch.as_tensor(batch.pixels[:, :heat_maps], dtype=torch.float32)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
                 found, std, heat = self.network(images)
             likelihood = beta_nll(found, std, place, settings.beta)
@@ -247,6 +302,14 @@ class Trainer:
             "error_m": error_mean,
             "images_per_s": steps * settings.batch_size / (time.perf_counter() - began),
         }
+
+    def _mixed(self, batch: Labelled, photographs: Labelled, at: tuple[int, int]) -> Labelled:
+        """A batch in which photographs take the places of some renders."""
+        count = min(max(round(self.config.labelled_share * len(batch.images)), 1), len(batch.images))
+        rng = np.random.default_rng([self.config.seed, 32, *at])
+        rows = rng.choice(len(photographs.images), count, replace=count > len(photographs.images))
+        kept = rng.permutation(len(batch.images))[count:]
+        return batch.rows(kept).with_rows_of(photographs.rows(rows))
 
     def _anneal(self, done: float) -> None:
         """One cosine from the learning rate to nothing, after a short warm-up."""

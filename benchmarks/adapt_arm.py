@@ -1,0 +1,205 @@
+"""Adaptation on the arm: what rendered images made to look like the target's are worth to a localizer.
+
+    python benchmarks/adapt_arm.py WORK [--rows randomized adapted_200 ...] [--seeds 0 1 2] [--split test] [--json OUT]
+
+Every row is one training of the localizer with the same number of steps (see ``SMALL``), measured on the same labelled
+photographs of the MuJoCo target, which nothing is trained on:
+
+- ``plain``: renders without visual randomization; ``randomized``: with all of it.
+- ``adapted_N``: randomized renders through a generator that was trained with N unlabelled photographs (``ADAPT``).
+- ``oracle``: trained on labelled photographs alone.
+- ``labelled_N``, ``adapted_labelled_N``: N labelled photographs make up half of every batch; the other half are
+  randomized renders, as they are or through the generator of ``adapted_1000``. This is the curve of sample efficiency.
+
+No photograph's label takes part in adaptation. Settings are chosen with ``--split development``. WORK keeps everything:
+what is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import time
+from pathlib import Path
+
+from calibration.dataset import ImageDataset, read_dataset
+from sim2real.adapt.config import load_preset
+from sim2real.adapt.run import adapt, load_data
+from sim2real.camera import load_camera
+from sim2real.config import read_settings, validate
+from sim2real.evaluate.adaptation import write_adaptation_report
+from sim2real.evaluate.identification import facts
+from sim2real.evaluate.localization import localization_figures, locate_all
+from sim2real.evaluate.target_images import Split, write_target_dataset
+from sim2real.files import write_text
+from sim2real.perceive.config import LocalizeConfig
+from sim2real.perceive.render import render_dataset
+from sim2real.perceive.train import train
+from sim2real.perception import PerceptionBundle
+from sim2real.robots import robot_folder
+from sim2real.sim.arm import Arm
+
+SMALL = (
+    "render.images=4000", "render.held_out=200", "render.workers=1", "localizer.epochs=6", "localizer.width=16",
+    "localizer.augment=[exposure, white_red, white_blue, blur, noise]",
+)  # fmt: skip
+PLAIN = ("render.randomize=[]", "localizer.augment=[]")
+PRESET = "graspgan"
+ADAPT = (
+    "steps=1500", "batch_size=4", "check_every=500", "weights.perception=0", "generator.width=8", "generator.downs=2",
+    "discriminator.width=16", "discriminator.layers=2", "task.width=8", "gate.detector_steps=200", "augment=true",
+)  # fmt: skip
+ADAPT_RENDERS = 2000
+ORACLE, CURVE = 2000, (50, 200, 1000)
+ADAPT_WITH = (50, 200, 1000)
+PHOTOGRAPHS: dict[Split, int] = {"unlabelled": max(ADAPT_WITH), "labelled": ORACLE, "development": 300, "test": 300}
+ROWS = (
+    "plain", "randomized", *(f"adapted_{n}" for n in ADAPT_WITH), "oracle",
+    *(f"{kind}_{n}" for n in CURVE for kind in ("labelled", "adapted_labelled")),
+)  # fmt: skip
+
+
+def quiet(*_) -> None:
+    pass
+
+
+def photographs(work: Path, split: Split) -> Path:
+    """All photographs of a split, taken once."""
+    arm = Arm(robot_folder("so101"))
+    camera = load_camera(robot_folder("so101") / "camera.yaml")
+    write_target_dataset(work / split, camera, arm.chain, arm.ee, PHOTOGRAPHS[split], split, quiet)
+    return work / split
+
+
+def first(dataset: Path, count: int, out: Path) -> Path:
+    """The first frames of a dataset as one of its own; images are links."""
+    if not (out / "dataset.json").is_file():
+        for folder in ("images", "masks"):
+            if (dataset / folder).is_dir():
+                (out / folder).mkdir(parents=True, exist_ok=True)
+                for name in sorted(os.listdir(dataset / folder))[:count]:
+                    (out / folder / name).unlink(missing_ok=True)
+                    os.link(dataset / folder / name, out / folder / name)
+        lines = (dataset / "frames.jsonl").read_text().splitlines(keepends=True)
+        write_text(out / "frames.jsonl", "".join(lines[:count]))
+        write_text(out / "dataset.json", (dataset / "dataset.json").read_text())
+    return out
+
+
+def settings_of(seed: int, *more: str) -> LocalizeConfig:
+    """A row's experiment."""
+    return validate(LocalizeConfig, *read_settings("so101_localize", (*SMALL, f"seed={seed}", *more)))
+
+
+def renders(work: Path, seed: int) -> Path:
+    """Randomized renders of a seed, drawn once for all rows."""
+    folder, config = work / f"renders_{seed}", settings_of(seed)
+    render_dataset(config, folder, config.render.images, quiet)
+    return folder
+
+
+def generator(work: Path, seed: int, count: int) -> tuple[Path, dict]:
+    """Train a generator with ``count`` unlabelled photographs; the run, and how it went."""
+    run = work / f"generator_{count}_{seed}"
+    result = run / "result.json"
+    if not result.is_file():
+        config = load_preset(PRESET, (*ADAPT, f"seed={seed}", "threads=1"))
+        sim = first(renders(work, seed), ADAPT_RENDERS, work / f"adapt_renders_{seed}")
+        real = first(photographs(work, "unlabelled"), count, work / f"unlabelled_{count}")
+        began = time.perf_counter()
+        finished = adapt(config, load_data(config, sim, real), run)
+        if finished is None:
+            raise KeyboardInterrupt
+        write_adaptation_report(run, config.name, finished)
+        figures = {"gate": finished.verdict.summary(), "kept_step": finished.kept, "figures": finished.figures}
+        write_text(result, json.dumps({**figures, "took_s": time.perf_counter() - began}, indent=1))
+    return run, json.loads(result.read_text())
+
+
+def row_settings(row: str, work: Path, seed: int) -> tuple[str, ...]:
+    """A row's settings; its generator is trained first."""
+    if row in ("plain", "randomized"):
+        return PLAIN if row == "plain" else ()
+    if row == "oracle":
+        return f"labelled={photographs(work, 'labelled')}", "labelled_share=1"
+    count = int(row.rpartition("_")[2])
+    settings: tuple[str, ...] = ()
+    if row.startswith("adapted"):
+        run, _ = generator(work, seed, max(ADAPT_WITH) if "labelled" in row else count)
+        settings = (f"adapted={run}",)
+    if "labelled" in row:
+        settings += (f"labelled={first(photographs(work, 'labelled'), count, work / f'labelled_{count}')}",)
+    return settings
+
+
+def measure(row: str, seed: int, work: Path, split: Split, seen: ImageDataset, more: tuple[str, ...] = ()) -> dict:
+    """Train a row and measure it; its figures are kept in its folder."""
+    folder = work / f"{row}_{seed}"
+    result = folder / f"{split}.json"
+    if result.is_file():
+        return json.loads(result.read_text())
+    settings = settings_of(seed, f"name={row}", *row_settings(row, work, seed), *more)
+    if row != "plain":
+        first(renders(work, seed), settings.render.images, folder / "images")
+    began = time.perf_counter()
+    bundle = train(settings, folder, quiet)
+    if bundle is None:
+        raise KeyboardInterrupt
+    answers = locate_all(PerceptionBundle.load(bundle).locator(), seen)
+    figures = localization_figures(*answers, seen.column("visible"))
+    held_out = json.loads((folder / "history.json").read_text())["held_out"]
+    figures |= {"held_out_m": held_out["mean_error_m"], "took_s": time.perf_counter() - began}
+    write_text(result, json.dumps(figures, indent=1))
+    for images in ("images", "adapted"):
+        shutil.rmtree(folder / images, ignore_errors=True)
+    return figures
+
+
+def closed(means: dict[str, float], row: str) -> str:
+    """Share of the gap from randomization to oracle that a row closes."""
+    if not {"randomized", "oracle"} <= set(means):
+        return ""
+    return f"{(means['randomized'] - means[row]) / (means['randomized'] - means['oracle']):.0%}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--split", choices=("development", "test"), default="test")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    seen = read_dataset(photographs(given.work, given.split))
+    rows: dict[str, dict[str, dict]] = {}
+    generators: dict[str, dict] = {}
+    for seed in given.seeds:  # a seed of all rows first, so that a stopped run compares like with like
+        for row in given.rows:
+            figures = measure(row, seed, given.work, given.split, seen)
+            rows.setdefault(row, {})[str(seed)] = figures
+            if row.startswith("adapted") and "labelled" not in row:
+                generators[f"{row}, seed {seed}"] = generator(given.work, seed, int(row.rpartition("_")[2]))[1]
+            print(
+                f"{row:22s} seed {seed}: target {1e3 * figures['mean_error_m']:5.1f} mm mean, "
+                f"{1e3 * figures['median_error_m']:5.1f} median; held out of training "
+                f"{1e3 * figures['held_out_m']:5.1f}; {figures['took_s']:.0f} s",
+                flush=True,
+            )
+    means = {row: statistics.mean(f["mean_error_m"] for f in seeds.values()) for row, seeds in rows.items()}
+    print(f"\n{'row':22s} {'mean':>7s} {'median':>7s} {'gap closed':>11s}   mm, mean over {len(given.seeds)} seeds")
+    for row, seeds in rows.items():
+        median = statistics.mean(f["median_error_m"] for f in seeds.values())
+        print(f"{row:22s} {1e3 * means[row]:7.1f} {1e3 * median:7.1f} {closed(means, row):>11s}")
+    if given.json:
+        made = {
+            "made": facts(), "settings": {"localizer": SMALL, "adaptation": (PRESET, *ADAPT)}, "split": given.split,
+            "photographs": PHOTOGRAPHS, "rows": rows, "generators": generators,
+        }  # fmt: skip
+        write_text(given.json, json.dumps(made, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
