@@ -144,7 +144,7 @@ def hand_eye_command(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Images (with --poses and --camera), a dataset that 'sim2real collect --robot' made, or pairs of poses "
+            help="Images (with --poses and --camera), a dataset of 'sim2real collect --robot', or pairs of poses "
             "[T_base_ee, T_camera_board] (JSON, YAML). Keep that order: nothing can check it where both ways round "
             "would be possible poses."
         ),
