@@ -39,7 +39,7 @@ SMALL = (
 CAMERA = "camera_x, camera_y, camera_z, camera_pitch, camera_yaw, camera_roll, zoom"
 ROWS = {
     "full": (),
-    "no_distractors": ("render.without=[distractors, distractor_size]",),
+    "no_distractors": ("render.without=[distractors, distractor_size, distractor_alike, obstruction]",),
     "no_camera": (f"render.without=[{CAMERA}]",),
     "textures_4": ("render.textures=4",),
     "images_quarter": (f"render.images={IMAGES // 4}", f"localizer.epochs={4 * EPOCHS}"),
