@@ -29,7 +29,7 @@ from sim2real.perception import PerceptionBundle
 from sim2real.robots import robot_folder
 from sim2real.sim.arm import Arm
 
-IMAGES, EPOCHS, HELD_OUT, TARGET_IMAGES = 6000, 8, 400, 300
+IMAGES, EPOCHS, HELD_OUT, TARGET_IMAGES = 4000, 8, 400, 300
 SMALL = (
     f"render.images={IMAGES}",
     f"render.held_out={HELD_OUT}",
