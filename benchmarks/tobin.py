@@ -29,7 +29,7 @@ from sim2real.perception import PerceptionBundle
 from sim2real.robots import robot_folder
 from sim2real.sim.arm import Arm
 
-IMAGES, EPOCHS, HELD_OUT, TARGET_IMAGES = 6000, 8, 400, 300
+IMAGES, EPOCHS, HELD_OUT, TARGET_IMAGES = 4000, 8, 400, 300
 SMALL = (
     f"render.images={IMAGES}",
     f"render.held_out={HELD_OUT}",
@@ -39,7 +39,7 @@ SMALL = (
 CAMERA = "camera_x, camera_y, camera_z, camera_pitch, camera_yaw, camera_roll, zoom"
 ROWS = {
     "full": (),
-    "no_distractors": ("render.without=[distractors, distractor_size]",),
+    "no_distractors": ("render.without=[distractors, distractor_size, distractor_alike, obstruction]",),
     "no_camera": (f"render.without=[{CAMERA}]",),
     "textures_4": ("render.textures=4",),
     "images_quarter": (f"render.images={IMAGES // 4}", f"localizer.epochs={4 * EPOCHS}"),

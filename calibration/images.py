@@ -1,4 +1,4 @@
-"""Images and poses from files: folders, CSV, YAML, JSON and bags."""
+"""Images and poses from files: folders, collected datasets, CSV, YAML, JSON and bags."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from calibration.dataset import HEADER, ImageDataset, read_dataset
 from sim2real.errors import ConfigError
 from sim2real.geometry import pose_matrix
 
@@ -38,7 +39,7 @@ def read_images(source: Path, topic: str | None = None) -> Iterator[tuple[str, f
     """Name, stamp (s; of a file 0) and image of everything in a folder or a bag, in order.
 
     Args:
-        source: A folder of images, one image, a rosbag2 folder, or an ``.mcap`` file.
+        source: A folder of images, a collected dataset, one image, a rosbag2 folder, or an ``.mcap`` file.
         topic: Of the images in a bag; may be left out where there is one.
 
     Raises:
@@ -62,12 +63,22 @@ def read_images(source: Path, topic: str | None = None) -> Iterator[tuple[str, f
 def _file_images(source: Path) -> Iterator[tuple[str, float, Image]]:
     if not source.exists():
         raise ConfigError(f"{source} does not exist; give a folder of images or a bag")
-    files = [source] if source.is_file() else sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES)
-    for path in files:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if is_dataset(source):
+        named = [(frame["image"], float(frame.get("stamp_s", 0.0))) for frame in read_dataset(source).frames]
+    elif source.is_file():
+        source, named = source.parent, [(source.name, 0.0)]
+    else:
+        named = [(p.name, 0.0) for p in sorted(source.iterdir()) if p.suffix.lower() in SUFFIXES]
+    for name, stamp in named:
+        image = cv2.imread(str(source / name), cv2.IMREAD_COLOR)
         if image is None:
-            raise ConfigError(f"{path} cannot be read as an image; remove it or save it again")
-        yield path.name, 0.0, np.asarray(image, dtype=np.uint8)
+            raise ConfigError(f"{source / name} cannot be read as an image; remove it or save it again")
+        yield name, stamp, np.asarray(image, dtype=np.uint8)
+
+
+def is_dataset(source: Path) -> bool:
+    """Whether a folder is a dataset, as ``sim2real collect`` makes them."""
+    return (source / HEADER).is_file()
 
 
 @contextmanager
@@ -143,12 +154,15 @@ def decode_image(message: Any, source: object) -> Image:
 def read_poses(path: Path) -> dict[str, Array]:
     """Poses T_base_ee [4, 4] by the name of the image taken there.
 
-    CSV with a header ``image, x, y, z, qx, qy, qz, qw`` (m, quaternion), or YAML or JSON that maps a name to such a
-    list of seven numbers or to a 4x4 matrix.
+    A dataset that ``sim2real collect --robot`` made; CSV with a header ``image, x, y, z, qx, qy, qz, qw`` (m,
+    quaternion); or YAML or JSON that maps a name to such a list of seven numbers or to a 4x4 matrix.
 
     Raises:
         ConfigError: The file cannot be read as poses; file, entry and reason are named.
     """
+    if is_dataset(path):
+        dataset = read_dataset(path)
+        return {f["image"]: pose for f, pose in zip(dataset.frames, _poses_of(dataset), strict=True)}
     try:
         if path.suffix.lower() == ".csv":
             with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
@@ -164,6 +178,29 @@ def read_poses(path: Path) -> dict[str, Array]:
     if not isinstance(entries, dict) or not entries:
         raise ConfigError(f"{path} maps no image names to poses")
     return {str(name): _as_pose(value, f"{path}, '{name}'") for name, value in entries.items()}
+
+
+def _poses_of(dataset: ImageDataset) -> Array:
+    if "T_base_ee" not in dataset.frames[0]:
+        raise ConfigError(f"{dataset.folder} has no poses of the arm; collect it with --robot, or give --poses")
+    return dataset.column("T_base_ee")
+
+
+def joint_track(dataset: Path, joint: str) -> tuple[Array, Array]:
+    """Stamps [T] s and positions [T] rad of one joint, as they were collected with the images.
+
+    Raises:
+        ConfigError: The dataset has no joints, or none of that name, or stamps that stand still.
+    """
+    data = read_dataset(dataset)
+    names = [str(name) for name in data.about.get("joint_names", ())]
+    if joint not in names:
+        known = ", ".join(names) or "none: collect it with --robot"
+        raise ConfigError(f"{dataset} has no joint '{joint}'; it has {known}")
+    time, position = data.column("stamp_s"), data.column("joint_pos")[:, names.index(joint)]
+    if (np.diff(time) <= 0).any():
+        raise ConfigError(f"{dataset}: the images' stamps do not ascend; take one recording at a time")
+    return time, position
 
 
 def read_pose_pairs(path: Path) -> tuple[Array, Array]:

@@ -4,10 +4,14 @@ ros2 launch sim2real arm.launch.py bundle:=/path/to/bundle puck:=true
 ros2 lifecycle set /policy configure
 ros2 service call /arm std_srvs/srv/SetBool "{data: true}"
 ros2 lifecycle set /policy activate
+
+With perception:=/path/to/a/perception/bundle an object's place comes from a camera's images (topics image and
+camera_info, or image:= and camera_info:=) in place of the simulated camera's.
 """
 
 from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.conditions import IfCondition, UnlessCondition
+from launch.substitutions import EqualsSubstitution, LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -18,6 +22,27 @@ from launch import LaunchDescription
 def generate_launch_description():
     namespace = LaunchConfiguration("namespace")
     shared = PathJoinSubstitution([FindPackageShare("sim2real"), "launch", "arm.yaml"])
+    blind = EqualsSubstitution(LaunchConfiguration("perception"), "")
+
+    def driver(condition, remappings):
+        return Node(
+            package="sim2real",
+            executable="driver_node",
+            namespace=namespace,
+            parameters=[
+                shared,
+                {
+                    "driver": LaunchConfiguration("driver"),
+                    "host": LaunchConfiguration("host"),
+                    "condition": LaunchConfiguration("condition"),
+                    "puck": ParameterValue(LaunchConfiguration("puck"), value_type=bool),
+                },
+            ],
+            remappings=remappings,
+            condition=condition,
+            output="screen",
+        )
+
     return LaunchDescription(
         [
             DeclareLaunchArgument("bundle", description="folder of the policy bundle"),
@@ -26,19 +51,22 @@ def generate_launch_description():
             DeclareLaunchArgument("condition", default_value="fresh"),
             DeclareLaunchArgument("puck", default_value="false", description="put an object to push on the table"),
             DeclareLaunchArgument("namespace", default_value=""),
+            DeclareLaunchArgument("perception", default_value="", description="folder of a perception bundle"),
+            DeclareLaunchArgument("image", default_value="image", description="topic of the camera's images"),
+            DeclareLaunchArgument("camera_info", default_value="camera_info", description="topic of its calibration"),
+            driver(IfCondition(blind), []),
+            # Two must not tell where the object is: the simulated arm's own camera goes to another topic.
+            driver(UnlessCondition(blind), [("object_pose", "ground_truth/object_pose")]),
             Node(
                 package="sim2real",
-                executable="driver_node",
+                executable="perception_node",
                 namespace=namespace,
-                parameters=[
-                    shared,
-                    {
-                        "driver": LaunchConfiguration("driver"),
-                        "host": LaunchConfiguration("host"),
-                        "condition": LaunchConfiguration("condition"),
-                        "puck": ParameterValue(LaunchConfiguration("puck"), value_type=bool),
-                    },
+                parameters=[{"bundle": LaunchConfiguration("perception")}],
+                remappings=[
+                    ("image", LaunchConfiguration("image")),
+                    ("camera_info", LaunchConfiguration("camera_info")),
                 ],
+                condition=UnlessCondition(blind),
                 output="screen",
             ),
             LifecycleNode(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Calibrate a camera: its lens, where it is, how late it is.")
 
-Source = Annotated[Path, typer.Argument(help="Folder of images, one image, or a bag (rosbag2, MCAP).")]
+Source = Annotated[Path, typer.Argument(help="Folder of images, dataset of 'sim2real collect', one image, or a bag.")]
 Topic = Annotated[str | None, typer.Option(help="Topic of the images in a bag.")]
 CameraFile = Annotated[Path, typer.Option("--camera", help="Calibration that 'sim2real calibrate camera' wrote.")]
 
@@ -144,8 +144,9 @@ def hand_eye_command(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Images (with --poses and --camera), or pairs of poses [T_base_ee, T_camera_board] (JSON, YAML). Keep "
-            "that order: nothing can check it where both ways round would be possible poses."
+            help="Images (with --poses and --camera), a dataset of 'sim2real collect --robot', or pairs of poses "
+            "[T_base_ee, T_camera_board] (JSON, YAML). Keep that order: nothing can check it where both ways round "
+            "would be possible poses."
         ),
     ],
     setup: Annotated[str, typer.Option(help="eye-to-hand (camera stands) or eye-in-hand (camera on the hand).")],
@@ -156,10 +157,11 @@ def hand_eye_command(
 ) -> None:
     """Find where the camera is, from poses of the arm and of a board."""
     from calibration.hand_eye import hand_eye
-    from calibration.images import read_pose_pairs
+    from calibration.images import is_dataset, read_pose_pairs
     from sim2real.camera import load_camera
 
     known = load_camera(camera) if camera else None
+    poses = source if poses is None and is_dataset(source) else poses
     target = out or camera
     must_be_writable(target)
     if poses is None:
@@ -191,21 +193,32 @@ def hand_eye_command(
 @takes_board
 def latency_command(
     pattern: Board,
-    source: Annotated[Path, typer.Argument(help="Bag with images of a board that one joint swings irregularly.")],
-    joints: Annotated[Path, typer.Option(help="CSV: time, and the joint's position in rad; the images' clock.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Bag or dataset ('sim2real collect --all') with images of a board that one joint swings irregularly."
+        ),
+    ],
     camera: CameraFile,
-    joint: Annotated[str, typer.Option(help="Column of the joint that moves.")],
+    joint: Annotated[str, typer.Option(help="The joint that moves.")],
+    joints: Annotated[
+        Path | None,
+        typer.Option(help="CSV: time, and the joint's position in rad; the images' clock. Not for a dataset."),
+    ] = None,
     topic: Topic = None,
     json_file: JsonFile = None,
 ) -> None:
     """How much later than the joints the images are; written into the calibration."""
     from calibration.find import fitting_poses
+    from calibration.images import is_dataset, joint_track
     from calibration.latency import camera_latency, turning
     from sim2real.camera import load_camera
 
     known = load_camera(camera)
     must_be_writable(camera)
-    time, position = _joint_track(joints, joint)
+    if joints is None and not is_dataset(source):
+        raise ConfigError(f"{source} says nothing of joints: give their recording with --joints (CSV)")
+    time, position = joint_track(source, joint) if joints is None else _joint_track(joints, joint)
     seen = _find(pattern, source, topic)
     keep, poses, _, why = fitting_poses(known, seen)
     _left_out(why)

@@ -54,6 +54,7 @@ def target_dataset(
     count: Annotated[int, typer.Option(min=1, help="Images in it at the end.")] = 500,
     camera: Annotated[Path | None, typer.Option(help="Calibration without lens, with T_base_camera.")] = None,
     clutter: Annotated[bool, typer.Option(help="Distractors, and things that hide part of the object.")] = True,
+    room: Annotated[int, typer.Option(min=0, help="Other scenes and textures of the same split.")] = 0,
     resume: Resume = False,
 ) -> None:
     """Photograph the SO-101 target, which stands in for a real robot before a real camera."""
@@ -70,7 +71,7 @@ def target_dataset(
     arm = Arm(folder)
     with progress_bars() as progress:
         report = stage_reporter(progress)
-        done = write_target_dataset(out, eye, arm.chain, arm.ee, count, split, report, resume, clutter)
+        done = write_target_dataset(out, eye, arm.chain, arm.ee, count, split, report, resume, clutter, room)
     _say(out, done, count)
 
 

@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 # drone-models insists on this before anything imports SciPy.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
-# Tests kill ROS 2 processes. One that dies with a lock in Fast DDS's shared memory would block all that come after it.
-os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 
 import numpy as np
 import pytest
@@ -39,6 +38,15 @@ def random_frames(steps, count, seed=0):
     for _ in range(steps):
         state = {name: value + 0.1 * rng.normal(size=value.shape) for name, value in state.items()}
         yield dict(state)
+
+
+@pytest.fixture(autouse=True)
+def no_ros_left_behind(request):
+    """A node that a test leaves behind is destroyed by the garbage collector, at any time, and may hang the process."""
+    yield
+    if request.node.get_closest_marker("ros"):
+        names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+        assert [name for name in names if name.startswith("dds.") and name != "dds.shm.wdog"] == []
 
 
 @pytest.fixture(scope="session")

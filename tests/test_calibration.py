@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
 from calibration.boards import Board, Detection
+from calibration.dataset import DatasetWriter
 from calibration.hand_eye import hand_eye
 from calibration.images import read_pose_pairs, read_poses
 from calibration.intrinsics import board_pose, calibrate_camera
@@ -265,12 +266,15 @@ def test_hand_eye_from_pictures(tmp_path):
     camera = pose([np.pi - 0.2, 0.0, 0.0], [0.4, 0.05, 0.95])
     on_hand = pose([0.1, 0.0, 0.2], [-0.09, -0.07, 0.05])
     rows = ["image,x,y,z,qx,qy,qz,qw"]
+    writer = DatasetWriter(tmp_path / "collected", *SIZE)
     for index, turn in enumerate(np.random.default_rng(3).uniform(-0.45, 0.45, (12, 3))):
         arm = pose(turn, np.array([0.4, 0.1, 0.45]) + 0.1 * turn)
         at = np.linalg.inv(camera) @ arm @ on_hand
         # The camera looks at the board's face: z of the board points away from it.
         face = at @ pose([np.pi, 0, 0], [0, CHARUCO.size[1], 0])
-        cv2.imwrite(str(tmp_path / f"{index:02d}.png"), photograph(CHARUCO, STRAIGHT, face))
+        picture = photograph(CHARUCO, STRAIGHT, face)
+        cv2.imwrite(str(tmp_path / f"{index:02d}.png"), picture)
+        writer.add(np.dstack([picture] * 3), stamp_s=float(index), T_base_ee=arm)
         quat = Rotation.from_matrix(arm[:3, :3]).as_quat()
         rows.append(",".join([f"{index:02d}.png", *(f"{x:.9f}" for x in (*arm[:3, 3], *quat))]))
     (tmp_path / "poses.csv").write_text("\n".join(rows))
@@ -283,6 +287,12 @@ def test_hand_eye_from_pictures(tmp_path):
     found = load_camera(tmp_path / "camera.yaml").T_base_camera
     assert np.linalg.norm(found[:3, 3] - camera[:3, 3]) < 1e-3, done.output
     assert np.degrees(Rotation.from_matrix(found[:3, :3].T @ camera[:3, :3]).magnitude()) < 0.1
+    writer.close()
+    arguments = [str(tmp_path / "collected") if a == str(tmp_path) else a for a in arguments]
+    arguments[arguments.index("--poses") : arguments.index("--poses") + 2] = ["--out", str(tmp_path / "again.yaml")]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    np.testing.assert_allclose(load_camera(tmp_path / "again.yaml").T_base_camera, found, atol=1e-7)
 
 
 def test_latency_is_found_with_its_uncertainty():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,10 +15,11 @@ from test_calibration import CHARUCO, SIZE, STRAIGHT, photograph, pose, samples,
 from test_collect import make_bag
 
 from calibration.boards import Board
+from calibration.dataset import DatasetWriter
 from calibration.find import check_size, find_board
 from calibration.hand_eye import JOINT_FIT, _best, hand_eye
 from calibration.hand_eye_checks import oddities, unseen
-from calibration.images import read_poses
+from calibration.images import read_images, read_poses
 from calibration.latency import camera_latency
 from sim2real.camera import CameraCalibration, load_camera
 from sim2real.cli import main
@@ -408,6 +410,22 @@ def test_latency_from_a_bag_is_written_and_from_a_swing_that_repeats_is_not(tmp_
     status, said = film("chirp", lambda t: 0.3 * np.sin(2 * np.pi * (0.1 * t + 0.015 * t**2)))
     assert status == 0 and "does not fit" in said, said
     assert abs(load_camera(file).latency_s - 0.08) < 0.01
+
+    # The same from a dataset of 'sim2real collect --all --robot', whose joints are those at the images' stamps.
+    positions = np.interp(stamps, *np.loadtxt(track, delimiter=",", skiprows=1, encoding="utf-8-sig").T)
+    about = {"joint_names": ["elbow"]}
+    with DatasetWriter(tmp_path / "collected", 640, 480, about=about) as writer:
+        bag = tmp_path / "chirp"
+        for (_, stamp, image), position in zip(read_images(bag), positions, strict=True):
+            writer.add(np.ascontiguousarray(image[..., ::-1]), stamp_s=stamp, joint_pos=np.array([position]))
+    options = [*GRID_OPTIONS, "--columns", 4, "--rows", 3, "--camera", file]
+    status, said = run(capsys, "calibrate", "latency", tmp_path / "collected", "--joint", "wrist", *options)
+    assert status == 2 and "has no joint 'wrist'; it has elbow" in said
+    status, said = run(capsys, "calibrate", "latency", bag, "--joint", "elbow", *options)
+    assert status == 2 and "--joints" in said
+    replace(load_camera(file), latency_s=None).save(file)
+    status, said = run(capsys, "calibrate", "latency", tmp_path / "collected", "--joint", "elbow", *options)
+    assert status == 0 and abs(load_camera(file).latency_s - 0.08) < 0.015, said
 
 
 def test_latency_that_is_hardly_known_is_refused():

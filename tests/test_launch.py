@@ -10,6 +10,8 @@ from launch.actions import DeclareLaunchArgument
 from launch.launch_description_sources import get_launch_description_from_python_launch_file
 from launch_ros.actions import LifecycleNode, Node
 
+from launch import LaunchContext
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -30,9 +32,16 @@ def test_exported_launch_file_loads(tiny_bundle, tmp_path):
     assert any(isinstance(entity, LifecycleNode) for entity in description.entities)
 
 
-def test_arm_launch_describes_both_nodes():
+@pytest.mark.parametrize("perception", ["", "/a/bundle"])
+def test_arm_launch_describes_its_nodes(perception):
     description = get_launch_description_from_python_launch_file(str(ROOT / "launch" / "arm.launch.py"))
-    nodes = [entity for entity in description.entities if isinstance(entity, Node)]
-    assert [node.node_executable for node in nodes] == ["driver_node", "policy_node"]
-    arguments = {entity.name for entity in description.entities if isinstance(entity, DeclareLaunchArgument)}
-    assert arguments == {"bundle", "driver", "host", "condition", "puck", "namespace"}
+    arguments = {e.name for e in description.entities if isinstance(e, DeclareLaunchArgument)}
+    assert arguments == {
+        "bundle", "driver", "host", "condition", "puck", "namespace", "perception", "image", "camera_info",
+    }  # fmt: skip
+    context = LaunchContext()
+    context.launch_configurations["perception"] = perception
+    nodes = [e for e in description.entities if isinstance(e, Node)]
+    started = [node for node in nodes if node.condition is None or node.condition.evaluate(context)]
+    wanted = ["driver_node", "policy_node"] + (["perception_node"] if perception else [])
+    assert sorted(node.node_executable for node in started) == sorted(wanted)

@@ -12,7 +12,7 @@ from sim2real.errors import ConfigError, SimulationError
 from sim2real.pictures import contact_sheet
 from sim2real.robots import load_robot
 from sim2real.sim.camera import SimCamera
-from sim2real.sim.drawing import add_thing, place_thing
+from sim2real.sim.drawing import add_thing, place_of, place_thing
 from sim2real.sim.scenery import TERMS, Scenery, audit_looks
 from sim2real.sim.textures import KINDS, from_photographs, procedural
 from sim2real.sim.world import World
@@ -74,6 +74,54 @@ def test_the_object_is_segmented_where_it_is(make):
     at = np.linalg.inv(POSE) @ [0.3, 0.05, 0.02, 1]
     pixel = cv2.projectPoints(at[None, :3], np.zeros(3), np.zeros(3), K, CAMERA.distortion)[0].ravel()
     assert np.abs(pixel - (columns.mean(), rows.mean())).max() < 1.0
+
+
+def nominal(scenery, **values):
+    params = scenery.params.nominal.copy()
+    for name, value in values.items():
+        params[scenery.params.column(name)] = value
+    return params
+
+
+def test_what_obstructs_hides_part_of_the_object_and_seldom_all_of_it(make):
+    scenery, thing = make(terms={})
+
+    def seen(seed, obstruction):
+        scenery.look(nominal(scenery, obstruction=obstruction), seed)
+        return int((scenery.render().segmentation == thing).sum())
+
+    whole, left = seen(0, 0.0), np.array([seen(seed, 1.0) for seed in range(60)])
+    assert left.max() <= whole
+    assert 0.3 < np.mean(left < whole) and np.mean(left > 0.3 * whole) > 0.7, (whole, left)
+
+
+def test_every_distractor_is_seen_and_none_floats(make):
+    scenery, _ = make(terms={})
+    for seed in range(10):
+        scenery.look(nominal(scenery, distractors=10.0, distractor_size=0.06), seed)
+        for index, body in enumerate(scenery.distractors):
+            middle = place_of(scenery.world, body)[2]
+            half = (0.013, 0.024, 0.04)[index // 3 % 3] if index % 3 == 2 else 0.08
+            assert middle - half <= 1e-9 < middle + half, "its foot is in the table, its head above"
+
+
+def test_no_distractor_is_what_the_object_is_told_by(make):
+    scenery, _ = make(terms={}, unlike=("cylinder", 0.0, 1.0))
+    scenery.look(nominal(scenery, distractors=10.0), 3)
+    away = [place_of(scenery.world, body)[2] < -1.0 for body in scenery.distractors]
+    assert away == [index % 3 == 1 for index in range(10)]
+
+
+def test_links_differ_in_brightness(make):
+    scenery, _ = make(terms={})
+    robot = scenery.world.bodies[0]
+
+    def shades(contrast):
+        scenery.look(nominal(scenery, robot_contrast=contrast), 1)
+        frame = scenery.render()
+        return frame.rgb[frame.segmentation == robot].mean(axis=1)
+
+    assert shades(1.0).std() > 1.5 * shades(0.0).std()
 
 
 def test_another_renderer_draws_the_same(make):

@@ -103,6 +103,9 @@ def test_datasets_of_photographs(eye, tmp_path):
     secret = read_dataset(tmp_path / "c")
     assert secret.masks is None and set(secret.frames[0]) == {"image"}
     assert np.abs(secret.images[0].astype(float) - a.images[0]).mean() > 5
+    other = tmp_path / "d"
+    write_target_dataset(other, camera(), arm.chain, arm.ee, 1, "labelled", lambda *_: None, room=1)
+    assert np.abs(read_dataset(other).images[0].astype(float) - a.images[0]).mean() > 5
 
 
 def test_a_target_is_seen_through_what_it_is_given_at_the_cameras_rate_and_delay():

@@ -200,6 +200,11 @@ class PolicyNode(LifecycleNode):
                 values[f"estimate/{name}"] = f"{value:.5g} ± {std:.2g}"
         return values
 
+    def destroy_node(self) -> None:
+        """Destroy the node and its lifecycle; rclpy keeps that, and all DDS threads, until garbage is collected."""
+        super().destroy_node()
+        self._state_machine = None
+
     def close(self) -> None:
         """Hold, close the topics; harmless when closed."""
         self._halt()

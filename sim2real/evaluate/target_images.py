@@ -39,6 +39,7 @@ def write_target_dataset(
     on_progress: Progress,
     resume: bool = True,
     clutter: bool = True,
+    room: int = 0,
 ) -> int:
     """Photograph the target.
 
@@ -52,6 +53,7 @@ def write_target_dataset(
         on_progress: Called now and then.
         resume: Go on with what is there.
         clutter: Distractors, and things that hide part of the object.
+        room: Another one has other scenes, and other textures: there are only 30 in each.
 
     Returns:
         Images in the dataset; fewer than ``count`` when Ctrl-C came.
@@ -61,11 +63,10 @@ def write_target_dataset(
         DriverError: MuJoCo cannot draw here.
     """
     assert camera.T_base_camera is not None
-    about = {"what": "photographs of the MuJoCo target", "split": split, "clutter": clutter}
+    about = {"what": "photographs of the MuJoCo target", "split": split, "clutter": clutter, "room": room}
+    seed = SPLITS[split] + 1000 * room
     secret = split == "unlabelled"
-    eye = So101Camera(
-        camera.width, camera.height, camera.matrix, camera.T_base_camera, seed=SPLITS[split], clutter=clutter
-    )
+    eye = So101Camera(camera.width, camera.height, camera.matrix, camera.T_base_camera, seed=seed, clutter=clutter)
     with (
         contextlib.closing(eye),
         DatasetWriter(folder, camera.width, camera.height, {} if secret else CLASSES, about, resume) as writer,
@@ -74,7 +75,7 @@ def write_target_dataset(
         while writer.count < count:
             number, tries, drawn = writer.count, 0, None
             while drawn is None:
-                drawn = _photograph(eye, chain, ee, (SPLITS[split], number, tries), clutter)
+                drawn = _photograph(eye, chain, ee, (seed, number, tries), clutter)
                 tries += 1
             rgb, mask, fields = drawn
             if secret:
