@@ -2,7 +2,7 @@
 
 What of a run's folder is read::
 
-    gate.json        whether the generator may be used, and why not
+    gate.json        whether the generator may be used, why not, and what it makes of an image
     generator.onnx   ``image`` float [N, 3, H, W] in [0, 1], with ``noise`` and ``exemplar`` where it takes them, to
                      ``adapted`` of the image's shape
     exemplars.npy    pieces of camera images, where it takes them
@@ -11,6 +11,7 @@ What of a run's folder is read::
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Translator:
 
     Attributes:
         size: Height and width of its images, px.
+        towards: ``camera`` or ``canonical``; see ``AdaptConfig.towards``.
 
     Raises:
         ConfigError: No finished run there.
@@ -68,6 +70,7 @@ class Translator:
                 f"the gate refused {run}: {'; '.join(gate['reasons'])}. Look at its report.html, train again with "
                 "stronger consistency (weights.task, weights.content), or insist with --anyway"
             )
+        self.towards: str = gate.get("towards", "camera")
         pieces = run / EXEMPLARS
         self._load(file.read_bytes(), np.load(pieces) if pieces.is_file() else None)
 
@@ -75,6 +78,7 @@ class Translator:
     def from_onnx(cls, data: bytes, exemplars: Image | None = None) -> Translator:
         """Of a network's bytes, without a run and a gate."""
         translator = cls.__new__(cls)
+        translator.towards = "camera"
         translator._load(data, exemplars)
         return translator
 
@@ -112,3 +116,15 @@ class Translator:
             feed["exemplar"] = frame_exemplars(self._exemplars, frames)
         adapted = self._session.run(["adapted"], feed)[0]
         return np.rint(adapted.transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
+
+
+def typical_time_s(translator: Translator, repeats: int = 15) -> float:
+    """Median time that one image takes here, s, after a few that do not count."""
+    image = np.zeros((1, *translator.size, 3), np.uint8)
+    times = []
+    for repeat in range(repeats + 3):
+        began = time.perf_counter()
+        translator(image)
+        if repeat >= 3:
+            times.append(time.perf_counter() - began)
+    return float(np.median(times))

@@ -1,5 +1,7 @@
 """The perception node over real ROS 2 topics."""
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -8,20 +10,22 @@ import time
 import cv2
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 rclpy = pytest.importorskip("rclpy", reason="the node needs ROS 2; see `sim2real doctor`")
 
-from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped  # noqa: E402
 from perception_bundles import camera, make_red_bundle, red_dot  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 
 from sim2real.camera import LENSES, CameraCalibration, camera_of_info  # noqa: E402
-from sim2real.deploy.perception_node import PerceptionNode, View, read_image  # noqa: E402
-from sim2real.errors import ConfigError, SpecError  # noqa: E402
+from sim2real.deploy.perception_node import PerceptionNode, View, load_translator, read_image  # noqa: E402
+from sim2real.errors import AdaptationError, ConfigError, SpecError  # noqa: E402
+from sim2real.perception import PerceptionBundle  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -194,3 +198,65 @@ def test_the_process_explains_a_missing_bundle(tmp_path):
     command = [sys.executable, "-m", "sim2real.deploy.perception_node", "--ros-args", "-p", f"bundle:={tmp_path}"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 1 and "no manifest.json" in result.stderr and "Traceback" not in result.stderr
+
+
+def make_run(folder, towards="canonical", passed=True, side=128, slow=0):
+    """A generator that gives back an image with red and blue exchanged, as 'sim2real adapt' leaves one.
+
+    With ``slow`` it also turns the image into itself so many times over, by convolutions.
+    """
+    folder.mkdir()
+    swap = np.eye(3, dtype=np.float32)[::-1].reshape(3, 3, 1, 1).copy()
+    stay = np.zeros((3, 3, 15, 15), np.float32)
+    stay[:, :, 7, 7] = np.eye(3)
+    names = ["image", *(f"step_{i}" for i in range(slow))]
+    nodes = [
+        helper.make_node("Conv", [a, "stay"], [b], pads=[7] * 4) for a, b in itertools.pairwise(names)
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Conv", [names[-1], "swap"], ["adapted"])],
+        "swap",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, side, side])],
+        [helper.make_tensor_value_info("adapted", TensorProto.FLOAT, ["n", 3, side, side])],
+        [numpy_helper.from_array(swap, "swap"), numpy_helper.from_array(stay, "stay")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    (folder / "generator.onnx").write_bytes(model.SerializeToString())
+    gate = {"passed": passed, "reasons": [] if passed else ["moves object"], "towards": towards}
+    (folder / "gate.json").write_text(json.dumps(gate))
+    return folder
+
+
+def test_a_generator_before_the_network_sees_the_cameras_images_first(tmp_path):
+    bundle, run = make_red_bundle(tmp_path / "red"), make_run(tmp_path / "swap")
+    blue = np.ascontiguousarray(red_dot(camera(), PLACE)[..., ::-1])
+    rig = Rig(bundle, adapt=str(run), adapt_budget_ms=1000.0)
+    try:
+        rig.show(blue, camera())
+        rig.until(lambda: rig.poses)
+        p = rig.poses[-1].pose.position
+        np.testing.assert_allclose((p.x, p.y), PLACE, atol=0.004)
+        rig.node._budget_s = 0.0  # as on a machine that has become busy
+        rig.show(blue, camera())
+        rig.status.clear()
+        rig.until(lambda: rig.status)
+        status = rig.status[-1].status[0]
+        values = {value.key: value.value for value in status.values}
+        assert float(values["adapt_ms"]) > 0 and values["adapted_late"] == "1"
+        assert status.level == DiagnosticStatus.WARN and "adapt_budget_ms" in status.message
+    finally:
+        rig.close()
+
+
+def test_generators_that_cannot_go_before_the_network_are_refused(tmp_path):
+    spec = PerceptionBundle.load(make_red_bundle(tmp_path / "red")).spec
+    for name, settings, message in (
+        ("refused", {"passed": False}, "moves object"),
+        ("other_way", {"towards": "camera"}, "--preset rcan"),
+        ("small", {"side": 64}, "takes images of 64 x 64, these are 128 x 128"),
+        ("slow", {"slow": 6}, "adapt_budget_ms allows 0.5"),
+    ):
+        with pytest.raises(AdaptationError, match=message):
+            load_translator(make_run(tmp_path / name, **settings), spec, 0.0005)
+    with pytest.raises(ConfigError, match="no finished adaptation"):
+        load_translator(tmp_path / "nothing", spec, 0.02)

@@ -127,6 +127,8 @@ class AdaptConfig(Model):
     """One training of a generator.
 
     Attributes:
+        towards: What the generator makes of an image: one of the ``camera``, to train on, or a ``canonical`` one (James
+            et al. 2019), so that it may run on the robot in front of a perception network.
         image_size: Side of the square images the networks see, px; larger images are resized. 0 keeps theirs.
         steps: Optimizer steps.
         batch_size: Images of each domain a step.
@@ -141,6 +143,7 @@ class AdaptConfig(Model):
     """
 
     name: str
+    towards: Literal["camera", "canonical"] = "camera"
     image_size: int = Field(default=128, ge=0)
     steps: int = Field(default=6000, ge=1)
     batch_size: int = Field(default=8, ge=1)

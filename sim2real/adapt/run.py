@@ -33,7 +33,7 @@ from sim2real.errors import ConfigError
 from sim2real.files import write_bytes, write_text
 from sim2real.provenance import commit
 from sim2real.torch_io import save_state
-from sim2real.translation import EXEMPLARS, Translator
+from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 EXEMPLAR_COUNT = 256
@@ -246,7 +246,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
     """Export and judge the kept checkpoint of a trained run."""
     networks = load_best(config, run)
     exported = export_generator(copy.deepcopy(generator_of(networks)), data.source.size)
-    write_bytes(run / "generator.onnx", exported)
+    write_bytes(run / GENERATOR, exported)
     translator = Translator.from_onnx(exported, exemplars)
     if "backward_generator" in networks:
         backward = networks["backward_generator"]
@@ -259,7 +259,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
         detector,
         task_of(networks),
     )
-    write_text(run / "gate.json", json.dumps(verdict.summary(), indent=2) + "\n")
+    _write_gate(run, config, verdict)
     figures = distances(data, adapted) | verdict.figures
     write_text(run / "metrics.json", json.dumps(figures, indent=2) + "\n")
     facts = {
@@ -277,6 +277,11 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
     best = best_check(checks)
     pictures = _pictures(data, detector, adapted)
     return Finished(verdict, figures, pictures, checks, best["step"] if best else -1, facts)
+
+
+def _write_gate(run: Path, config: AdaptConfig, verdict: Verdict) -> None:
+    summary = {**verdict.summary(), "towards": config.towards}
+    write_text(run / GATE, json.dumps(summary, indent=2) + "\n")
 
 
 def distances(data: Data, adapted: Image) -> dict[str, float]:
@@ -341,7 +346,7 @@ def check(run: Path, sim: Path) -> Verdict:
     detector = load_segmenter(file) if file.is_file() and held.masks is not None else None
     task = task_of(load_best(config, run))
     verdict, _ = judge(translator, held, config.gate, detector, task)
-    write_text(run / "gate.json", json.dumps(verdict.summary(), indent=2) + "\n")
+    _write_gate(run, config, verdict)
     return verdict
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -25,8 +26,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from sim2real.camera import CameraCalibration, camera_of_info
 from sim2real.deploy.executor import run_node
 from sim2real.deploy.messages import NEWEST, Channel
-from sim2real.errors import BundleError, ConfigError, SpecError
-from sim2real.perception import PerceptionBundle, unusable, verify_perception
+from sim2real.errors import AdaptationError, BundleError, ConfigError, SpecError
+from sim2real.perception import PerceptionBundle, PerceptionSpec, unusable, verify_perception
+from sim2real.translation import Translator, typical_time_s
 
 # Best effort takes images from reliable and from best-effort cameras; an old image is worth nothing.
 IMAGES = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -103,6 +105,29 @@ def read_image(message: Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(image[..., ::-1] if message.encoding == "bgr8" else image)
 
 
+def load_translator(run: Path, spec: PerceptionSpec, budget_s: float) -> Translator:
+    """The generator that goes before a network, checked and timed here.
+
+    Raises:
+        ConfigError: No finished adaptation there.
+        AdaptationError: Its gate refused it, it goes the other way, takes images of another size, or is too slow here.
+    """
+    translator = Translator(run)
+    if translator.towards != "canonical":
+        raise AdaptationError(
+            f"the generator of {run} makes rendered images look like a camera's; in front of a network goes one that "
+            "makes canonical images of a camera's: 'sim2real adapt --preset rcan', or '--set towards=canonical'"
+        )
+    translator.need_size(spec.height, spec.width)
+    takes_s = typical_time_s(translator)
+    if takes_s > budget_s:
+        raise AdaptationError(
+            f"the generator of {run} takes {1e3 * takes_s:.1f} ms an image here, adapt_budget_ms allows "
+            f"{1e3 * budget_s:g}; allow more, or train a smaller one (generator.width)"
+        )
+    return translator
+
+
 class PerceptionNode(Node):
     """Finds one object in a camera's images.
 
@@ -111,13 +136,18 @@ class PerceptionNode(Node):
     used; ``perception_diagnostics`` once a second.
 
     Parameters: ``bundle``; ``max_uncertainty_m``, the largest standard deviation of what ``object_pose`` carries;
-    ``frame``, the name of the robot's base frame.
+    ``frame``, the name of the robot's base frame; ``adapt``, the run of a generator that makes canonical images of the
+    camera's before the network sees them (none by default); ``adapt_budget_ms``, the longest that may take. A generator
+    that takes longer is refused at the start; one that does so later is reported in the diagnostics.
 
     Args:
         settings: Parameter values that replace the defaults; for tests.
 
     Raises:
         BundleError: The bundle cannot be used, or does not do here what it did where it was exported.
+        ConfigError: ``adapt`` is no finished adaptation.
+        AdaptationError: The generator was refused by its gate, goes the other way, takes images of another size, or is
+            too slow here.
     """
 
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
@@ -133,13 +163,16 @@ class PerceptionNode(Node):
         if not replayed.ok:
             raise BundleError(f"the golden trace does not replay here: {replayed.message}")
         self._locator = bundle.locator()
+        run = str(self.declare_parameter("adapt", "").value)
+        self._budget_s = 1e-3 * float(self.declare_parameter("adapt_budget_ms", 20.0).value)
+        self._translator = load_translator(Path(run), bundle.spec, self._budget_s) if run else None
         self._camera = bundle.spec.camera()
         self._view: View | None = None
         self._info: tuple[Any, ...] = ()
         self._images = Channel()
-        self.counts = dict.fromkeys(("images", "published", "unsure", "refused"), 0)
+        self.counts = dict.fromkeys(("images", "published", "unsure", "refused", "adapted_late"), 0)
         self.trouble = "no camera_info has arrived yet"
-        self._took_s = self._uncertainty_m = math.nan
+        self._took_s = self._adapt_s = self._uncertainty_m = math.nan
         self._pose = self.create_publisher(PoseStamped, "object_pose", NEWEST)
         self._all = self.create_publisher(PoseWithCovarianceStamped, "object_pose_with_covariance", NEWEST)
         self._diagnostics = self.create_publisher(DiagnosticArray, "perception_diagnostics", 10)
@@ -174,7 +207,7 @@ class PerceptionNode(Node):
             reason = unusable(seen)
             if reason:
                 raise SpecError(f"the image cannot be used: {reason}")
-            sighting = self._locator.locate(seen)
+            sighting = self._locator.locate(self._adapted(seen))
         except SpecError as error:
             self._refuse(str(error))
             return
@@ -195,6 +228,16 @@ class PerceptionNode(Node):
         self._pose.publish(PoseStamped(header=everything.header, pose=pose))
         self.counts["published"] += 1
 
+    def _adapted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the network is to see of the camera's image [H, W, 3]."""
+        if self._translator is None:
+            return image
+        began = time.perf_counter()
+        adapted = self._translator(image[None])[0]
+        self._adapt_s = time.perf_counter() - began
+        self.counts["adapted_late"] += self._adapt_s > self._budget_s
+        return adapted
+
     def _refuse(self, reason: str) -> None:
         self.counts["refused"] += 1
         self.trouble = reason
@@ -204,11 +247,15 @@ class PerceptionNode(Node):
         values = {name: str(count) for name, count in self.counts.items()}
         values |= {
             "took_ms": f"{1e3 * self._took_s:.2f}",
+            "adapt_ms": f"{1e3 * self._adapt_s:.2f}",
             "uncertainty_mm": f"{1e3 * self._uncertainty_m:.1f}",
             "data_age_ms": f"{1e3 * (time.monotonic() - self._images.arrival_s):.0f}",
         }
-        status = DiagnosticStatus(name=self.get_fully_qualified_name(), message=self.trouble or "sees")
-        status.level = DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK
+        trouble = self.trouble
+        if not trouble and self._adapt_s > self._budget_s:
+            trouble = f"the generator took {1e3 * self._adapt_s:.0f} ms of {1e3 * self._budget_s:.0f} (adapt_budget_ms)"
+        status = DiagnosticStatus(name=self.get_fully_qualified_name(), message=trouble or "sees")
+        status.level = DiagnosticStatus.WARN if trouble else DiagnosticStatus.OK
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
