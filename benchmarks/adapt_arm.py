@@ -53,9 +53,12 @@ ADAPT = (
     "discriminator.width=16", "discriminator.layers=2", "task.width=8", "gate.detector_steps=200", "augment=true",
 )  # fmt: skip
 ADAPT_RENDERS = 2000
-ORACLE, CURVE = 2000, (50, 200, 1000)
+CURVE = (50, 200, 1000)
 ADAPT_WITH = (50, 200, 1000)
-PHOTOGRAPHS: dict[Split, int] = {"unlabelled": max(ADAPT_WITH), "labelled": ORACLE, "development": 300, "test": 300}
+# How many, room by room. A room has 30 textures; a localizer that has seen only one of them does not know others.
+PHOTOGRAPHS: dict[Split, tuple[int, ...]] = {
+    "unlabelled": (max(ADAPT_WITH),), "labelled": (2000, 1000, 1000), "development": (300,), "test": (300,),
+}  # fmt: skip
 ROWS = (
     "plain", "randomized", *(f"adapted_{n}" for n in ADAPT_WITH), "oracle",
     *(f"{kind}_{n}" for n in CURVE for kind in ("labelled", "adapted_labelled")),
@@ -67,26 +70,43 @@ def quiet(*_) -> None:
 
 
 def photographs(work: Path, split: Split) -> Path:
-    """All photographs of a split, taken once."""
+    """All photographs of a split, taken once; each of its rooms has textures of its own."""
     arm = Arm(robot_folder("so101"))
     camera = load_camera(robot_folder("so101") / "camera.yaml")
-    write_target_dataset(work / split, camera, arm.chain, arm.ee, PHOTOGRAPHS[split], split, quiet)
-    return work / split
+    rooms = []
+    for room, count in enumerate(PHOTOGRAPHS[split]):
+        rooms.append(work / (f"{split}_room_{room}" if room else split))
+        write_target_dataset(rooms[-1], camera, arm.chain, arm.ee, count, split, quiet, room=room)
+    return rooms[0] if len(rooms) == 1 else joined(rooms, work / f"{split}_all")
+
+
+def joined(datasets: list[Path], out: Path, count: int | None = None) -> Path:
+    """The frames of datasets as one, or the first ``count`` of them; images are links."""
+    if (out / "dataset.json").is_file():  # which is written last
+        return out
+    lines: list[str] = []
+    for dataset in datasets:
+        for frame in map(json.loads, (dataset / "frames.jsonl").read_text().splitlines()):
+            for kind in ("image", "mask"):
+                if kind in frame:
+                    link = out / f"{kind}s" / f"{len(lines):06d}.png"
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.unlink(missing_ok=True)
+                    os.link(dataset / frame[kind], link)
+                    frame[kind] = f"{kind}s/{link.name}"
+            lines.append(json.dumps(frame) + "\n")
+            if len(lines) == count:
+                break
+        if len(lines) == count:
+            break
+    write_text(out / "frames.jsonl", "".join(lines))
+    write_text(out / "dataset.json", (datasets[0] / "dataset.json").read_text())
+    return out
 
 
 def first(dataset: Path, count: int, out: Path) -> Path:
-    """The first frames of a dataset as one of its own; images are links."""
-    if not (out / "dataset.json").is_file():
-        for folder in ("images", "masks"):
-            if (dataset / folder).is_dir():
-                (out / folder).mkdir(parents=True, exist_ok=True)
-                for name in sorted(os.listdir(dataset / folder))[:count]:
-                    (out / folder / name).unlink(missing_ok=True)
-                    os.link(dataset / folder / name, out / folder / name)
-        lines = (dataset / "frames.jsonl").read_text().splitlines(keepends=True)
-        write_text(out / "frames.jsonl", "".join(lines[:count]))
-        write_text(out / "dataset.json", (dataset / "dataset.json").read_text())
-    return out
+    """The first frames of a dataset as one of its own."""
+    return joined([dataset], out, count)
 
 
 def settings_of(seed: int, *more: str) -> LocalizeConfig:
@@ -135,17 +155,19 @@ def row_settings(row: str, work: Path, seed: int) -> tuple[str, ...]:
     return settings
 
 
-def measure(row: str, seed: int, work: Path, split: Split, seen: ImageDataset, more: tuple[str, ...] = ()) -> dict:
+def measure(row: str, seed: int, work: Path, split: Split, seen: ImageDataset) -> dict:
     """Train a row and measure it; its figures are kept in its folder."""
     folder = work / f"{row}_{seed}"
     result = folder / f"{split}.json"
     if result.is_file():
         return json.loads(result.read_text())
-    settings = settings_of(seed, f"name={row}", *row_settings(row, work, seed), *more)
-    if row != "plain":
-        first(renders(work, seed), settings.render.images, folder / "images")
+    bundle: Path | None = folder / "bundle"
     began = time.perf_counter()
-    bundle = train(settings, folder, quiet)
+    if not (folder / "bundle").is_dir():  # otherwise it was trained for another split
+        settings = settings_of(seed, f"name={row}", *row_settings(row, work, seed))
+        if row != "plain":
+            first(renders(work, seed), settings.render.images, folder / "images")
+        bundle = train(settings, folder, quiet)
     if bundle is None:
         raise KeyboardInterrupt
     answers = locate_all(PerceptionBundle.load(bundle).locator(), seen)

@@ -85,13 +85,16 @@ def train(
 def check(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     sim: Annotated[Path, typer.Option(help="Rendered images, with masks, that the run has not seen.")],
+    localizer: Annotated[
+        Path | None, typer.Option(help="Perception bundle: also measure how far its answers move.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Judge a generator: does it move, remove or invent objects, or worsen the task?"""
+    """Judge a generator: does it move, remove, smear or invent objects, or worsen the task?"""
     from sim2real.adapt.run import check as judge_run
 
     with console.status("translating and comparing"):
-        verdict = judge_run(run, sim)
+        verdict = judge_run(run, sim, localizer)
     _show(verdict, run, json_file)
 
 

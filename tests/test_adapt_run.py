@@ -25,14 +25,15 @@ from sim2real.adapt.config import AdaptConfig, GateConfig, load_preset  # noqa: 
 from sim2real.adapt.dann import train_classifier  # noqa: E402
 from sim2real.adapt.domains import Domain, check_pair, load_domain  # noqa: E402
 from sim2real.adapt.gate import judge, train_detector  # noqa: E402
-from sim2real.adapt.metrics import predict  # noqa: E402
+from sim2real.adapt.metrics import located_change, predict, spill  # noqa: E402
 from sim2real.adapt.networks import Segmenter  # noqa: E402
-from sim2real.adapt.run import Data, adapt, apply, best_check, load_data, load_run_config  # noqa: E402
+from sim2real.adapt.run import Data, adapt, apply, best_check, check, load_data, load_run_config  # noqa: E402
 from sim2real.adapt.train import Trainer, run_training  # noqa: E402
 from sim2real.cli import app  # noqa: E402
 from sim2real.config import prepare_run  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
 from sim2real.evaluate.adaptation import write_adaptation_report  # noqa: E402
+from sim2real.perception import PerceptionBundle  # noqa: E402
 from sim2real.translation import Translator  # noqa: E402
 
 SMALL = ["image_size=0", "batch_size=4", "steps=6", "check_every=3", "generator.width=8", "discriminator.width=8"]
@@ -217,6 +218,36 @@ def test_the_gate_names_an_object_that_is_invented(judged: tuple[Domain, torch.n
     assert "invents object in" in reasons(invent, judged)
 
 
+def test_the_gate_names_a_smear_that_touches_an_object(judged: tuple[Domain, torch.nn.Module]) -> None:
+    held, _ = judged
+    assert held.masks is not None
+
+    def smear(images: np.ndarray, width: int) -> np.ndarray:
+        """Half of the object's right side runs into what lies beside it."""
+        result = recolour(images)
+        for image, mask in zip(result, held.masks, strict=True):
+            ys, xs = np.nonzero(mask)
+            middle, half = (ys.min() + ys.max()) // 2, (ys.max() - ys.min()) // 4
+            beside = slice(xs.max() + 1, xs.max() + 1 + width)
+            image[middle - half : middle + half + 1, beside] = np.median(image[mask == 1], axis=0)
+        return result
+
+    verdict, _ = judge(lambda x: smear(x, 3), held, GateConfig(), judged[1], None)
+    assert any(reason.startswith("smears object over") for reason in verdict.reasons), verdict
+    verdict, _ = judge(lambda x: smear(x, 0), held, GateConfig(), judged[1], None)
+    assert verdict.passed and verdict.figures["object.spilled"] < 0.01
+
+
+def test_shadows_and_noise_are_no_smear() -> None:
+    images, masks = scenes(30, False, 3)
+    shaded = images.astype(float)
+    for image, mask in zip(shaded, masks, strict=True):
+        shadow = (np.roll(mask, (3, 4), axis=(0, 1)) == 1) & (mask == 0)
+        image[shadow] *= 0.4
+    noisy = np.clip(shaded + np.random.default_rng(0).normal(0, 8, shaded.shape), 0, 255).astype(np.uint8)
+    assert np.nanmean(spill(images, noisy, masks, 1, 2)) < 0.01
+
+
 def test_the_gate_names_a_worse_task(judged: tuple[Domain, torch.nn.Module]) -> None:
     held, detector = judged
     verdict, _ = judge(lambda x: 255 - x, held, GateConfig(task_drop=0.0), None, detector)
@@ -277,6 +308,23 @@ def test_a_refused_generator_is_not_applied(finished: Path, folders: tuple[Path,
         apply(finished, folders[0], tmp_path / "out")
     with pytest.raises(ConfigError, match="no finished adaptation"):
         Translator(tmp_path)
+
+
+def test_how_far_a_localizers_answers_move(finished: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    from perception_bundles import camera, make_red_bundle, red_dot
+
+    bundle = make_red_bundle(tmp_path / "red")
+    places = np.array([(0.24, 0.02), (0.3, 0.12), (0.28, -0.1), (0.22, -0.03)])
+    further = places + np.array((0.02, 0.0))
+    before, after = (np.stack([red_dot(camera(), place) for place in where]) for where in (places, further))
+    figures = located_change(PerceptionBundle.load(bundle).locator(), before, after, places)
+    assert figures["localizer.moved_median_m"] == pytest.approx(0.02, abs=0.004)
+    assert figures["localizer.error_before_m"] < 0.004
+    assert figures["localizer.error_after_m"] == pytest.approx(0.02, abs=0.004)
+    still = located_change(PerceptionBundle.load(bundle).locator(), before, before)
+    assert still == {"localizer.moved_median_m": 0.0, "localizer.moved_p95_m": 0.0}
+    with pytest.raises(AdaptationError, match=r"localizer takes images of 128 x 128, the generator of 32 x 32"):
+        check(finished, folders[0], bundle)
 
 
 def test_the_command_line(finished: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ class GateConfig(Model):
         mask_iou: Masks found before and after agree at least so much, mean over objects.
         lost: Share of images in which an object's edges may not be found again.
         removed, invented: Share of objects that may vanish, or of images in which one may appear.
+        spilled: Share of an object's surroundings that may take on its colour, mean over images.
         task_drop: Loss of the task's score (accuracy or mean IoU) on adapted, held-out images.
         detector_steps: Training steps of the detector that the gate looks with.
     """
@@ -119,6 +120,7 @@ class GateConfig(Model):
     lost: float = Field(default=0.2, ge=0, le=1)
     removed: float = Field(default=0.03, ge=0, le=1)
     invented: float = Field(default=0.03, ge=0, le=1)
+    spilled: float = Field(default=0.05, ge=0, le=1)
     task_drop: float = Field(default=0.05, ge=0, le=1)
     detector_steps: int = Field(default=400, ge=1)
 

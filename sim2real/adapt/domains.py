@@ -19,6 +19,7 @@ Image = NDArray[np.uint8]
 
 MULTIPLE = 32  # of both sides, so that every halving of the networks is whole
 FEWEST = 16
+SURFACE = 0.25  # of all pixels; a class that covers more is a table or a wall, not an object that could move
 FLAT = 2.0  # standard deviation of pixel values, of 255, under which an image shows nothing
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,12 @@ class Domain:
         order = np.random.default_rng(seed).permutation(len(self))
         held = int(np.clip(round(share * len(self)), 4, most))
         return self.take(np.sort(order[held:])), self.take(np.sort(order[:held]))
+
+
+def objects_of(masks: Image) -> NDArray[np.int64]:
+    """Classes of masks [N, H, W] that are objects: neither background (0) nor a surface such as a table or a wall."""
+    share = np.bincount(masks.ravel()) / masks.size
+    return np.flatnonzero((share > 0) & (share <= SURFACE) & (np.arange(len(share)) > 0))
 
 
 def network_size(height: int, width: int, image_size: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sim2real.adapt import losses
 from sim2real.adapt.config import GateConfig
-from sim2real.adapt.domains import Domain, Image
+from sim2real.adapt.domains import SURFACE, Domain, Image
 from sim2real.adapt.metrics import (
     LEAST_AREA,
     ObjectChange,
@@ -23,6 +23,7 @@ from sim2real.adapt.metrics import (
     mean_iou,
     object_changes,
     predict,
+    spill,
 )
 from sim2real.adapt.networks import Classifier, Segmenter
 from sim2real.torch_io import to_tensor
@@ -30,7 +31,7 @@ from sim2real.torch_io import to_tensor
 DETECTOR_BATCH, DETECTOR_WIDTH, DETECTOR_RATE = 16, 8, 3e-3
 RESOLUTION_PX = 1.0  # of the images themselves: finer than this nothing is placed; in the worst twentieth twice
 DETECTOR_LEAST = 0.5  # IoU on recoloured images under which the detector is not asked
-SURFACE = 0.25  # of all pixels; a class that covers more is a table or a wall, not an object that could move
+SPILL_PX = 5.0  # of 128: as far from an object its colour is looked for
 REACH_PX = 8.0  # of 128: as far edges are looked for
 MATCH = (
     0.45  # correlation of edges under which they are lost; of unrelated places 0.2 to 0.35, recoloured ones over 0.8
@@ -169,6 +170,7 @@ def _judge_objects(
         if share == 0.0 or share > SURFACE:
             not_judged.append(f"{name}: {'in no image' if share == 0.0 else 'a surface, no object'}")
             continue
+        _judge_spill(name, held_out, adapted, number, limits, figures, reasons)
         followed = _judge_edges(name, held_out, adapted, truth == number, limits, figures, reasons)
         if trust[number] < DETECTOR_LEAST:
             not_judged.append(
@@ -219,6 +221,30 @@ def _judge_edges(
             f"{most_p95:g})"
         )
     return True
+
+
+def _judge_spill(
+    name: str,
+    held_out: Domain,
+    adapted: Image,
+    number: int,
+    limits: GateConfig,
+    figures: dict[str, float],
+    reasons: list[str],
+) -> None:
+    """Judge whether one class has smeared over what it touches; where too few images tell, nothing is said."""
+    assert held_out.masks is not None
+    around = max(2, round(SPILL_PX * min(held_out.size) / 128.0))
+    share = spill(held_out.images, adapted, held_out.masks, number, around)
+    known = np.isfinite(share)
+    if known.sum() < FEWEST_SEEN:
+        return
+    spilled = float(share[known].mean())
+    figures[f"{name}.spilled"] = spilled
+    if spilled > limits.spilled:
+        reasons.append(
+            f"smears {name} over {spilled:.1%} of what is within {around} px of it, allowed {limits.spilled:.1%}"
+        )
 
 
 def _judge_detected(

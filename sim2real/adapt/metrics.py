@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt.networks import set_domain
+from sim2real.perception import Locator
 from sim2real.torch_io import to_tensor
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 FEATURE_SEED = 20
+FEWEST_PIXELS = 6  # inside, beside and around an object, under which its colours are not known
+LEAST_CONTRAST = 25.0  # of an object to what is around it, of 255
 LEAST_AREA = 12  # pixels of an object in an image of 128 px, under which it counts as hidden
 
 
@@ -176,11 +179,88 @@ def edge_drift(before: Image, after: Image, masks: NDArray[np.bool_], reach: int
     return drift, match
 
 
+def spill(before: Image, after: Image, masks: Image, number: int, reach: int) -> Array:
+    """Share of an object's surroundings that a translation has given the object's colour: a smear that touches it.
+
+    Every pixel up to ``reach`` from the object's edge (but for the one at the edge, which is of both) is placed on the
+    line from the colour of what lies further out (0) to the object's (1), before and after. What comes to lie beyond
+    one half, and 0.4 further than it did, is counted. Only surroundings of one class take part, the most frequent one.
+    A change of the light or of colours moves all three alike; a shadow goes along another line.
+
+    Args:
+        before: Rendered images [N, H, W, 3].
+        after: Their translations.
+        masks: Class numbers [N, H, W].
+        number: The object's class.
+        reach: px.
+
+    Returns:
+        [N] in 0 .. 1; NaN where there is no object, nothing around it, or no difference of colour after.
+    """
+    result = np.full(len(before), np.nan)
+    for row, mask in enumerate(masks):
+        inside = mask == number
+        if not inside.any():
+            continue
+        distance = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 3)
+        wide = (distance > 1) & (distance <= 3 * reach)
+        surface = wide & (mask == np.bincount(mask[wide].ravel()).argmax()) if wide.any() else wide
+        band, far = surface & (distance > 1.5) & (distance <= reach + 1), surface & (distance > reach + 1)
+        core = inside & (cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+        if min(band.sum(), far.sum(), core.sum()) < FEWEST_PIXELS:
+            continue
+        places = [_between(image[row].astype(np.float64), core, far) for image in (before, after)]
+        if places[0] is None or places[1] is None:
+            continue
+        first, then = places[0][band], places[1][band]
+        result[row] = float(((then > 0.5) & (then - first > 0.4)).mean())
+    return result
+
+
+def _between(image: Array, core: NDArray[np.bool_], far: NDArray[np.bool_]) -> Array | None:
+    """Where each pixel's colour [H, W] lies on the line from that of ``far`` (0) to that of ``core`` (1).
+
+    None where both are too alike for their own spread.
+    """
+    here, there = np.median(image[core], axis=0), np.median(image[far], axis=0)
+    line = here - there
+    length = float(np.linalg.norm(line))
+    spread = float(np.abs((image[far] - there) @ line).mean()) / max(length, 1e-9)
+    if length < max(LEAST_CONTRAST, 2.5 * spread):
+        return None
+    return (image - there) @ line / length**2
+
+
 def _edges(image: Image) -> NDArray[np.float32]:
     """Strength of the strongest colour channel's gradient, a little blurred."""
     smooth = cv2.GaussianBlur(image, (0, 0), 0.8)
     parts = [cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)]
     return np.hypot(*parts).max(axis=-1)
+
+
+def located_change(locator: Locator, before: Image, after: Image, truth: Array | None = None) -> dict[str, float]:
+    """How far a fixed localizer's answers move when images are translated; what a policy acts on moves as far.
+
+    Args:
+        locator: The localizer; it belongs to neither look more than it was trained to.
+        before: Rendered images [N, H, W, 3] of its size.
+        after: Their translations.
+        truth: Where the object is [N, 2] m, where that is known.
+
+    Returns:
+        ``localizer.moved_median_m`` and ``localizer.moved_p95_m`` in m; with ``truth`` also the mean errors
+        ``localizer.error_before_m`` and ``localizer.error_after_m``.
+    """
+    places = [
+        np.array([locator.locate(np.ascontiguousarray(image)).position[:2] for image in images])
+        for images in (before, after)
+    ]
+    moved = np.linalg.norm(places[1] - places[0], axis=1)
+    figures = {"moved_median_m": float(np.median(moved)), "moved_p95_m": float(np.percentile(moved, 95))}
+    if truth is not None:
+        for when, found in zip(("before", "after"), places, strict=True):
+            figures[f"error_{when}_m"] = float(np.linalg.norm(found - truth, axis=1).mean())
+    return {f"localizer.{name}": value for name, value in figures.items()}
 
 
 def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Array:

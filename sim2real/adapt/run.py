@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,21 @@ from sim2real.adapt import sheets
 from sim2real.adapt.config import AdaptConfig
 from sim2real.adapt.domains import Domain, Image, check_pair, load_domain, with_pairs
 from sim2real.adapt.gate import Verdict, judge, train_detector
-from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, predict
+from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, located_change, predict
 from sim2real.adapt.networks import Generator, Segmenter, parameter_count
 from sim2real.adapt.train import Progress, Trainer, run_training, task_network
 from sim2real.adapt.translate import cut_exemplars, export_generator, translate, translate_any_size
 from sim2real.config import prepare_run, validate
-from sim2real.errors import ConfigError
+from sim2real.errors import AdaptationError, ConfigError
 from sim2real.files import write_bytes, write_text
+from sim2real.perception import PerceptionBundle
 from sim2real.provenance import commit
 from sim2real.torch_io import save_state
 from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 EXEMPLAR_COUNT = 256
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -261,7 +263,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
     )
     _write_gate(run, config, verdict)
     figures = distances(data, adapted) | verdict.figures
-    write_text(run / "metrics.json", json.dumps(figures, indent=2) + "\n")
+    write_text(run / METRICS, json.dumps(figures, indent=2) + "\n")
     facts = {
         "parameters of the generator": f"{parameter_count(networks['generator']):,}",
         "images": f"{len(data.source)} rendered, {len(data.target)} real; held out {len(data.source_held)} and "
@@ -328,16 +330,19 @@ def load_run_config(run: Path) -> AdaptConfig:
     return validate(AdaptConfig, yaml.safe_load(file.read_text()), str(file))
 
 
-def check(run: Path, sim: Path) -> Verdict:
+def check(run: Path, sim: Path, localizer: Path | None = None) -> Verdict:
     """Judge a run's exported generator on other images of the simulator, and write the verdict to ``gate.json``.
 
     Args:
         run: Finished run.
         sim: Dataset with masks or labels that the run has not trained on.
+        localizer: Perception bundle; how far its answers move with the translation is added to the verdict's figures,
+            and to ``metrics.json``, as ``localizer.*``. The gate does not judge by it.
 
     Raises:
         ConfigError: No run, or no dataset.
-        AdaptationError: Unusable images.
+        AdaptationError: Unusable images, or of another size than the localizer's.
+        BundleError: The localizer cannot be used.
     """
     config = load_run_config(run)
     translator = Translator(run, anyway=True)
@@ -345,9 +350,28 @@ def check(run: Path, sim: Path) -> Verdict:
     file = run / "detector.pt"
     detector = load_segmenter(file) if file.is_file() and held.masks is not None else None
     task = task_of(load_best(config, run))
-    verdict, _ = judge(translator, held, config.gate, detector, task)
+    verdict, adapted = judge(translator, held, config.gate, detector, task)
+    if localizer is not None:
+        verdict = replace(verdict, figures=verdict.figures | _localizer_figures(localizer, sim, held, adapted))
+        file = run / METRICS
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        write_text(file, json.dumps(known | verdict.figures, indent=2) + "\n")
     _write_gate(run, config, verdict)
     return verdict
+
+
+def _localizer_figures(localizer: Path, sim: Path, held: Domain, adapted: Image) -> dict[str, float]:
+    bundle = PerceptionBundle.load(localizer)
+    if held.size != (bundle.spec.height, bundle.spec.width):
+        raise AdaptationError(
+            f"the localizer takes images of {bundle.spec.width} x {bundle.spec.height}, the generator of "
+            f"{held.size[1]} x {held.size[0]}"
+        )
+    frames = read_dataset(sim).frames
+    truth = None
+    if all("object_pos" in frames[row] for row in held.frames):
+        truth = np.array([frames[row]["object_pos"][:2] for row in held.frames])
+    return located_change(bundle.locator(), held.images, adapted, truth)
 
 
 def apply(

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from sim2real.adapt import losses
 from sim2real.adapt.config import AdaptConfig, TaskConfig
-from sim2real.adapt.domains import Domain
+from sim2real.adapt.domains import Domain, objects_of
 from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
 from sim2real.errors import AdaptationError
 from sim2real.files import write_text
@@ -97,6 +97,9 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self.random = torch.Generator().manual_seed(config.seed + 1)
         self.source = Batches(source, config.batch_size, self.random)
+        self._objects = torch.from_numpy(
+            objects_of(source.masks) if source.masks is not None else np.zeros(0, np.int64)
+        )
         self.target = Batches(target, config.batch_size, self.random)
         weights = config.weights
         self.networks = nn.ModuleDict({"generator": Generator(config.generator)})
@@ -253,8 +256,7 @@ class Trainer:
                 scores = self.networks["discriminator"](*self._seen(adapted))
                 values["adversarial"] = losses.adversarial_generator(scores)
             if weights.content:
-                foreground = source["masks"] > 0 if "masks" in source else source["images"].amax(dim=1) > 0.5
-                values["content"] = losses.content_similarity(source["images"], adapted, foreground)
+                values["content"] = losses.content_similarity(source["images"], adapted, self._foreground(source))
             if weights.identity:
                 kept = self.generator(target["images"], self._noise(target["images"]), exemplar)
                 values["identity"] = losses.identity(target["images"], kept)
@@ -282,6 +284,12 @@ class Trainer:
                 self.optimizers[name].zero_grad(set_to_none=True)
         total.backward()
         return {name: value.detach() for name, value in values.items()}
+
+    def _foreground(self, source: dict[str, Tensor]) -> Tensor:
+        """Where objects are [B, H, W]: a table may change its look, what lies on it may not."""
+        if "masks" not in source:
+            return source["images"].amax(dim=1) > 0.5
+        return torch.isin(source["masks"], self._objects) if len(self._objects) else source["masks"] > 0
 
     def _contrastive(self, maps: list[Tensor], adapted: Tensor, exemplar: Tensor | None) -> Tensor:
         projector = self.networks["projector"]
