@@ -1,14 +1,15 @@
 """The ladder of Peng et al. 2018 on pushing with an SO-101: which way of bearing unknown physics transfers?
 
-python benchmarks/arm_ladder.py RUNS [--episodes 100] [--only NAME …] [--json FILE]
+python benchmarks/arm_ladder.py RUNS [--episodes 100] [--only [NAME …]] [--seeds 0 1 2] [--json FILE]
 
-Trains every rung in RUNS/NAME (finished ones are not repeated) and runs it on the MuJoCo target in process, with
+Trains every rung in RUNS/NAME_SEED (finished ones are not repeated) and runs it on the MuJoCo target in process, with
 objects outside the training's ranges. All rungs imitate the same controller before PPO; its own row is there too.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -66,21 +67,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--only", nargs="+", choices=RUNGS, default=list(RUNGS))
+    parser.add_argument("--only", nargs="*", choices=RUNGS, default=list(RUNGS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     result = {"made": facts(), "episodes_a_cell": arguments.episodes, "rungs": {}}
-    for name in arguments.only:
-        config, folder = load_config("so101_push", RUNGS[name]), arguments.runs / name
+    for seed, name in itertools.product(arguments.seeds, arguments.only):
+        config = load_config("so101_push", [*RUNGS[name], f"seed={seed}"])
+        rung, folder = f"{name}, seed {seed}", arguments.runs / f"{name}_{seed}"
         began = time.monotonic()
         if not (folder / "bundle" / "manifest.json").is_file():
-            train(config, folder, lambda stage, done, total, figures, n=name: print(n, stage, done, total, flush=True))
+            train(config, folder, lambda stage, done, total, figures, n=rung: print(n, stage, done, total, flush=True))
         took = time.monotonic() - began
         bundle = folder / "bundle"
         cells = fly_in_process({name: bundle}, arguments.episodes, SEED, lambda *_: None)[name]["so101"]
         inside = PolicyBundle.load(bundle).provenance["metrics"]["training_simulator"]["success"]
-        result["rungs"][name] = {"target": cells, "training_simulator": inside, "training_s": took}
-        print(f"{name}: training simulator {inside:.0%}, {_text(cells)}")
+        result["rungs"][rung] = {"target": cells, "training_simulator": inside, "training_s": took}
+        print(f"{rung}: training simulator {inside:.0%}, {_text(cells)}", flush=True)
     config = load_config("so101_push")
     controller = {c: work(Controller, config, c, arguments.episodes, SEED).summary() for c in conditions("push")}
     result["rungs"]["controller alone"] = {"target": controller}

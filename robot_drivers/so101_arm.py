@@ -9,6 +9,7 @@ training simulator, neither code nor figures.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,30 @@ def load_spec(puck: Puck | None = None) -> Any:
     return spec
 
 
+@lru_cache(maxsize=8)
+def _model_with(
+    stiffness: tuple[float, ...],
+    damping: tuple[float, ...],
+    friction: tuple[float, ...],
+    payload_kg: float,
+    puck: Puck | None,
+) -> Any:
+    """The model with these servos; arms share it and must not change it: its meshes take 100 MB."""
+    model = load_model(puck)
+    model.opt.timestep = CONTACT_STEP_S if puck else STEP_S
+    ids = [model.joint(name).id for name in JOINTS]
+    dofs = np.array([model.jnt_dofadr[i] for i in ids])
+    actuators = np.array([model.actuator(name).id for name in JOINTS])
+    model.body_mass[model.body("gripper").id] += payload_kg
+    model.actuator_gainprm[actuators, 0] = stiffness
+    model.actuator_biasprm[actuators, 1] = -np.array(stiffness)
+    model.actuator_biasprm[actuators, 2] = 0.0
+    model.dof_damping[dofs] = damping
+    model.dof_frictionloss[dofs] = friction
+    model.actuator_ctrllimited[actuators] = 0
+    return model
+
+
 def read_figures(path: Path = FIGURES) -> dict[str, Array]:
     """Servo quantities [6] by name."""
     content = yaml.safe_load(path.read_text())
@@ -101,25 +126,17 @@ class ArmModel:
         import mujoco
 
         self._mujoco = mujoco
-        self.model = load_model(puck)
         self.puck = puck
         self.figures = read_figures() if figures is None else figures
-        self._step_s = CONTACT_STEP_S if puck else STEP_S
-        self.model.opt.timestep = self._step_s
+        servo = [tuple(self.figures[name].tolist()) for name in ("stiffness", "damping", "friction")]
+        self.model = _model_with(*servo, payload_kg, puck)
+        self._step_s = float(self.model.opt.timestep)
         self.data = mujoco.MjData(self.model)
         ids = [self.model.joint(name).id for name in JOINTS]
         self._q = np.array([self.model.jnt_qposadr[i] for i in ids])
         self._v = np.array([self.model.jnt_dofadr[i] for i in ids])
         self._u = np.array([self.model.actuator(name).id for name in JOINTS])
         self._site = self.model.site(EE_SITE).id
-        self.model.body_mass[self.model.body("gripper").id] += payload_kg
-        f = self.figures
-        self.model.actuator_gainprm[self._u, 0] = f["stiffness"]
-        self.model.actuator_biasprm[self._u, 1] = -f["stiffness"]
-        self.model.actuator_biasprm[self._u, 2] = 0.0
-        self.model.dof_damping[self._v] = f["damping"]
-        self.model.dof_frictionloss[self._v] = f["friction"]
-        self.model.actuator_ctrllimited[self._u] = 0
         self.reset(np.zeros(6))
 
     def reset(self, position: Array, puck_xy: Array | None = None) -> None:

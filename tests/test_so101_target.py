@@ -54,3 +54,11 @@ def test_a_delay_shifts_the_motion():
             track.append(target.position[0])
         tracks.append(np.array(track))
     np.testing.assert_allclose(tracks[1][5:], tracks[0][:-5], atol=1e-3)
+
+
+def test_arms_share_their_model_but_not_their_state():
+    one, two, loaded = ArmModel(), ArmModel(), ArmModel(payload_kg=0.1)
+    assert one.model is two.model and one.model is not loaded.model
+    one.advance(np.full(6, 0.3), 0.5)
+    assert np.abs(one.position).max() > 0.1 and np.abs(two.position).max() == 0.0
+    assert loaded.model.body_mass.sum() == pytest.approx(one.model.body_mass.sum() + 0.1)
