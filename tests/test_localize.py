@@ -1,7 +1,6 @@
 """Rendered training images, the localizer's losses, a tiny training, and its resume."""
 
 import json
-from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,12 +21,12 @@ from sim2real.perceive import render as rendering
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import Painter, looking_through, render_dataset, visual_terms
-from sim2real.perceive.train import Trainer, beta_nll, load_labelled, pixel_loss, train
+from sim2real.perceive.train import Trainer, load_labelled, pixel_loss, train
 from sim2real.perception import PerceptionBundle, table_homography
 
 SMALL = (
     "render.images=72", "render.held_out=24", "render.workers=1", "render.textures=10", "localizer.width=4",
-    "localizer.keypoints=4", "localizer.landmarks=2", "localizer.batch_size=8", "localizer.epochs=4",
+    "localizer.batch_size=8", "localizer.epochs=4",
 )  # fmt: skip
 
 
@@ -66,7 +65,8 @@ def test_images_carry_where_the_object_is(painter):
         if len(rows) > 60:
             off.append(drawn.fields["object_pixel"] - (columns.mean(), rows.mean()))
     assert len(off) > 20 and np.mean(sizes) > 50
-    assert np.abs(np.mean(off, axis=0)).max() < 0.2, "a renderer that is half a pixel off puts everything 3 mm aside"
+    # The median: of some, what stands before them hides the lower part.
+    assert np.abs(np.median(off, axis=0)).max() < 0.15, "a renderer that is half a pixel off puts everything 3 mm aside"
 
 
 def test_every_class_is_in_the_masks(painter):
@@ -125,47 +125,27 @@ def test_terms_can_be_chosen_and_replaced():
         visual_terms(config("render.randomize=[zom]"))
 
 
-def test_landmarks_are_where_the_camera_really_is(painter):
+def test_the_object_is_labelled_where_the_moved_camera_sees_it(painter):
     drawn = painter.draw(5)
     camera = looking_through(painter._config)
-    landmarks = np.array(painter._config.render.landmarks)
-    nominal = project(camera, landmarks, np.linalg.inv(camera.T_base_camera))
-    moved = replace(camera, T_base_camera=drawn.fields["T_base_camera"])
-    found = drawn.fields["landmark_pixels"]
-    zoom = 0.03 * np.abs(found - 63.5).max()
-    np.testing.assert_allclose(found, project(moved, landmarks, np.linalg.inv(moved.T_base_camera)), atol=zoom)
-    assert found.shape == (2, 2) and np.abs(found - nominal).max() > 0.1
+    place = drawn.fields["object_pos"][None]
+    nominal = project(camera, place, np.linalg.inv(camera.T_base_camera))
+    moved = project(camera, place, np.linalg.inv(drawn.fields["T_base_camera"]))
+    zoom = 0.03 * np.abs(moved - 63.5).max()
+    np.testing.assert_allclose(drawn.fields["object_pixel"][None], moved, atol=zoom)
+    assert np.abs(moved - nominal).max() > 0.1
 
 
-def test_a_camera_that_was_moved_is_told_by_the_landmarks():
-    """With full belief, an object that moved with the landmarks is where it was."""
+def test_the_place_is_where_the_calibrated_camera_sees_the_pixel():
     camera = looking_through(config())
-    points = np.array([(0.0, 0.0, 0.0), (0.04, 0.0, 0.1)])
-    landmarks = torch.as_tensor(project(camera, points, np.linalg.inv(camera.T_base_camera)), dtype=torch.float32)
-    homography = torch.as_tensor(table_homography(camera, 0.02))
-    network = Localizer(homography, 4, 4, (128, 128), (0.1, 0.45, -0.3, 0.3), landmarks).eval()
-    network.belief.data[:] = 30.0
-
-    def answer(shift):
-        def heat(pixel):
-            off = (network.pixels - (pixel + shift)).square().sum(dim=1)
-            return -off / 8.0
-
-        maps = torch.stack([heat(torch.tensor([60.0, 80.0])), *map(heat, landmarks), torch.zeros(len(network.pixels))])
-        return network._read(torch.zeros(1, 8, len(network.pixels)), maps[None])[0]
-
-    torch.testing.assert_close(answer(torch.zeros(2)), answer(torch.tensor([3.0, -2.0])), atol=2e-3, rtol=0)
-    network.belief.data[:] = -30.0
-    assert float((answer(torch.zeros(2)) - answer(torch.tensor([3.0, -2.0]))).detach().norm()) > 0.015
-
-
-def test_the_likelihood_by_hand():
-    place, truth = torch.zeros(2, 1), torch.full((2, 1), 0.02)
-    std = torch.tensor([[0.01], [0.03]])
-    first, second = 0.5 * 4.0 + np.log(0.01), 0.5 * 4.0 / 9.0 + np.log(0.03)
-    assert float(beta_nll(place, std, truth, 0.0)) == pytest.approx(0.5 * (first + second), rel=1e-5)
-    # With β = 1/2 the weights are the deviations themselves, 1 to 3, and 1 on average.
-    assert float(beta_nll(place, std, truth, 0.5)) == pytest.approx(0.25 * first + 0.75 * second, rel=1e-5)
+    network = Localizer(torch.as_tensor(table_homography(camera, 0.02)), 4, (128, 128), (0.1, 0.45, -0.3, 0.3)).eval()
+    places = np.array([[0.3, 0.1, 0.02], [0.22, -0.2, 0.02]])
+    pixels = torch.as_tensor(project(camera, places, np.linalg.inv(camera.T_base_camera)), dtype=torch.float32)
+    heat = -(network.pixels[None] - pixels[:, None]).square().sum(dim=2) / 8.0
+    heat[0] += 0.9 * torch.exp(heat[1] * 8.0) * 8.0  # something like it elsewhere, less likely, does not pull it aside
+    found, _, logs = network._read(torch.zeros(2, 8, len(network.pixels)), heat)
+    np.testing.assert_allclose(found.detach().numpy(), places[:, :2], atol=2e-3)
+    assert logs.shape == (2, network.rows * network.columns)
 
 
 def test_the_best_map_has_the_pixel_as_its_mean():

@@ -26,7 +26,7 @@ from sim2real.perception import PerceptionBundle
 
 SMALL = (
     "render.images=48", "render.held_out=16", "render.workers=1", "render.textures=10", "localizer.width=4",
-    "localizer.keypoints=4", "localizer.batch_size=8", "localizer.epochs=1",
+    "localizer.batch_size=8", "localizer.epochs=1",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_masks_and_labels_stay_and_some_images_are_as_rendered(generator: Path, 
     assert 0.55 < went.mean() < 0.95
     np.testing.assert_array_equal(before.masks, after.masks)
     np.testing.assert_array_equal(before.column("object_pos"), after.column("object_pos"))
-    assert load_labelled(tmp_path / "a").pixels.shape == (48, 3, 2)
+    assert load_labelled(tmp_path / "a").pixels.shape == (48, 2)
 
 
 def test_a_torn_dataset_goes_on_to_the_same_images(generator: Path, rendered: Path, tmp_path: Path) -> None:

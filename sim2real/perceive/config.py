@@ -50,7 +50,6 @@ class RenderConfig(Model):
         randomize: ``all`` of the visual terms, or a list of their names.
         without: Names of terms that take no part all the same.
         looks: Terms that take the place of those of the same name, as ``looks.yaml`` has them.
-        landmarks: Points of the robot that never move [m], base frame; see ``localizer.landmarks``.
         near_gripper: Share of images in which the object lies beside the gripper.
         workers: Processes.
     """
@@ -63,7 +62,6 @@ class RenderConfig(Model):
     randomize: Literal["all"] | tuple[str, ...] = "all"
     without: tuple[str, ...] = ()
     looks: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    landmarks: tuple[tuple[float, float, float], ...] = ((0.0, 0.0, 0.0), (0.04, 0.0, 0.1))
     near_gripper: float = Field(default=0.35, ge=0, le=1)
     workers: int = Field(default=2, ge=1)
 
@@ -79,27 +77,19 @@ class LocalizerConfig(Model):
 
     Attributes:
         width: Filters of the first layer; the others are multiples of it.
-        keypoints: Soft keypoints: the object, the landmarks, and the rest as it learns them.
-        landmarks: How many of ``render.landmarks`` the network finds too. How far they are from where the calibration
-            puts them tells how far the camera has moved. Worth it only where the robot looks the same in both worlds:
-            with boxes for meshes they are found 1 to 2 px aside, which costs more than it gains.
         epochs, batch_size, learning_rate: Of AdamW with one cosine of the learning rate.
         weight_decay: Of AdamW.
         augment: ``all`` of the photometric terms, or a list of their names.
-        beta: Of the β-NLL (Seitzer et al. 2022): 0 is the likelihood itself, 1 weighs all images alike.
         precision: ``bf16`` runs convolutions in bfloat16.
         save_every: Epochs between checkpoints.
     """
 
     width: int = Field(default=16, ge=4)
-    keypoints: int = Field(default=16, ge=2)
-    landmarks: int = Field(default=0, ge=0)
     epochs: int = Field(default=10, ge=1)
     batch_size: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     augment: Literal["all"] | tuple[str, ...] = "all"
-    beta: float = Field(default=0.5, ge=0, le=1)
     precision: Literal["fp32", "bf16"] = "bf16"
     save_every: int = Field(default=1, ge=1)
 
@@ -130,17 +120,6 @@ class LocalizeConfig(Model):
     labelled_share: float = Field(default=0.5, gt=0, le=1)
     localizer: LocalizerConfig = LocalizerConfig()
     seed: int = 0
-
-    @model_validator(mode="after")
-    def _enough_keypoints(self) -> LocalizeConfig:
-        if self.localizer.landmarks > len(self.render.landmarks):
-            raise ValueError(
-                f"'localizer.landmarks' is more than the {len(self.render.landmarks)} of 'render.landmarks'"
-            )
-        least = 1 + self.localizer.landmarks
-        if self.localizer.keypoints < least:
-            raise ValueError(f"'localizer.keypoints' must be {least} or more: the object and the landmarks")
-        return self
 
     @field_validator("task")
     @classmethod

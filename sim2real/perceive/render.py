@@ -52,7 +52,7 @@ class Drawn:
         rgb: [H, W, 3].
         mask: Numbers of ``CLASSES`` [H, W].
         fields: ``object_pos`` [3] m in the base frame (its centre), ``object_pixel`` [2] (column and row of where it
-            would be if nothing hid it), ``landmark_pixels`` [L, 2], ``visible_px``, ``object_radius`` m, ``joint_pos``
+            would be if nothing hid it), ``visible_px``, ``object_radius`` m, ``joint_pos``
             [J] rad, ``T_base_camera`` [4, 4] of this very image.
     """
 
@@ -139,11 +139,10 @@ class Painter:
         self._scenery.look(params, (config.seed, 12, number), clear)
         seen = self._scenery.render()
         mask = self._classify(seen.segmentation)
-        pixel, *landmarks = self._scenery.pixels(np.array([place, *config.render.landmarks]))
+        pixel = self._scenery.pixels(place[None])[0]
         fields = {
             "object_pos": place,
             "object_pixel": pixel,
-            "landmark_pixels": np.array(landmarks).reshape(-1, 2),
             "object_radius": float(self._radii[size]),
             "visible_px": int((mask == 2).sum()),
             "joint_pos": self._poses[pose],

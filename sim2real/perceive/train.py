@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import gaussian_nll_loss
 from torch.utils.tensorboard import SummaryWriter
 
 from calibration.dataset import read_dataset
@@ -41,7 +42,6 @@ GOLDEN_IMAGES = 8
 PACKAGES = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")
 _SHEET = 48
 _WATCHED = 500  # held-out images looked at after every epoch
-_HEAT_WEIGHT = 3.0  # of finding the pixel, against the likelihood of the place
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Labelled:
     Attributes:
         images: [N, H, W, 3].
         place: [N, 2] m in the base frame.
-        pixels: Columns and rows of the object and of the landmarks [N, 1 + L, 2].
+        pixels: Columns and rows of the object [N, 2].
     """
 
     images: Image
@@ -134,13 +134,11 @@ def load_labelled(folder: Path, count: int | None = None) -> Labelled:
     """
     data = read_dataset(folder)
     rows = slice(0, count)
-    place, pixel, landmarks = (data.column(name)[rows] for name in ("object_pos", "object_pixel", "landmark_pixels"))
-    pixels = np.concatenate((pixel[:, None], landmarks.reshape(len(pixel), -1, 2)), axis=1)
-    return Labelled(data.images[rows], place[:, :2], pixels)
+    return Labelled(data.images[rows], data.column("object_pos")[rows, :2], data.column("object_pixel")[rows])
 
 
 def load_photographs(folder: Path, config: LocalizeConfig, camera: CameraCalibration) -> Labelled:
-    """Photographs with places: where each object and landmark is seen follows from the camera.
+    """Photographs with places: where each object is seen follows from the camera.
 
     Args:
         folder: Dataset of images of the camera's size; ``object_pos`` of every frame m in the base frame, and where it
@@ -160,10 +158,7 @@ def load_photographs(folder: Path, config: LocalizeConfig, camera: CameraCalibra
     place = data.column("object_pos")
     known = "T_base_camera" in data.frames[0]
     poses = data.column("T_base_camera") if known else np.tile(camera.T_base_camera, (len(place), 1, 1))  # type: ignore[arg-type]
-    pixels = [
-        project(camera, np.array([where, *config.render.landmarks]), np.linalg.inv(pose))
-        for where, pose in zip(place, poses, strict=True)
-    ]
+    pixels = [project(camera, where[None], np.linalg.inv(pose))[0] for where, pose in zip(place, poses, strict=True)]
     return Labelled(data.images, place[:, :2], np.array(pixels))
 
 
@@ -209,18 +204,10 @@ class Trainer:
         self.config, self.run_dir, self.camera = config, run_dir, camera
         settings = config.localizer
         torch.manual_seed(config.seed)
-        assert camera.T_base_camera is not None
-        T_camera_base: Array = np.asarray(np.linalg.inv(camera.T_base_camera), dtype=np.float64)  # noqa: N806
-        landmarks = np.array(config.render.landmarks[: settings.landmarks]).reshape(-1, 3)
         homography = torch.as_tensor(table_homography(camera, 0.5 * config.object.height_m))
-        self.network = Localizer(
-            homography,
-            settings.width,
-            settings.keypoints,
-            (camera.height, camera.width),
-            area_of(config.object),
-            torch.as_tensor(project(camera, landmarks, T_camera_base)),
-        ).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = Localizer(homography, settings.width, (camera.height, camera.width), area_of(config.object)).to(
+            memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -268,7 +255,6 @@ class Trainer:
         order = np.random.default_rng([self.config.seed, 31, epoch]).permutation(len(data.images))
         augment = Augmentation(chosen(settings.augment), self.config.seed * 1000 + epoch)
         steps = len(order) // settings.batch_size or 1
-        heat_maps = 1 + settings.landmarks
         self.network.train()
         sums = np.zeros(3)
         for step in range(steps):
@@ -278,14 +264,15 @@ class Trainer:
             self._anneal((epoch + step / steps) / settings.epochs)
             images = augment(to_tensor(batch.images)).contiguous(memory_format=torch.channels_last)
             place = torch.as_tensor(batch.place, dtype=torch.float32)
-            pixels = torch.as_tensor(batch.pixels[:, :heat_maps], dtype=torch.float32)
+            pixels = torch.as_tensor(batch.pixels, dtype=torch.float32)
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
                 found, std, heat = self.network(images)
-            likelihood = beta_nll(found, std, place, settings.beta)
-            finding = pixel_loss(heat.flatten(0, 1), pixels.flatten(0, 1), self.network.rows, self.network.columns)
-            loss = likelihood + _HEAT_WEIGHT * finding
+            # What is learned is the pixel. A place that learned to be right in spite of a moved camera would learn
+            # from how the robot looks, and be wrong where it looks otherwise.
+            likelihood = gaussian_nll_loss(found.detach(), place, std.square())
+            finding = pixel_loss(heat, pixels, self.network.rows, self.network.columns)
             self._optimizer.zero_grad()
-            loss.backward()
+            (likelihood + finding).backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self._optimizer.step()
             error = float((found.detach() - place).norm(dim=1).mean())
@@ -334,22 +321,6 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
         return True
-
-
-def beta_nll(place: torch.Tensor, std: torch.Tensor, truth: torch.Tensor, beta: float) -> torch.Tensor:
-    """Mean negative log-likelihood of a Gaussian, each part weighted by σ^(2β) (Seitzer et al. 2022, eq. 7).
-
-    The weights are divided by their mean: otherwise an unsure network's likelihood drowns everything else it learns.
-
-    Args:
-        place: The network's answer [N, 2] m.
-        std: Its standard deviation [N, 2] m.
-        truth: [N, 2] m.
-        beta: 0 is the likelihood itself; up to 1 images that are hard are given less up on.
-    """
-    loss = 0.5 * ((place - truth) / std).square() + std.log()
-    weight = std.detach().pow(2.0 * beta)
-    return (loss * weight / weight.mean()).mean()
 
 
 def pixel_loss(heat: torch.Tensor, pixel: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
