@@ -1,9 +1,9 @@
 """A small convolutional network that finds one object and says how sure it is.
 
 Feature maps keep their place: a soft keypoint (spatial softmax; Levine et al. 2016) is where the object is in the
-image, and a pixel of the calibrated camera is a point of the table. Nothing is added to that: a learned correction, which
-saw the whole image, took a fifth off the error on renders (it told how far the camera had moved) and put 8 mm of bias on
-photographs, where the robot looks otherwise.
+image, and a pixel of the calibrated camera is a point of the table. Nothing is added to that: a learned correction,
+which saw the whole image, took a fifth off the error on renders (it told how far the camera had moved) and put 8 mm of
+bias on photographs, where the robot looks otherwise.
 """
 
 from __future__ import annotations
