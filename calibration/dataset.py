@@ -71,7 +71,7 @@ class DatasetWriter:
         if (folder / HEADER).is_file():
             if not resume:
                 raise ConfigError(f"{folder} holds a dataset already; choose another folder, or go on with --resume")
-            header = _header(folder)
+            header = read_header(folder)
             if (header["width"], header["height"]) != (width, height):
                 raise ConfigError(
                     f"{folder} holds images of {header['width']} x {header['height']}, not {width} x {height}; choose "
@@ -227,7 +227,7 @@ def read_dataset(folder: Path) -> ImageDataset:
         if not files:
             raise ConfigError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
         return ImageDataset(folder, [{"image": name} for name in files])
-    header = _header(folder)
+    header = read_header(folder)
     frames, _ = _whole_lines(folder / FRAMES)
     if not frames:
         raise ConfigError(f"{folder} is a dataset without frames; record or render it again")
@@ -235,7 +235,12 @@ def read_dataset(folder: Path) -> ImageDataset:
     return ImageDataset(folder, frames, classes, header["about"])
 
 
-def _header(folder: Path) -> dict[str, Any]:
+def read_header(folder: Path) -> dict[str, Any]:
+    """Size, classes and description of a dataset.
+
+    Raises:
+        ConfigError: There is no header, or one of another format.
+    """
     path = folder / HEADER
     try:
         header = json.loads(path.read_text())

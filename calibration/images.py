@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from calibration.dataset import HEADER, ImageDataset, read_dataset
+from sim2real.camera import load_camera
 from sim2real.errors import ConfigError
 from sim2real.geometry import pose_matrix
 
@@ -187,7 +188,9 @@ def _poses_of(dataset: ImageDataset) -> Array:
 
 
 def joint_track(dataset: Path, joint: str) -> tuple[Array, Array]:
-    """Stamps [T] s and positions [T] rad of one joint, as they were collected with the images.
+    """Times [T] s and positions [T] rad of one joint, as they were collected with the images.
+
+    A collection whose camera was known to be late took the joints so much before each image's stamp.
 
     Raises:
         ConfigError: The dataset has no joints, or none of that name, or stamps that stand still.
@@ -200,7 +203,9 @@ def joint_track(dataset: Path, joint: str) -> tuple[Array, Array]:
     time, position = data.column("stamp_s"), data.column("joint_pos")[:, names.index(joint)]
     if (np.diff(time) <= 0).any():
         raise ConfigError(f"{dataset}: the images' stamps do not ascend; take one recording at a time")
-    return time, position
+    camera = dataset / "camera.yaml"
+    latency_s = (load_camera(camera).latency_s or 0.0) if camera.is_file() else 0.0
+    return time - latency_s, position
 
 
 def read_pose_pairs(path: Path) -> tuple[Array, Array]:

@@ -79,7 +79,7 @@ def load_spec(puck: Puck | None = None) -> Any:
     return spec
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _model_with(
     stiffness: tuple[float, ...],
     damping: tuple[float, ...],

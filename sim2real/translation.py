@@ -2,7 +2,7 @@
 
 What of a run's folder is read::
 
-    gate.json        whether the generator may be used, why not, and what it makes of an image
+    gate.json        whether the generator may be used, why not, what it makes of an image, SHA-256 of the files
     generator.onnx   ``image`` float [N, 3, H, W] in [0, 1], with ``noise`` and ``exemplar`` where it takes them, to
                      ``adapted`` of the image's shape
     exemplars.npy    pieces of camera images, where it takes them
@@ -10,6 +10,7 @@ What of a run's folder is read::
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -52,10 +53,12 @@ class Translator:
     Attributes:
         size: Height and width of its images, px.
         towards: ``camera`` or ``canonical``; see ``AdaptConfig.towards``.
+        unjudged: What the gate could not judge.
 
     Raises:
         ConfigError: No finished run there.
-        AdaptationError: The gate refused it, and ``anyway`` is not given; or its network cannot be loaded.
+        AdaptationError: The gate refused it, and ``anyway`` is not given; or its files are broken, or not those that
+            were judged.
     """
 
     def __init__(self, run: Path, anyway: bool = False) -> None:
@@ -64,28 +67,45 @@ class Translator:
             raise ConfigError(
                 f"{run} is no finished adaptation (no generator.onnx and gate.json); run 'sim2real adapt'"
             )
-        gate: dict[str, Any] = json.loads(verdict.read_text())
-        if not gate["passed"] and not anyway:
+        try:
+            gate: dict[str, Any] = json.loads(verdict.read_text())
+            passed, reasons, judged = gate["passed"], "; ".join(gate["reasons"]), gate["files"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AdaptationError(f"{verdict} is no verdict of this version; run 'sim2real adapt check'") from error
+        if judged != file_hashes(run):
             raise AdaptationError(
-                f"the gate refused {run}: {'; '.join(gate['reasons'])}. Look at its report.html, train again with "
+                f"{file} (or {EXEMPLARS}) is not what {GATE} judged; run 'sim2real adapt check', or copy the run again"
+            )
+        if not passed and not anyway:
+            raise AdaptationError(
+                f"the gate refused {run}: {reasons}. Look at its report.html, train again with "
                 "stronger consistency (weights.task, weights.content), or insist with --anyway"
             )
         self.towards: str = gate.get("towards", "camera")
+        self.unjudged: tuple[str, ...] = tuple(gate.get("not_judged", ()))
         pieces = run / EXEMPLARS
-        self._load(file.read_bytes(), np.load(pieces) if pieces.is_file() else None)
+        self._load(file.read_bytes(), np.load(pieces, allow_pickle=False) if pieces.is_file() else None)
 
     @classmethod
     def from_onnx(cls, data: bytes, exemplars: Image | None = None) -> Translator:
         """Of a network's bytes, without a run and a gate."""
         translator = cls.__new__(cls)
-        translator.towards = "camera"
+        translator.towards, translator.unjudged = "camera", ()
         translator._load(data, exemplars)
         return translator
 
     def _load(self, data: bytes, exemplars: Image | None) -> None:
         self._exemplars = exemplars
-        self._session = onnx_session(data)
+        try:
+            self._session = onnx_session(data)
+        except Exception as error:
+            raise AdaptationError(f"{GENERATOR} cannot be loaded ({error}); copy the run again") from error
         inputs = {i.name: i.shape for i in self._session.get_inputs()}
+        if "image" not in inputs or ("exemplar" in inputs) != (exemplars is not None):
+            raise AdaptationError(
+                f"{GENERATOR} takes {', '.join(inputs)}: it is no generator, or {EXEMPLARS} is missing; copy the run "
+                "again"
+            )
         self.size: tuple[int, int] = (inputs["image"][2], inputs["image"][3])
         self._noise = tuple(inputs["noise"][1:]) if "noise" in inputs else None
 
@@ -105,7 +125,7 @@ class Translator:
         """Translate images [N, H, W, 3] RGB of its size; ``frames`` [N] number them for noise and exemplar.
 
         Raises:
-            AdaptationError: They are of another size.
+            AdaptationError: They are of another size, or what comes out is not finite.
         """
         self.need_size(*images.shape[1:3])
         frames = np.arange(len(images)) if frames is None else frames
@@ -115,7 +135,15 @@ class Translator:
         if self._exemplars is not None:
             feed["exemplar"] = frame_exemplars(self._exemplars, frames)
         adapted = self._session.run(["adapted"], feed)[0]
+        if not np.isfinite(adapted).all():
+            raise AdaptationError("the generator gives pixels that are not finite; train it again")
         return np.rint(adapted.transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
+
+
+def file_hashes(run: Path) -> dict[str, str]:
+    """SHA-256 of the files of a run that make images."""
+    files = [run / name for name in (GENERATOR, EXEMPLARS) if (run / name).is_file()]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def typical_time_s(translator: Translator, repeats: int = 15) -> float:

@@ -1,8 +1,10 @@
 """A small bundle with random networks, real in every other respect."""
 
+import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 # drone-models insists on this before anything imports SciPy.
@@ -40,13 +42,30 @@ def random_frames(steps, count, seed=0):
         yield dict(state)
 
 
+def _dds_threads():
+    threads = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has just ended
+            name = (task / "comm").read_text().strip()
+            if name.startswith("dds.") and name != "dds.shm.wdog":
+                threads[task.name] = name
+    return threads
+
+
 @pytest.fixture(autouse=True)
 def no_ros_left_behind(request):
     """A node that a test leaves behind is destroyed by the garbage collector, at any time, and may hang the process."""
+    if request.node.get_closest_marker("ros") is None:
+        yield
+        return
+    before = _dds_threads()
     yield
-    if request.node.get_closest_marker("ros"):
-        names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-        assert [name for name in names if name.startswith("dds.") and name != "dds.shm.wdog"] == []
+    deadline = time.monotonic() + 2.0
+    while (left := [name for task, name in _dds_threads().items() if task not in before]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    assert not left, f"a ROS 2 node was not destroyed: threads {left}"
 
 
 @pytest.fixture(scope="session")

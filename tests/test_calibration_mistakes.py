@@ -412,7 +412,7 @@ def test_latency_from_a_bag_is_written_and_from_a_swing_that_repeats_is_not(tmp_
     assert abs(load_camera(file).latency_s - 0.08) < 0.01
 
     # The same from a dataset of 'sim2real collect --all --robot', whose joints are those at the images' stamps.
-    positions = np.interp(stamps, *np.loadtxt(track, delimiter=",", skiprows=1, encoding="utf-8-sig").T)
+    positions = np.interp(stamps - 0.05, *np.loadtxt(track, delimiter=",", skiprows=1, encoding="utf-8-sig").T)
     about = {"joint_names": ["elbow"]}
     with DatasetWriter(tmp_path / "collected", 640, 480, about=about) as writer:
         bag = tmp_path / "chirp"
@@ -424,6 +424,8 @@ def test_latency_from_a_bag_is_written_and_from_a_swing_that_repeats_is_not(tmp_
     status, said = run(capsys, "calibrate", "latency", bag, "--joint", "elbow", *options)
     assert status == 2 and "--joints" in said
     replace(load_camera(file), latency_s=None).save(file)
+    # A part of the latency was known when it was collected: the joints are those of so much before the stamps.
+    replace(STRAIGHT, latency_s=0.05).save(tmp_path / "collected" / "camera.yaml")
     status, said = run(capsys, "calibrate", "latency", tmp_path / "collected", "--joint", "elbow", *options)
     assert status == 0 and abs(load_camera(file).latency_s - 0.08) < 0.015, said
 

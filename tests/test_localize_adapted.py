@@ -23,6 +23,7 @@ from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.render import looking_through, render_dataset
 from sim2real.perceive.train import Labelled, Trainer, load_labelled, load_photographs, train
 from sim2real.perception import PerceptionBundle
+from sim2real.translation import file_hashes
 
 SMALL = (
     "render.images=48", "render.held_out=16", "render.workers=1", "render.textures=10", "localizer.width=4",
@@ -50,7 +51,8 @@ def make_run(folder: Path, side: int, passed: bool = True) -> Path:
     """What a finished adaptation leaves: a generator that begins as its input, with a little noise on top."""
     folder.mkdir(parents=True)
     (folder / "generator.onnx").write_bytes(exported(side))
-    (folder / "gate.json").write_text(json.dumps({"passed": passed, "reasons": [] if passed else ["moves object"]}))
+    gate = {"passed": passed, "reasons": [] if passed else ["moves object"], "files": file_hashes(folder)}
+    (folder / "gate.json").write_text(json.dumps(gate))
     return folder
 
 

@@ -26,6 +26,7 @@ from sim2real.camera import LENSES, CameraCalibration, camera_of_info  # noqa: E
 from sim2real.deploy.perception_node import PerceptionNode, View, load_translator, read_image  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError, SpecError  # noqa: E402
 from sim2real.perception import PerceptionBundle  # noqa: E402
+from sim2real.translation import file_hashes  # noqa: E402
 
 pytestmark = pytest.mark.ros
 
@@ -200,7 +201,7 @@ def test_the_process_explains_a_missing_bundle(tmp_path):
     assert result.returncode == 1 and "no manifest.json" in result.stderr and "Traceback" not in result.stderr
 
 
-def make_run(folder, towards="canonical", passed=True, side=128, slow=0):
+def make_run(folder, towards="canonical", passed=True, side=128, slow=0, not_judged=()):
     """A generator that gives back an image with red and blue exchanged, as 'sim2real adapt' leaves one.
 
     With ``slow`` it also turns the image into itself so many times over, by convolutions.
@@ -223,6 +224,7 @@ def make_run(folder, towards="canonical", passed=True, side=128, slow=0):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     (folder / "generator.onnx").write_bytes(model.SerializeToString())
     gate = {"passed": passed, "reasons": [] if passed else ["moves object"], "towards": towards}
+    gate |= {"not_judged": not_judged, "files": file_hashes(folder)}
     (folder / "gate.json").write_text(json.dumps(gate))
     return folder
 
@@ -240,6 +242,7 @@ def test_a_generator_before_the_network_sees_the_cameras_images_first(tmp_path):
         rig.show(blue, camera())
         rig.status.clear()
         rig.until(lambda: rig.status)
+        assert len(rig.poses) == 1, "what is too old by then is not believed"
         status = rig.status[-1].status[0]
         values = {value.key: value.value for value in status.values}
         assert float(values["adapt_ms"]) > 0 and values["adapted_late"] == "1"
@@ -253,6 +256,7 @@ def test_generators_that_cannot_go_before_the_network_are_refused(tmp_path):
     for name, settings, message in (
         ("refused", {"passed": False}, "moves object"),
         ("other_way", {"towards": "camera"}, "--preset rcan"),
+        ("unseen", {"not_judged": ["objects: the images have no masks"]}, "images that have masks"),
         ("small", {"side": 64}, "takes images of 64 x 64, these are 128 x 128"),
         ("slow", {"slow": 6}, "adapt_budget_ms allows 0.5"),
     ):
@@ -260,3 +264,32 @@ def test_generators_that_cannot_go_before_the_network_are_refused(tmp_path):
             load_translator(make_run(tmp_path / name, **settings), spec, 0.0005)
     with pytest.raises(ConfigError, match="no finished adaptation"):
         load_translator(tmp_path / "nothing", spec, 0.02)
+    broken = make_run(tmp_path / "broken")
+    (broken / "generator.onnx").write_bytes(b"not a network")
+    with pytest.raises(AdaptationError, match=r"is not what gate\.json judged"):
+        load_translator(broken, spec, 1.0)
+    gate = json.loads((broken / "gate.json").read_text()) | {"files": file_hashes(broken)}
+    (broken / "gate.json").write_text(json.dumps(gate))
+    with pytest.raises(AdaptationError, match="cannot be loaded"):
+        load_translator(broken, spec, 1.0)
+    (broken / "gate.json").write_text('{"passed": tr')
+    with pytest.raises(AdaptationError, match="adapt check"):
+        load_translator(broken, spec, 1.0)
+
+
+@pytest.mark.parametrize(("value", "said"), [("0", "above 0"), (".nan", "above 0"), ("[1.0]", "above 0"), ("30", "")])
+def test_numbers_may_be_written_with_or_without_a_point(tmp_path, value, said):
+    bundle = make_red_bundle(tmp_path / "red") if not said else tmp_path / "red"
+    command = ["-m", "sim2real.deploy.perception_node", "--ros-args", "-p", f"adapt_budget_ms:={value}"]
+    command += ["-p", f"bundle:={bundle}"]
+    if said:
+        make_red_bundle(tmp_path / "red")
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+        return
+    process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
+    try:
+        assert any("finds:" in line for line in process.stderr)
+    finally:
+        process.kill()
+        process.wait()

@@ -110,6 +110,12 @@ def test_no_distractor_is_what_the_object_is_told_by(make):
     scenery.look(nominal(scenery, distractors=10.0), 3)
     away = [place_of(scenery.world, body)[2] < -1.0 for body in scenery.distractors]
     assert away == [index % 3 == 1 for index in range(10)]
+    for seed in range(20):
+        scenery.look(nominal(scenery, obstruction=1.0), seed)
+        there = [
+            place_of(scenery.world, body)[:2] for body in scenery.distractors if place_of(scenery.world, body)[2] > -1
+        ]
+        assert len(there) == 1 and np.linalg.norm(there[0] - (0.3, 0.05)) < 0.2
 
 
 def test_links_differ_in_brightness(make):

@@ -15,7 +15,7 @@ from robot_drivers.so101_target import ArmTarget
 from robot_drivers.so101_twin import START_ABOVE_RAD
 from sim2real.bundle import PolicyBundle
 from sim2real.config import validate_config
-from sim2real.errors import SpecError
+from sim2real.errors import ConfigError, SpecError
 from sim2real.evaluate.arm_in_process import work
 from sim2real.evaluate.target_images import write_target_dataset
 from sim2real.perception import PerceptionBundle
@@ -103,6 +103,8 @@ def test_datasets_of_photographs(eye, tmp_path):
     secret = read_dataset(tmp_path / "c")
     assert secret.masks is None and set(secret.frames[0]) == {"image"}
     assert np.abs(secret.images[0].astype(float) - a.images[0]).mean() > 5
+    with pytest.raises(ConfigError, match="another split or room"):
+        write("a", 6, "test")
     other = tmp_path / "d"
     write_target_dataset(other, camera(), arm.chain, arm.ee, 1, "labelled", lambda *_: None, room=1)
     assert np.abs(read_dataset(other).images[0].astype(float) - a.images[0]).mean() > 5

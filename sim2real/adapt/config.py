@@ -168,6 +168,8 @@ class AdaptConfig(Model):
     def _losses_have_networks(self) -> AdaptConfig:
         if self.weights.task and self.task.kind == "none":
             raise ValueError("'weights.task' needs 'task.kind': classify or segment")
+        if (self.towards == "canonical") != (self.weights.paired > 0):
+            raise ValueError("'towards: canonical' and 'weights.paired' go together: preset rcan")
         return self
 
 

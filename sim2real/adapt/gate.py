@@ -170,7 +170,7 @@ def _judge_objects(
         if share == 0.0 or share > SURFACE:
             not_judged.append(f"{name}: {'in no image' if share == 0.0 else 'a surface, no object'}")
             continue
-        _judge_spill(name, held_out, adapted, number, limits, figures, reasons)
+        _judge_spill(name, held_out, adapted, number, limits, figures, reasons, not_judged)
         followed = _judge_edges(name, held_out, adapted, truth == number, limits, figures, reasons)
         if trust[number] < DETECTOR_LEAST:
             not_judged.append(
@@ -231,13 +231,15 @@ def _judge_spill(
     limits: GateConfig,
     figures: dict[str, float],
     reasons: list[str],
+    not_judged: list[str],
 ) -> None:
-    """Judge whether one class has smeared over what it touches; where too few images tell, nothing is said."""
+    """Judge whether one class has smeared over what it touches."""
     assert held_out.masks is not None
     around = max(2, round(SPILL_PX * min(held_out.size) / 128.0))
     share = spill(held_out.images, adapted, held_out.masks, number, around)
     known = np.isfinite(share)
     if known.sum() < FEWEST_SEEN:
+        not_judged.append(f"{name} by its smears: it stands out from what is around it in {known.sum()} images only")
         return
     spilled = float(share[known].mean())
     figures[f"{name}.spilled"] = spilled

@@ -34,7 +34,7 @@ from sim2real.files import write_bytes, write_text
 from sim2real.perception import PerceptionBundle
 from sim2real.provenance import commit
 from sim2real.torch_io import save_state
-from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator
+from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator, file_hashes
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 EXEMPLAR_COUNT = 256
@@ -282,7 +282,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
 
 
 def _write_gate(run: Path, config: AdaptConfig, verdict: Verdict) -> None:
-    summary = {**verdict.summary(), "towards": config.towards}
+    summary = {**verdict.summary(), "towards": config.towards, "files": file_hashes(run)}
     write_text(run / GATE, json.dumps(summary, indent=2) + "\n")
 
 

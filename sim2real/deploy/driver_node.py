@@ -22,7 +22,7 @@ from robot_drivers import driver_settings, load_driver
 from robot_drivers.driver import RobotDriver, SimulatedRobot
 from robot_drivers.limits import DriverError, Watchdog, WatchdogStage
 from sim2real.deploy.driver_topics import fill_pose, fill_twist, make_topics
-from sim2real.deploy.executor import run_node
+from sim2real.deploy.executor import positive_parameter, run_node
 from sim2real.deploy.messages import NEWEST
 
 # A command that comes back changed by more than rounding was clamped.
@@ -42,6 +42,7 @@ class DriverNode(Node):
         settings: Parameter values that replace the defaults; for tests.
 
     Raises:
+        ConfigError: ``rate_hz`` is no rate.
         DriverError: The driver cannot be made or connected.
     """
 
@@ -49,9 +50,7 @@ class DriverNode(Node):
         overrides = [Parameter(name, value=value) for name, value in (settings or {}).items()]
         super().__init__("driver", parameter_overrides=overrides)
         self._seed = self._asked_seed = int(self.declare_parameter("seed", 0).value)
-        self._rate_hz = float(self.declare_parameter("rate_hz", 100.0).value)
-        if self._rate_hz <= 0.0:
-            raise DriverError(f"rate_hz is {self._rate_hz}; it must be above 0")
+        self._rate_hz = positive_parameter(self, "rate_hz", 100.0)
         name = str(self.declare_parameter("driver", "crazyflie_twin").value)
         known = driver_settings(name)
         wanted = {key: self.declare_parameter(key, default).value for key, default in known.items() if key != "seed"}

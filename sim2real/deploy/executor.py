@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable
 
 import rclpy
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -17,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
 from robot_drivers.limits import DriverError
-from sim2real.errors import Sim2RealError
+from sim2real.errors import ConfigError, Sim2RealError
 
 try:
     from rclpy.experimental.events_executor import EventsExecutor
@@ -34,6 +37,18 @@ def make_executor(context: rclpy.Context | None = None) -> Executor:
     if EventsExecutor is not None:
         return EventsExecutor(context=context)
     return SingleThreadedExecutor(context=context)
+
+
+def positive_parameter(node: Node, name: str, default: float) -> float:
+    """Declare a parameter that is a number above 0, written with or without a point.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    value = node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True)).value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"parameter '{name}' is {value!r}; it must be a number above 0, such as {default:g}")
+    return float(value)
 
 
 def run_node(name: str, make: Callable[[], Node], argv: list[str] | None) -> int:
@@ -58,7 +73,7 @@ def run_node(name: str, make: Callable[[], Node], argv: list[str] | None) -> int
         executor.add_node(node)
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
-    except (DriverError, Sim2RealError) as error:
+    except (DriverError, ParameterException, Sim2RealError) as error:
         get_logger(name).fatal(str(error))
         return 1
     except ExternalShutdownException:

@@ -24,7 +24,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
 from sim2real.camera import CameraCalibration, camera_of_info
-from sim2real.deploy.executor import run_node
+from sim2real.deploy.executor import positive_parameter, run_node
 from sim2real.deploy.messages import NEWEST, Channel
 from sim2real.errors import AdaptationError, BundleError, ConfigError, SpecError
 from sim2real.perception import PerceptionBundle, PerceptionSpec, unusable, verify_perception
@@ -116,7 +116,12 @@ def load_translator(run: Path, spec: PerceptionSpec, budget_s: float) -> Transla
     if translator.towards != "canonical":
         raise AdaptationError(
             f"the generator of {run} makes rendered images look like a camera's; in front of a network goes one that "
-            "makes canonical images of a camera's: 'sim2real adapt --preset rcan', or '--set towards=canonical'"
+            "makes canonical images of a camera's: 'sim2real adapt --preset rcan'"
+        )
+    if any(text.startswith("objects") for text in translator.unjudged):
+        raise AdaptationError(
+            f"nobody has seen whether the generator of {run} moves or invents objects "
+            f"({'; '.join(translator.unjudged)}); run 'sim2real adapt check' with images that have masks"
         )
     translator.need_size(spec.height, spec.width)
     takes_s = typical_time_s(translator)
@@ -138,7 +143,7 @@ class PerceptionNode(Node):
     Parameters: ``bundle``; ``max_uncertainty_m``, the largest standard deviation of what ``object_pose`` carries;
     ``frame``, the name of the robot's base frame; ``adapt``, the run of a generator that makes canonical images of the
     camera's before the network sees them (none by default); ``adapt_budget_ms``, the longest that may take. A generator
-    that takes longer is refused at the start; one that does so later is reported in the diagnostics.
+    that takes longer is refused at the start; an image for which it does so later is refused.
 
     Args:
         settings: Parameter values that replace the defaults; for tests.
@@ -156,7 +161,7 @@ class PerceptionNode(Node):
         path = str(self.declare_parameter("bundle", "").value)
         if not path:
             raise BundleError("parameter 'bundle' names no perception bundle; make one with 'sim2real train'")
-        self._most_m = float(self.declare_parameter("max_uncertainty_m", 0.03).value)
+        self._most_m = positive_parameter(self, "max_uncertainty_m", 0.03)
         self._frame = str(self.declare_parameter("frame", "base").value)
         bundle = PerceptionBundle.load(path)
         replayed = verify_perception(bundle)
@@ -164,7 +169,7 @@ class PerceptionNode(Node):
             raise BundleError(f"the golden trace does not replay here: {replayed.message}")
         self._locator = bundle.locator()
         run = str(self.declare_parameter("adapt", "").value)
-        self._budget_s = 1e-3 * float(self.declare_parameter("adapt_budget_ms", 20.0).value)
+        self._budget_s = 1e-3 * positive_parameter(self, "adapt_budget_ms", 20.0)
         self._translator = load_translator(Path(run), bundle.spec, self._budget_s) if run else None
         self._camera = bundle.spec.camera()
         self._view: View | None = None
@@ -208,7 +213,7 @@ class PerceptionNode(Node):
             if reason:
                 raise SpecError(f"the image cannot be used: {reason}")
             sighting = self._locator.locate(self._adapted(seen))
-        except SpecError as error:
+        except (AdaptationError, SpecError) as error:
             self._refuse(str(error))
             return
         self._took_s, self._uncertainty_m = time.perf_counter() - began, sighting.uncertainty_m
@@ -235,7 +240,15 @@ class PerceptionNode(Node):
         began = time.perf_counter()
         adapted = self._translator(image[None])[0]
         self._adapt_s = time.perf_counter() - began
-        self.counts["adapted_late"] += self._adapt_s > self._budget_s
+        if self._adapt_s > self._budget_s:
+            self.counts["adapted_late"] += 1
+            raise SpecError(
+                f"the generator took {1e3 * self._adapt_s:.0f} ms, adapt_budget_ms allows {1e3 * self._budget_s:g}; "
+                "the image is too old by now"
+            )
+        reason = unusable(adapted)
+        if reason:
+            raise SpecError(f"what the generator makes of the image cannot be used: {reason}")
         return adapted
 
     def _refuse(self, reason: str) -> None:
@@ -251,11 +264,8 @@ class PerceptionNode(Node):
             "uncertainty_mm": f"{1e3 * self._uncertainty_m:.1f}",
             "data_age_ms": f"{1e3 * (time.monotonic() - self._images.arrival_s):.0f}",
         }
-        trouble = self.trouble
-        if not trouble and self._adapt_s > self._budget_s:
-            trouble = f"the generator took {1e3 * self._adapt_s:.0f} ms of {1e3 * self._budget_s:.0f} (adapt_budget_ms)"
-        status = DiagnosticStatus(name=self.get_fully_qualified_name(), message=trouble or "sees")
-        status.level = DiagnosticStatus.WARN if trouble else DiagnosticStatus.OK
+        status = DiagnosticStatus(name=self.get_fully_qualified_name(), message=self.trouble or "sees")
+        status.level = DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import DatasetWriter
+from calibration.dataset import HEADER, DatasetWriter, read_header
 from robot_drivers.so101_arm import Puck
 from robot_drivers.so101_camera import CLASSES, So101Camera
 from robot_drivers.so101_twin import START_ABOVE_RAD, START_ABOVE_SPREAD_RAD, START_RAD, START_SPREAD_RAD
 from sim2real.camera import CameraCalibration
+from sim2real.errors import ConfigError
 from sim2real.kinematics import Chain
 
 Array = NDArray[np.float64]
@@ -65,6 +66,10 @@ def write_target_dataset(
     assert camera.T_base_camera is not None
     about = {"what": "photographs of the MuJoCo target", "split": split, "clutter": clutter, "room": room}
     seed = SPLITS[split] + 1000 * room
+    if (folder / HEADER).is_file() and read_header(folder)["about"] != about:
+        raise ConfigError(
+            f"{folder} holds photographs of another split or room (see its {HEADER}); choose another folder"
+        )
     secret = split == "unlabelled"
     eye = So101Camera(camera.width, camera.height, camera.matrix, camera.T_base_camera, seed=seed, clutter=clutter)
     with (

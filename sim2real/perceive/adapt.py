@@ -74,5 +74,6 @@ def _same_generator(folder: Path, made_by: dict[str, object]) -> None:
     found = json.loads(header.read_text()).get("about", {}).get("adapted", {})
     if any(found.get(name) != made_by[name] for name in ("generator_sha256", "unadapted")):
         raise ConfigError(
-            f"{folder} holds images of another generator (see its {HEADER}); remove that folder, or choose another run"
+            f"{folder} holds images of another generator (see its {HEADER}), and the run beside it may have learned "
+            "from them; train into another folder with --run"
         )

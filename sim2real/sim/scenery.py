@@ -196,23 +196,28 @@ class Scenery:
         count, hide = int(p["distractors"]), p["obstruction"] >= 0.5
         # Always the same number of draws, so that one more distractor leaves the others where they were.
         draws = rng.uniform(0.0, 1.0, (MOST_DISTRACTORS, 8))
-        before, *aside = rng.uniform(0.0, 1.0, 4)
+        which, *aside = rng.uniform(0.0, 1.0, 4)
         hidden = self._objects_on_table() if hide else np.empty((0, 2))
+        kind, low, high = self._unlike or ("", 0.0, 0.0)
+        allowed = [i for i in range(MOST_DISTRACTORS) if KINDS[i % len(KINDS)] != kind or high - low < 1.0]
+        before = allowed[int(which * len(allowed))] if len(hidden) else -1
         for index, (body, u) in enumerate(zip(self.distractors, draws, strict=True)):
             place, radius = _FAR_AWAY, _radius(index)
             x, y = self._in_area(u[0], u[1])
-            if len(hidden) and index == int(before * MOST_DISTRACTORS):
+            if index == before:
                 x, y = _before(hidden[0], self.T_base_camera[:2, 3], radius, aside)
                 place = (x, y, _middle(index, 0.05 + 0.08 * u[5]))
-            elif index < count and (np.hypot(clear[:, 0] - x, clear[:, 1] - y) > clear[:, 2] + radius).all():
+            elif (
+                index < count
+                and index in allowed
+                and (np.hypot(clear[:, 0] - x, clear[:, 1] - y) > clear[:, 2] + radius).all()
+            ):
                 place = (x, y, _middle(index, p["distractor_size"] * (0.5 + u[5])))
             texture, hue = self._texture(u[4]), float(u[2])
-            if u[7] < p["distractor_alike"]:
+            if KINDS[index % len(KINDS)] == kind:
+                texture, hue = -1, high + hue * (1.0 + low - high)  # around the circle from high to low
+            elif u[7] < p["distractor_alike"]:
                 texture, hue = -1, p["object_hue"] + _NEAR_HUE * (2.0 * hue - 1.0)
-            if self._unlike and self._unlike[0] == KINDS[index % len(KINDS)]:
-                low, high = self._unlike[1:]
-                texture, hue = -1, high + float(u[2]) * (1.0 + low - high)  # around the circle from high to low
-                place = _FAR_AWAY if high - low >= 1.0 else place
             paint(self.world, body, _colour(hue, 0.1 + 0.9 * u[3], u[6]) if texture < 0 else _WHITE, texture)
             quat = (0.0, 0.0, np.sin(np.pi * u[2]), np.cos(np.pi * u[2]))
             place_thing(self.world, body, np.array(place), quat, self._cell)

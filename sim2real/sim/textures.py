@@ -23,16 +23,15 @@ def procedural(rng: np.random.Generator, kind: str | None = None) -> Image:
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
     angle = rng.uniform(0.0, np.pi)
     along = x * np.cos(angle) + y * np.sin(angle)
-    if kind == "flat":
-        share = np.zeros_like(x)
-    elif kind == "gradient":
+    share = np.zeros_like(x)
+    if kind == "gradient":
         share = (along - along.min()) / np.ptp(along)
     elif kind == "checker":
         cells = rng.integers(2, 12)
         share = (np.floor(x * cells) + np.floor(y * cells)) % 2
     elif kind == "stripes":
         share = np.floor(along * rng.integers(2, 16)) % 2
-    else:
+    elif kind == "noise":
         share = _noise(rng)
     image = _print(rng) if kind == "print" else first + share[..., None] * (second - first)
     return np.asarray(np.clip(image + rng.normal(0.0, rng.uniform(0.0, 8.0), image.shape), 0, 255), dtype=np.uint8)
