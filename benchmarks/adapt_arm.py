@@ -81,7 +81,8 @@ def photographs(work: Path, split: Split) -> Path:
     rooms = []
     for room, count in enumerate(PHOTOGRAPHS[split]):
         rooms.append(work / (f"{split}_room_{room}" if room else split))
-        write_target_dataset(rooms[-1], camera, arm.chain, arm.ee, count, split, quiet, room=room)
+        if write_target_dataset(rooms[-1], camera, arm.chain, arm.ee, count, split, quiet, room=room) < count:
+            raise KeyboardInterrupt
     return rooms[0] if len(rooms) == 1 else joined(rooms, work / f"{split}_all")
 
 
@@ -122,7 +123,8 @@ def settings_of(seed: int, *more: str) -> LocalizeConfig:
 def renders(work: Path, seed: int, plain: bool = False) -> Path:
     """Renders of a seed, drawn once for all rows."""
     folder, config = work / f"{'plain_' if plain else ''}renders_{seed}", settings_of(seed, *(PLAIN if plain else ()))
-    render_dataset(config, folder, config.render.images, quiet)
+    if render_dataset(config, folder, config.render.images, quiet) < config.render.images:
+        raise KeyboardInterrupt
     return folder
 
 

@@ -66,7 +66,7 @@ def write_target_dataset(
     assert camera.T_base_camera is not None
     about = {"what": "photographs of the MuJoCo target", "split": split, "clutter": clutter, "room": room}
     seed = SPLITS[split] + 1000 * room
-    if (folder / HEADER).is_file() and read_header(folder)["about"] != about:
+    if (folder / HEADER).is_file() and {"room": 0, **read_header(folder)["about"]} != about:
         raise ConfigError(
             f"{folder} holds photographs of another split or room (see its {HEADER}); choose another folder"
         )
