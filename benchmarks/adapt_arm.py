@@ -219,7 +219,7 @@ def main() -> None:
             try:
                 figures = measure(row, seed, given.work, given.split, seen)
             except AdaptationError as error:  # the gate refused its generator
-                refused[f"{row}, seed {seed}"] = str(error)
+                refused[f"{row}, seed {seed}"] = str(error).replace(str(given.work), "WORK")
                 print(f"{row:22s} seed {seed}: {error}", flush=True)
                 continue
             rows.setdefault(row, {})[str(seed)] = figures
