@@ -113,6 +113,12 @@ def test_a_localizer_trains_on_adapted_images_and_photographs(generator: Path, r
     assert len(read_dataset(run / "adapted")) == len(read_dataset(run / "images")) == 48
     golden = PerceptionBundle.load(bundle).golden()["image"]
     np.testing.assert_array_equal(golden, read_dataset(run / "adapted").images[32:40])
+    assert PerceptionBundle.load(bundle).provenance["metrics"]["generator"] == file_hashes(generator)
+    # Another generator in the same place: even without the images of the old one, its weights are not taken for new.
+    other = {"generator.onnx": "another"}
+    with pytest.raises(ConfigError, match="images of another generator"):
+        Trainer(settings, run, looking_through(settings), other).load()
+    assert Trainer(settings, run, looking_through(settings), file_hashes(generator)).load()
 
 
 def test_photographs_know_their_pixels_from_the_camera(rendered: Path, tmp_path: Path) -> None:
@@ -132,7 +138,7 @@ def test_photographs_know_their_pixels_from_the_camera(rendered: Path, tmp_path:
 def test_photographs_make_up_their_share_of_a_batch(share: float, expected: int, tmp_path: Path) -> None:
     def numbered(count: int, value: int) -> Labelled:
         images = np.full((count, 128, 128, 3), value, np.uint8)
-        return Labelled(images, np.full((count, 2), float(value)), np.full((count, 1, 2), float(value)))
+        return Labelled(images, np.full((count, 2), float(value)), np.full((count, 2), float(value)))
 
     trainer = Trainer(config(f"labelled_share={share}"), tmp_path, looking_through(config()))
     mixed = trainer._mixed(numbered(8, 1), numbered(3, 2), (0, 0))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -32,7 +33,7 @@ from sim2real.perception import PerceptionSpec, table_homography, write_percepti
 from sim2real.pictures import contact_sheet
 from sim2real.provenance import provenance
 from sim2real.torch_io import save_state, to_tensor
-from sim2real.translation import Translator
+from sim2real.translation import Translator, file_hashes
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -107,7 +108,8 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         everything.rows(slice(0, -config.render.held_out)),
         everything.rows(slice(-config.render.held_out, None)),
     )
-    trainer = Trainer(config, run_dir, camera)
+    generator = {} if config.adapted is None else file_hashes(config.adapted)
+    trainer = Trainer(config, run_dir, camera, generator)
     trainer.load()
     if not trainer.train(trained_on, held_out, on_progress, photographs):
         return None
@@ -118,7 +120,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     bundle = write_perception_bundle(
         run_dir / "bundle",
         spec_of(config, trainer.camera),
-        provenance(config, PACKAGES, {"held_out_renders": figures}),
+        provenance(config, PACKAGES, {"held_out_renders": figures, "generator": generator}),
         export_localizer(trainer.network, golden),
         golden,
         replace=True,
@@ -194,14 +196,21 @@ class Trainer:
         config: The experiment.
         run_dir: Where checkpoints and events go.
         camera: The network's.
+        generator: Hashes of the generator whose images it learns from.
 
     Attributes:
         network: The localizer.
         history: Figures of every epoch.
     """
 
-    def __init__(self, config: LocalizeConfig, run_dir: Path, camera: CameraCalibration) -> None:
-        self.config, self.run_dir, self.camera = config, run_dir, camera
+    def __init__(
+        self,
+        config: LocalizeConfig,
+        run_dir: Path,
+        camera: CameraCalibration,
+        generator: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.config, self.run_dir, self.camera, self.generator = config, run_dir, camera, dict(generator)
         settings = config.localizer
         torch.manual_seed(config.seed)
         homography = torch.as_tensor(table_homography(camera, 0.5 * config.object.height_m))
@@ -308,15 +317,25 @@ class Trainer:
         """Write ``checkpoint.pt`` at once."""
         state = {
             "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(), "history": self.history,
+            "generator": self.generator,
         }  # fmt: skip
         save_state(state, self.run_dir / "checkpoint.pt")
 
     def load(self) -> bool:
-        """Continue from ``checkpoint.pt`` if there is one."""
+        """Continue from ``checkpoint.pt`` if there is one.
+
+        Raises:
+            ConfigError: It has learned from the images of another generator.
+        """
         path = self.run_dir / "checkpoint.pt"
         if not path.is_file():
             return False
         state = torch.load(path, weights_only=True)
+        if state["generator"] != self.generator:
+            raise ConfigError(
+                f"{path} has learned from the images of another generator than there is now in {self.config.adapted}; "
+                "train into another folder with --run"
+            )
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
