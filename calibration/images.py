@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from calibration.dataset import HEADER, ImageDataset, read_dataset
+from calibration.dataset import SUFFIXES as DATASET_SUFFIXES
 from sim2real.camera import load_camera
 from sim2real.errors import ConfigError
 from sim2real.geometry import pose_matrix
@@ -22,7 +23,7 @@ from sim2real.geometry import pose_matrix
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (*DATASET_SUFFIXES, ".tif", ".tiff")
 POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
 _IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 # ROS's encodings (sensor_msgs/image_encodings.hpp) → OpenCV's conversion to BGR; None: it is BGR or grey already.

@@ -53,7 +53,7 @@ class Translator:
     Attributes:
         size: Height and width of its images, px.
         towards: ``camera`` or ``canonical``; see ``AdaptConfig.towards``.
-        unjudged: What the gate could not judge.
+        objects_judged: Whether the gate saw what it does to objects.
 
     Raises:
         ConfigError: No finished run there.
@@ -62,19 +62,17 @@ class Translator:
     """
 
     def __init__(self, run: Path, anyway: bool = False) -> None:
-        file, verdict = run / GENERATOR, run / GATE
-        if not file.is_file() or not verdict.is_file():
-            raise ConfigError(
-                f"{run} is no finished adaptation (no generator.onnx and gate.json); run 'sim2real adapt'"
-            )
+        verdict = run / GATE
+        data, exemplars = read_generator(run)
         try:
             gate: dict[str, Any] = json.loads(verdict.read_text())
             passed, reasons, judged = gate["passed"], "; ".join(gate["reasons"]), gate["files"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise AdaptationError(f"{verdict} is no verdict of this version; run 'sim2real adapt check'") from error
         if judged != file_hashes(run):
             raise AdaptationError(
-                f"{file} (or {EXEMPLARS}) is not what {GATE} judged; run 'sim2real adapt check', or copy the run again"
+                f"{run}: {GENERATOR} (or {EXEMPLARS}) is not what {GATE} judged; run 'sim2real adapt check', or copy "
+                "the run again"
             )
         if not passed and not anyway:
             raise AdaptationError(
@@ -82,15 +80,14 @@ class Translator:
                 "stronger consistency (weights.task, weights.content), or insist with --anyway"
             )
         self.towards: str = gate.get("towards", "camera")
-        self.unjudged: tuple[str, ...] = tuple(gate.get("not_judged", ()))
-        pieces = run / EXEMPLARS
-        self._load(file.read_bytes(), np.load(pieces, allow_pickle=False) if pieces.is_file() else None)
+        self.objects_judged: bool = gate.get("objects_judged", False)
+        self._load(data, exemplars)
 
     @classmethod
     def from_onnx(cls, data: bytes, exemplars: Image | None = None) -> Translator:
         """Of a network's bytes, without a run and a gate."""
         translator = cls.__new__(cls)
-        translator.towards, translator.unjudged = "camera", ()
+        translator.towards, translator.objects_judged = "camera", False
         translator._load(data, exemplars)
         return translator
 
@@ -138,6 +135,18 @@ class Translator:
         if not np.isfinite(adapted).all():
             raise AdaptationError("the generator gives pixels that are not finite; train it again")
         return np.rint(adapted.transpose(0, 2, 3, 1) * 255.0).astype(np.uint8)
+
+
+def read_generator(run: Path) -> tuple[bytes, Image | None]:
+    """A run's network, and the pieces of camera images that it takes, if it does: whatever its gate says.
+
+    Raises:
+        ConfigError: No finished run there.
+    """
+    file, pieces = run / GENERATOR, run / EXEMPLARS
+    if not file.is_file():
+        raise ConfigError(f"{run} is no finished adaptation (no {GENERATOR}); run 'sim2real adapt'")
+    return file.read_bytes(), np.load(pieces, allow_pickle=False) if pieces.is_file() else None
 
 
 def file_hashes(run: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """A perception bundle whose network hardly learned anything, and one that looks for the reddest pixels."""
 
+import json
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -7,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sim2real.camera import load_camera
 from sim2real.perception import PerceptionSpec, table_homography, write_perception_bundle
 from sim2real.robots import robot_folder
+from sim2real.translation import GATE, GENERATOR, file_hashes
 
 HEIGHT_M = 0.02
 
@@ -78,3 +81,12 @@ def make_red_bundle(path, std_m=0.004):
     eye = camera()
     images = np.stack([red_dot(eye, place) for place in ((0.25, 0.0), (0.3, 0.15), (0.2, -0.1))])
     return write_perception_bundle(path, spec_for(eye), {"commit": "red"}, red_finder(eye, std_m), images)
+
+
+def leave_run(folder, network, passed=True, **more):
+    """What a finished adaptation with this network leaves behind."""
+    folder.mkdir(parents=True)
+    (folder / GENERATOR).write_bytes(network)
+    gate = {"passed": passed, "reasons": [] if passed else ["moves object"], "files": file_hashes(folder), **more}
+    (folder / GATE).write_text(json.dumps(gate))
+    return folder

@@ -285,6 +285,18 @@ def test_a_run_leaves_what_is_needed(finished: Path) -> None:
     assert load_run_config(finished) == small("graspgan")
 
 
+@pytest.mark.parametrize("content", ['{"passed": tr', '{"passed": true, "reasons": [], "files": {}}'])
+def test_check_mends_a_verdict_that_is_broken_or_of_other_files(
+    finished: Path, folders: tuple[Path, Path], tmp_path: Path, content: str
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "gate.json").write_text(content)
+    with pytest.raises(AdaptationError, match="adapt check"):
+        Translator(run, anyway=True)
+    assert check(run, folders[0]).objects_judged
+    assert Translator(run, anyway=True).objects_judged
+
+
 def test_apply_carries_everything_over(finished: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:
     count = apply(finished, folders[0], tmp_path / "out", anyway=True)
     before, after = read_dataset(folders[0]), read_dataset(tmp_path / "out")

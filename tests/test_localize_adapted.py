@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import pytest
 import torch
 
 pytest.importorskip("kornia", reason="perception needs sim2real[vision]")
+
+from perception_bundles import leave_run
 
 from calibration.dataset import DatasetWriter, read_dataset
 from sim2real.adapt.config import GeneratorConfig
@@ -49,11 +50,7 @@ def exported(side: int) -> bytes:
 
 def make_run(folder: Path, side: int, passed: bool = True) -> Path:
     """What a finished adaptation leaves: a generator that begins as its input, with a little noise on top."""
-    folder.mkdir(parents=True)
-    (folder / "generator.onnx").write_bytes(exported(side))
-    gate = {"passed": passed, "reasons": [] if passed else ["moves object"], "files": file_hashes(folder)}
-    (folder / "gate.json").write_text(json.dumps(gate))
-    return folder
+    return leave_run(folder, exported(side), passed)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,10 @@ from sim2real.errors import ConfigError, SimulationError
 from sim2real.pictures import contact_sheet
 from sim2real.robots import load_robot
 from sim2real.sim.camera import SimCamera
+from sim2real.sim.drawing import KINDS as KINDS_OF_THINGS
 from sim2real.sim.drawing import add_thing, place_of, place_thing
 from sim2real.sim.scenery import TERMS, Scenery, audit_looks
+from sim2real.sim.scenery import _radius as radius_of
 from sim2real.sim.textures import KINDS, from_photographs, procedural
 from sim2real.sim.world import World
 
@@ -101,7 +103,7 @@ def test_every_distractor_is_seen_and_none_floats(make):
         scenery.look(nominal(scenery, distractors=10.0, distractor_size=0.06), seed)
         for index, body in enumerate(scenery.distractors):
             middle = place_of(scenery.world, body)[2]
-            half = (0.013, 0.024, 0.04)[index // 3 % 3] if index % 3 == 2 else 0.08
+            half = radius_of(index) if KINDS_OF_THINGS[index % 3] == "ball" else 0.08
             assert middle - half <= 1e-9 < middle + half, "its foot is in the table, its head above"
 
 

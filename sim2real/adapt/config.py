@@ -129,8 +129,6 @@ class AdaptConfig(Model):
     """One training of a generator.
 
     Attributes:
-        towards: What the generator makes of an image: one of the ``camera``, to train on, or a ``canonical`` one (James
-            et al. 2019), so that it may run on the robot in front of a perception network.
         image_size: Side of the square images the networks see, px; larger images are resized. 0 keeps theirs.
         steps: Optimizer steps.
         batch_size: Images of each domain a step.
@@ -145,7 +143,6 @@ class AdaptConfig(Model):
     """
 
     name: str
-    towards: Literal["camera", "canonical"] = "camera"
     image_size: int = Field(default=128, ge=0)
     steps: int = Field(default=6000, ge=1)
     batch_size: int = Field(default=8, ge=1)
@@ -168,9 +165,16 @@ class AdaptConfig(Model):
     def _losses_have_networks(self) -> AdaptConfig:
         if self.weights.task and self.task.kind == "none":
             raise ValueError("'weights.task' needs 'task.kind': classify or segment")
-        if (self.towards == "canonical") != (self.weights.paired > 0):
-            raise ValueError("'towards: canonical' and 'weights.paired' go together: preset rcan")
         return self
+
+    @property
+    def towards(self) -> Literal["camera", "canonical"]:
+        """What the generator makes of an image.
+
+        One of the camera, to train on; or, learned from pairs, a canonical one (James et al. 2019), so that it may run
+        on the robot in front of a perception network.
+        """
+        return "canonical" if self.weights.paired else "camera"
 
 
 def load_preset(path: Path | str, overrides: Sequence[str] = ()) -> AdaptConfig:

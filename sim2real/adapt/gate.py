@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from sim2real.adapt import losses
 from sim2real.adapt.config import GateConfig
-from sim2real.adapt.domains import SURFACE, Domain, Image
+from sim2real.adapt.domains import Domain, Image, objects_of
 from sim2real.adapt.metrics import (
     LEAST_AREA,
     ObjectChange,
@@ -47,12 +47,14 @@ class Verdict:
         passed: Whether the generator may be used.
         reasons: Why not, one sentence each.
         not_judged: What could not be looked at, and why.
+        objects_judged: Whether anything was seen of what happens to objects.
         figures: What was measured.
     """
 
     passed: bool
     reasons: tuple[str, ...]
     not_judged: tuple[str, ...] = ()
+    objects_judged: bool = False
     figures: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
@@ -133,8 +135,10 @@ def judge(
     figures: dict[str, float] = {}
     reasons: list[str] = []
     not_judged: list[str] = []
+    objects_judged = False
     if detector is not None and held_out.masks is not None:
         _judge_objects(held_out, adapted, limits, detector, figures, reasons, not_judged)
+        objects_judged = True
     else:
         not_judged.append("objects: the images have no masks")
     _judge_task(held_out, adapted, limits, task, figures, reasons, not_judged)
@@ -142,7 +146,7 @@ def judge(
         reasons.append("the generator gives images of one colour")
     if not figures:
         reasons.append("nothing could be judged: give images with masks or labels")
-    return Verdict(not reasons, tuple(reasons), tuple(not_judged), figures), adapted
+    return Verdict(not reasons, tuple(reasons), tuple(not_judged), objects_judged, figures), adapted
 
 
 def _judge_objects(
@@ -163,12 +167,11 @@ def _judge_objects(
     changes = object_changes(
         predict(detector, held_out.images).astype(np.uint8), predict(detector, adapted).astype(np.uint8), truth, classes
     )
-    judged = 0
+    judged, objects = 0, objects_of(truth)
     for number, change in changes.items():
         name = held_out.classes.get(number, f"class {number}")
-        share = float((truth == number).mean())
-        if share == 0.0 or share > SURFACE:
-            not_judged.append(f"{name}: {'in no image' if share == 0.0 else 'a surface, no object'}")
+        if number not in objects:
+            not_judged.append(f"{name}: {'a surface, no object' if (truth == number).any() else 'in no image'}")
             continue
         _judge_spill(name, held_out, adapted, number, limits, figures, reasons, not_judged)
         followed = _judge_edges(name, held_out, adapted, truth == number, limits, figures, reasons)

@@ -34,7 +34,7 @@ from sim2real.files import write_bytes, write_text
 from sim2real.perception import PerceptionBundle
 from sim2real.provenance import commit
 from sim2real.torch_io import save_state
-from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator, file_hashes
+from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator, file_hashes, read_generator
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 EXEMPLAR_COUNT = 256
@@ -345,7 +345,7 @@ def check(run: Path, sim: Path, localizer: Path | None = None) -> Verdict:
         BundleError: The localizer cannot be used.
     """
     config = load_run_config(run)
-    translator = Translator(run, anyway=True)
+    translator = Translator.from_onnx(*read_generator(run))  # the verdict that is there may be another generator's
     held = load_domain(sim, "sim", size=translator.size, labels=config.task.kind == "classify")
     file = run / "detector.pt"
     detector = load_segmenter(file) if file.is_file() and held.masks is not None else None

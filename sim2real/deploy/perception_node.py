@@ -118,10 +118,10 @@ def load_translator(run: Path, spec: PerceptionSpec, budget_s: float) -> Transla
             f"the generator of {run} makes rendered images look like a camera's; in front of a network goes one that "
             "makes canonical images of a camera's: 'sim2real adapt --preset rcan'"
         )
-    if any(text.startswith("objects") for text in translator.unjudged):
+    if not translator.objects_judged:
         raise AdaptationError(
-            f"nobody has seen whether the generator of {run} moves or invents objects "
-            f"({'; '.join(translator.unjudged)}); run 'sim2real adapt check' with images that have masks"
+            f"nobody has seen whether the generator of {run} moves or invents objects; run 'sim2real adapt check' with "
+            "images that have masks"
         )
     translator.need_size(spec.height, spec.width)
     takes_s = typical_time_s(translator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from calibration.dataset import HEADER, DatasetWriter, read_dataset
 from sim2real.errors import ConfigError
-from sim2real.translation import GENERATOR, Translator
+from sim2real.translation import Translator, file_hashes
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
@@ -44,8 +43,7 @@ def adapt_dataset(run: Path, rendered: Path, folder: Path, count: int, unadapted
     images, masks = source.images[:count], source.masks
     height, width = images.shape[1:3]
     translator.need_size(height, width)
-    generator = hashlib.sha256((run / GENERATOR).read_bytes()).hexdigest()
-    made_by = {"run": str(run), "generator_sha256": generator, "unadapted": unadapted}
+    made_by = {"run": str(run), "files": file_hashes(run), "unadapted": unadapted}
     _same_generator(folder, made_by)
     about = {**source.about, "adapted": made_by}
     with (
@@ -72,7 +70,7 @@ def _same_generator(folder: Path, made_by: dict[str, object]) -> None:
     if not header.is_file():
         return
     found = json.loads(header.read_text()).get("about", {}).get("adapted", {})
-    if any(found.get(name) != made_by[name] for name in ("generator_sha256", "unadapted")):
+    if any(found.get(name) != made_by[name] for name in ("files", "unadapted")):
         raise ConfigError(
             f"{folder} holds images of another generator (see its {HEADER}), and the run beside it may have learned "
             "from them; train into another folder with --run"
