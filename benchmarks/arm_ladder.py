@@ -1,9 +1,10 @@
 """The ladder of Peng et al. 2018 on pushing with an SO-101: which way of bearing unknown physics transfers?
 
-python benchmarks/arm_ladder.py RUNS [--episodes 100] [--only [NAME …]] [--seeds 0 1 2] [--json FILE]
+    python benchmarks/arm_ladder.py RUNS [--episodes 100] [--only [NAME …]] [--seeds 0 1 2] [--set KEY=VALUE …]
 
 Trains every rung in RUNS/NAME_SEED (finished ones are not repeated) and runs it on the MuJoCo target in process, with
-objects outside the training's ranges. All rungs imitate the same controller before PPO; its own row is there too.
+objects outside the training's ranges. All rungs imitate the same controller before PPO; its own row is there too, and
+the policy of UP-OSI told what is true of the target in place of what it identified (the oracle).
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ import argparse
 import itertools
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from robot_drivers.so101_arm import read_figures
+from robot_drivers.so101_target import PUCK_CONDITIONS
 from sim2real.bundle import PolicyBundle
 from sim2real.config import load_config
 from sim2real.evaluate.arm_in_process import conditions, work
 from sim2real.evaluate.identification import facts
 from sim2real.evaluate.table import fly_in_process, mean_success
+from sim2real.files import write_text
 from sim2real.learn.build import build_spec, robot_and_task
 from sim2real.learn.train import train
+from sim2real.policy import PolicyRunner, onnx_policy
+from sim2real.spec import normalise_parameters
 
 RUNGS = {
     "nominal": ["method=nominal", "randomize=[]"],
@@ -37,6 +44,7 @@ RUNGS = {
     ],
 }
 SEED = 12345
+RESULTS = Path(__file__).parent / "results" / "arm_ladder.json"
 
 
 class Controller:
@@ -63,33 +71,86 @@ class Controller:
         return self._command
 
 
+def oracle(bundle: PolicyBundle, condition: str, count: int) -> PolicyRunner:
+    """UP-OSI's policy with the target's own object, table and delays for its estimates.
+
+    The target's servos are of another kind than the simulator's; their quantities are the identified ones.
+    """
+    target = PUCK_CONDITIONS[condition]
+    true = {
+        "object_mass": target.puck.mass_kg,
+        "object_friction": target.puck.friction,
+        "object_radius": target.puck.radius_m,
+        "table_height": 0.0,
+        "delay": float(read_figures()["dead_time"].mean()) + target.command_delay_s + target.latency_s,
+    }
+    terms = bundle.spec.parameters
+    told = normalise_parameters(terms, np.array([[true.get(term.name, term.nominal) for term in terms]]))
+    policy = onnx_policy((bundle.path / "policy.onnx").read_bytes())
+
+    def tell(history):
+        mean = np.repeat(told, len(history), axis=0)
+        return mean, np.full_like(mean, 0.01)
+
+    return PolicyRunner(bundle.spec, policy, tell, count)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--only", nargs="*", choices=RUNGS, default=list(RUNGS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--set", dest="more", action="append", default=[], help="setting of every rung; names its rows")
+    parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    result = {"made": facts(), "episodes_a_cell": arguments.episodes, "rungs": {}}
+
+    def keep(rung: str, seed: int | None, cells, **more) -> None:
+        row = {"rung": rung, "seed": seed, "set": arguments.more, "episodes_a_cell": arguments.episodes}
+        write_row(arguments.json, row, more | {"target": cells, "made": facts()})
+        print(f"{rung}, seed {seed}: {_text(cells)}", flush=True)
+
     for seed, name in itertools.product(arguments.seeds, arguments.only):
-        config = load_config("so101_push", [*RUNGS[name], f"seed={seed}"])
-        rung, folder = f"{name}, seed {seed}", arguments.runs / f"{name}_{seed}"
+        config = load_config("so101_push", [*RUNGS[name], f"seed={seed}", *arguments.more])
+        folder = arguments.runs / "_".join([name, *arguments.more, str(seed)])
         began = time.monotonic()
         if not (folder / "bundle" / "manifest.json").is_file():
-            train(config, folder, lambda stage, done, total, figures, n=rung: print(n, stage, done, total, flush=True))
+            train(config, folder, lambda stage, done, total, figures, n=name: print(n, stage, done, total, flush=True))
         took = time.monotonic() - began
-        bundle = folder / "bundle"
-        cells = fly_in_process({name: bundle}, arguments.episodes, SEED, lambda *_: None)[name]["so101"]
-        inside = PolicyBundle.load(bundle).provenance["metrics"]["training_simulator"]["success"]
-        result["rungs"][rung] = {"target": cells, "training_simulator": inside, "training_s": took}
-        print(f"{rung}: training simulator {inside:.0%}, {_text(cells)}", flush=True)
-    config = load_config("so101_push")
-    controller = {c: work(Controller, config, c, arguments.episodes, SEED).summary() for c in conditions("push")}
-    result["rungs"]["controller alone"] = {"target": controller}
-    print(f"controller alone: {_text(controller)}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        bundle = PolicyBundle.load(folder / "bundle")
+        cells = fly_in_process({name: bundle.path}, arguments.episodes, SEED, lambda *_: None)[name]["so101"]
+        inside = bundle.provenance["metrics"]["training_simulator"]["success"]
+        keep(name, seed, cells, training_simulator=inside, training_s=took)
+        if name == "up_osi":
+            keep("oracle", seed, tried(lambda c: partial(oracle, bundle, c), config, arguments.episodes))  # noqa: B023
+    keep("controller alone", None, tried(lambda c: Controller, load_config("so101_push"), arguments.episodes))
+    _table(json.loads(arguments.json.read_text()))
+
+
+def tried(maker, config, episodes: int):
+    """Cells of a runner that is in no bundle."""
+    return {c: work(maker(c), config, c, episodes, SEED).summary() for c in conditions("push")}
+
+
+def write_row(file: Path, row: dict, figures: dict) -> None:
+    """Put a row into the results, in place of the same rung's, seed's and settings'."""
+    rows = json.loads(file.read_text()) if file.is_file() else []
+    others = [other for other in rows if any(other[key] != value for key, value in row.items())]
+    write_text(file, json.dumps([*others, row | figures], indent=1) + "\n")
+
+
+def _table(rows: list[dict]) -> None:
+    """Every rung over its seeds: a row of the README's table."""
+    for rung, more in dict.fromkeys((row["rung"], tuple(row["set"])) for row in rows):
+        these = [row for row in rows if (row["rung"], tuple(row["set"])) == (rung, more)]
+        means = [mean_success({"so101": row["target"]}) for row in these]
+        cells = {c: np.mean([row["target"][c]["success"] for row in these]) for c in these[0]["target"]}
+        inside = [row["training_simulator"] for row in these if "training_simulator" in row]
+        print(
+            f"| {' '.join((rung, *more))} | {np.mean(inside) if inside else np.nan:.0%} | "
+            + " | ".join(f"{share:.0%}" for share in cells.values())
+            + f" | {np.mean(means):.1%} ({', '.join(f'{mean:.0%}' for mean in means)}) |"
+        )
 
 
 def _text(cells) -> str:

@@ -88,13 +88,16 @@ def check(
     localizer: Annotated[
         Path | None, typer.Option(help="Perception bundle: also measure how far its answers move.")
     ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Bundle of a pushing policy: also how far its commands move, with --localizer.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Judge a generator: does it move, remove, smear or invent objects, or worsen the task?"""
     from sim2real.adapt.run import check as judge_run
 
     with console.status("translating and comparing"):
-        verdict = judge_run(run, sim, localizer)
+        verdict = judge_run(run, sim, localizer, policy)
     _show(verdict, run, json_file)
 
 

@@ -24,11 +24,13 @@ from calibration.dataset import read_dataset  # noqa: E402
 from sim2real.adapt.config import AdaptConfig, GateConfig, load_preset  # noqa: E402
 from sim2real.adapt.dann import train_classifier  # noqa: E402
 from sim2real.adapt.domains import Domain, check_pair, load_domain  # noqa: E402
+from sim2real.adapt.downstream import commanded_change, located, located_change  # noqa: E402
 from sim2real.adapt.gate import judge, train_detector  # noqa: E402
-from sim2real.adapt.metrics import located_change, predict, spill  # noqa: E402
+from sim2real.adapt.metrics import predict, spill  # noqa: E402
 from sim2real.adapt.networks import Segmenter  # noqa: E402
 from sim2real.adapt.run import Data, adapt, apply, best_check, check, load_data, load_run_config  # noqa: E402
 from sim2real.adapt.train import Trainer, run_training  # noqa: E402
+from sim2real.bundle import PolicyBundle  # noqa: E402
 from sim2real.cli import app  # noqa: E402
 from sim2real.config import prepare_run  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
@@ -329,14 +331,36 @@ def test_how_far_a_localizers_answers_move(finished: Path, folders: tuple[Path, 
     places = np.array([(0.24, 0.02), (0.3, 0.12), (0.28, -0.1), (0.22, -0.03)])
     further = places + np.array((0.02, 0.0))
     before, after = (np.stack([red_dot(camera(), place) for place in where]) for where in (places, further))
-    figures = located_change(PerceptionBundle.load(bundle).locator(), before, after, places)
+    locator = PerceptionBundle.load(bundle).locator()
+    found, moved = located(locator, before), located(locator, after)
+    figures = located_change(found, moved, np.pad(places, ((0, 0), (0, 1))))
     assert figures["localizer.moved_median_m"] == pytest.approx(0.02, abs=0.004)
     assert figures["localizer.error_before_m"] < 0.004
     assert figures["localizer.error_after_m"] == pytest.approx(0.02, abs=0.004)
-    still = located_change(PerceptionBundle.load(bundle).locator(), before, before)
+    still = located_change(found, located(locator, before))
     assert still == {"localizer.moved_median_m": 0.0, "localizer.moved_p95_m": 0.0}
     with pytest.raises(AdaptationError, match=r"localizer takes images of 128 x 128, the generator of 32 x 32"):
         check(finished, folders[0], bundle)
+    with pytest.raises(ConfigError, match="--policy needs --localizer"):
+        check(finished, folders[0], policy=bundle)
+
+
+def test_how_far_a_policys_commands_move(tmp_path: Path) -> None:
+    """The pushing controller, an arm before the object: it steps where the object seems to be."""
+    from arm_bundles import make_controller_bundle
+
+    bundle = PolicyBundle.load(make_controller_bundle(tmp_path / "push", "so101_push"))
+    pose = np.tile([0.0, -0.2, 0.6, 1.1, 0.0, 0.2], (3, 1))
+    seen = np.array([(0.25, 0.0, 0.02), (0.3, 0.1, 0.02), (0.28, -0.1, 0.02)])
+    assert set(commanded_change(bundle, pose, seen, seen).values()) == {0.0}
+    near, far = (commanded_change(bundle, pose, seen, seen + np.array((0.0, by, 0.0))) for by in (0.005, 0.02))
+    assert 0.0 < near["policy.moved_median_rad"] < far["policy.moved_median_rad"] <= far["policy.moved_p95_rad"]
+    assert 0.0 < near["policy.moved_share"] < far["policy.moved_share"] < 2.0
+    with pytest.raises(AdaptationError, match=r"an arm with 2 joints, the policy .* moves 6"):
+        commanded_change(bundle, pose[:, :2], seen, seen)
+    reach = PolicyBundle.load(make_controller_bundle(tmp_path / "reach", "so101_reach"))
+    with pytest.raises(AdaptationError, match="reads no object"):
+        commanded_change(reach, pose, seen, seen)
 
 
 def test_the_command_line(finished: Path, folders: tuple[Path, Path], tmp_path: Path) -> None:

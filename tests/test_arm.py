@@ -27,6 +27,7 @@ def servo_of(dt=0.01, **changes):
     values = {
         "gain": 20.0, "dead_band": 0.0, "stall_torque": 2.0, "no_load_speed": 3.0, "armature": 0.02, "coulomb": 0.0,
         "stiction": 0.0, "load_friction": 0.0, "backlash": 0.0, "gravity_scale": 1.0, "offset": 0.0,
+        "acceleration": 1e3,
     } | changes  # fmt: skip
     return Servo(
         {name: np.full((1, 1), value) for name, value in values.items()}, np.zeros((1, 1)), np.zeros((1, 1)), dt
@@ -102,6 +103,22 @@ def test_servo_reaches_and_respects_its_speed():
     assert np.diff(track).max() / 0.01 <= 3.0
     fast = np.diff(run(servo_of(gain=1e3, no_load_speed=1.2), 1.0, 0.6)) / 0.01
     assert fast.max() == pytest.approx(1.2, rel=0.01)
+
+
+def test_servo_follows_a_profile_of_limited_acceleration():
+    fast = {"gain": 10.0, "no_load_speed": 40.0, "stall_torque": 100.0, "armature": 1e-3}  # its lag is 2.5 ms
+    # Half the way speeding up, half slowing down, and neither overshoot nor creep at the end.
+    track = run(servo_of(0.001, acceleration=40.0, **fast), 0.4, 0.3, dt=0.001)
+    assert np.interp(0.2, track, 1e-3 * np.arange(1, 301)) == pytest.approx(np.sqrt(0.4 / 40.0), abs=5e-3)
+    assert track.max() < 0.4 + 1e-3 and track[215:] == pytest.approx(0.4, abs=1e-3)
+    # A sine of 28 rad/s^2 is followed; of one of 100 is left what full acceleration to and fro gives, a T^2 / 32.
+    time = 0.001 * np.arange(4000)
+    for amplitude, wanted in ((0.08, 0.08), (0.28, 40.0 / 9.0 / 32.0)):
+        servo, reached = servo_of(0.001, acceleration=40.0, **fast), []
+        for reference in amplitude * np.sin(6.0 * np.pi * time):
+            servo.step(np.full((1, 1), reference), np.zeros((1, 1)))
+            reached.append(float(servo.position[0, 0]))
+        assert np.abs(reached[2000:]).max() == pytest.approx(wanted, rel=0.03)
 
 
 def test_servo_sags_sticks_and_has_play():

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt.networks import set_domain
-from sim2real.perception import Locator
 from sim2real.torch_io import to_tensor
 
 Array = NDArray[np.float64]
@@ -236,31 +235,6 @@ def _edges(image: Image) -> NDArray[np.float32]:
     smooth = cv2.GaussianBlur(image, (0, 0), 0.8)
     parts = [cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)]
     return np.hypot(*parts).max(axis=-1)
-
-
-def located_change(locator: Locator, before: Image, after: Image, truth: Array | None = None) -> dict[str, float]:
-    """How far a fixed localizer's answers move when images are translated; what a policy acts on moves as far.
-
-    Args:
-        locator: The localizer; it belongs to neither look more than it was trained to.
-        before: Rendered images [N, H, W, 3] of its size.
-        after: Their translations.
-        truth: Where the object is [N, 2] m, where that is known.
-
-    Returns:
-        ``localizer.moved_median_m`` and ``localizer.moved_p95_m`` in m; with ``truth`` also the mean errors
-        ``localizer.error_before_m`` and ``localizer.error_after_m``.
-    """
-    places = [
-        np.array([locator.locate(np.ascontiguousarray(image)).position[:2] for image in images])
-        for images in (before, after)
-    ]
-    moved = np.linalg.norm(places[1] - places[0], axis=1)
-    figures = {"moved_median_m": float(np.median(moved)), "moved_p95_m": float(np.percentile(moved, 95))}
-    if truth is not None:
-        for when, found in zip(("before", "after"), places, strict=True):
-            figures[f"error_{when}_m"] = float(np.linalg.norm(found - truth, axis=1).mean())
-    return {f"localizer.{name}": value for name, value in figures.items()}
 
 
 def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Array:

@@ -23,11 +23,13 @@ from sim2real import __version__
 from sim2real.adapt import sheets
 from sim2real.adapt.config import AdaptConfig
 from sim2real.adapt.domains import Domain, Image, check_pair, load_domain, with_pairs
+from sim2real.adapt.downstream import commanded_change, located, located_change
 from sim2real.adapt.gate import Verdict, judge, train_detector
-from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, located_change, predict
+from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, predict
 from sim2real.adapt.networks import Generator, Segmenter, parameter_count
 from sim2real.adapt.train import Progress, Trainer, run_training, task_network
 from sim2real.adapt.translate import cut_exemplars, export_generator, translate, translate_any_size
+from sim2real.bundle import PolicyBundle
 from sim2real.config import prepare_run, validate
 from sim2real.errors import AdaptationError, ConfigError
 from sim2real.files import write_bytes, write_text
@@ -330,7 +332,7 @@ def load_run_config(run: Path) -> AdaptConfig:
     return validate(AdaptConfig, yaml.safe_load(file.read_text()), str(file))
 
 
-def check(run: Path, sim: Path, localizer: Path | None = None) -> Verdict:
+def check(run: Path, sim: Path, localizer: Path | None = None, policy: Path | None = None) -> Verdict:
     """Judge a run's exported generator on other images of the simulator, and write the verdict to ``gate.json``.
 
     Args:
@@ -338,12 +340,16 @@ def check(run: Path, sim: Path, localizer: Path | None = None) -> Verdict:
         sim: Dataset with masks or labels that the run has not trained on.
         localizer: Perception bundle; how far its answers move with the translation is added to the verdict's figures,
             and to ``metrics.json``, as ``localizer.*``. The gate does not judge by it.
+        policy: Bundle of a policy that pushes by what the localizer sees; how far its commands move is added likewise,
+            as ``policy.*``.
 
     Raises:
-        ConfigError: No run, or no dataset.
-        AdaptationError: Unusable images, or of another size than the localizer's.
-        BundleError: The localizer cannot be used.
+        ConfigError: No run, no dataset, or a policy without a localizer.
+        AdaptationError: Unusable images, or of another size than the localizer's, or a policy that does not push.
+        BundleError: The localizer or the policy cannot be used.
     """
+    if policy is not None and localizer is None:
+        raise ConfigError("--policy needs --localizer: a policy acts on where the object is seen")
     config = load_run_config(run)
     translator = Translator.from_onnx(*read_generator(run))  # the verdict that is there may be another generator's
     held = load_domain(sim, "sim", size=translator.size, labels=config.task.kind == "classify")
@@ -352,7 +358,7 @@ def check(run: Path, sim: Path, localizer: Path | None = None) -> Verdict:
     task = task_of(load_best(config, run))
     verdict, adapted = judge(translator, held, config.gate, detector, task)
     if localizer is not None:
-        verdict = replace(verdict, figures=verdict.figures | _localizer_figures(localizer, sim, held, adapted))
+        verdict = replace(verdict, figures=verdict.figures | _downstream(localizer, policy, sim, held, adapted))
         file = run / METRICS
         known = json.loads(file.read_text()) if file.is_file() else {}
         write_text(file, json.dumps(known | verdict.figures, indent=2) + "\n")
@@ -360,7 +366,7 @@ def check(run: Path, sim: Path, localizer: Path | None = None) -> Verdict:
     return verdict
 
 
-def _localizer_figures(localizer: Path, sim: Path, held: Domain, adapted: Image) -> dict[str, float]:
+def _downstream(localizer: Path, policy: Path | None, sim: Path, held: Domain, adapted: Image) -> dict[str, float]:
     bundle = PerceptionBundle.load(localizer)
     if held.size != (bundle.spec.height, bundle.spec.width):
         raise AdaptationError(
@@ -368,10 +374,18 @@ def _localizer_figures(localizer: Path, sim: Path, held: Domain, adapted: Image)
             f"{held.size[1]} x {held.size[0]}"
         )
     frames = read_dataset(sim).frames
-    truth = None
-    if all("object_pos" in frames[row] for row in held.frames):
-        truth = np.array([frames[row]["object_pos"][:2] for row in held.frames])
-    return located_change(bundle.locator(), held.images, adapted, truth)
+    shown = [frames[row] for row in held.frames]
+    truth, joints = (
+        np.array([frame[name] for frame in shown]) if all(name in frame for frame in shown) else None
+        for name in ("object_pos", "joint_pos")
+    )
+    before, after = (located(bundle.locator(), images) for images in (held.images, adapted))
+    figures = located_change(before, after, truth)
+    if policy is None:
+        return figures
+    if joints is None:
+        raise AdaptationError(f"the frames of {sim} have no joint_pos, which --policy needs; render-dataset writes it")
+    return figures | commanded_change(PolicyBundle.load(policy), joints, before, after)
 
 
 def apply(

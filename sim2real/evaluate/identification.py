@@ -25,7 +25,7 @@ from sim2real.sim.arm import Arm, read_parameters
 
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
-METHOD = 2  # raised when the searches change, so that those of an older version are not taken over
+METHOD = 3  # raised when the searches change, so that those of an older version are not taken over
 
 
 def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report: Path | None) -> dict[str, Any]:

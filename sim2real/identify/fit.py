@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 # For the search a recording is cut, so that all pieces run side by side; a piece starts at the measured state.
 SEGMENT_S = 60.0
 SHORTEST_S = 5.0
-LOGARITHMIC = ("gain", "no_load_speed", "armature")
+LOGARITHMIC = ("acceleration", "gain", "no_load_speed", "armature")
 POPULATION = 16
 STOP_MARGIN_RAD = 0.15  # more than gravity bends a joint
 STOP_ROWS = 25

@@ -1,9 +1,10 @@
 """A position servo with a gearbox, as cheap arms have it: any number of them at once.
 
-The controller pulls towards the reference it received a dead time ago, proportionally and with a dead band; the
-motor's torque is limited and falls with speed (a DC motor's line); the gearbox rubs, sticks and has play.
+The controller follows the reference it received a dead time ago with a profile of limited acceleration, which plans to
+stop there, and pulls towards the profile, proportionally and with a dead band; the motor's torque is limited and falls
+with speed (a DC motor's line); the gearbox rubs, sticks and has play.
 
-    duty   = clip(gain * shrink(reference - encoder, dead_band), -1, 1)
+    duty   = clip(gain * shrink(profile - encoder, dead_band), -1, 1)
     torque = stall_torque * (duty - velocity / no_load_speed) - gravity_scale * gravity - friction
     armature * acceleration = torque
 
@@ -24,6 +25,7 @@ Rows = NDArray[np.int64] | slice
 # Quantity → unit, in the order that arm models list them.
 SERVO_QUANTITIES = {
     "dead_time": "s",
+    "acceleration": "rad/s^2",
     "gain": "1/rad",
     "dead_band": "rad",
     "stall_torque": "N*m",
@@ -37,8 +39,8 @@ SERVO_QUANTITIES = {
     "offset": "rad",
 }
 _DERIVED = (
-    "gain", "dead_band", "stall", "drive", "keep", "coulomb", "sticking", "load_friction", "play", "gravity_scale",
-    "offset",
+    "acceleration", "gain", "dead_band", "stall", "drive", "keep", "coulomb", "sticking", "load_friction", "play",
+    "gravity_scale", "offset",
 )  # fmt: skip
 STICTION_SPEED = 0.02  # rad/s; slower than this a joint counts as standing
 
@@ -63,6 +65,7 @@ class Servo:
         self.position = position.copy()
         self.velocity = velocity.copy()
         self.motor = position.copy()
+        self._profile, self._profile_speed = position.copy(), velocity.copy()
         self.configure(slice(None), parameters)
 
     def configure(self, rows: Rows, parameters: Mapping[str, Array]) -> None:
@@ -72,6 +75,7 @@ class Servo:
         # (1 + dt b / J) divides everything: speed-dependent torque at the end of the step.
         slow = 1.0 / (1.0 + per_inertia * p["stall_torque"] / p["no_load_speed"])
         derived = {
+            "acceleration": p["acceleration"],
             "gain": p["gain"],
             "dead_band": p["dead_band"],
             "stall": p["stall_torque"],
@@ -90,6 +94,7 @@ class Servo:
     def place(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Start ``rows`` anew, in the middle of their play."""
         self.position[rows], self.motor[rows], self.velocity[rows] = position, position, velocity
+        self._profile[rows], self._profile_speed[rows] = position, velocity
 
     def observe(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Take over where the joints of ``rows`` really are, behind the gearbox; contact may have stopped them."""
@@ -104,7 +109,9 @@ class Servo:
             gravity: Torque that gravity asks of the joint at this pose, N·m.
         """
         p = self._p
-        error = reference + p["offset"] - self.position
+        self._plan(reference)
+        # Where the profile is in the middle of the step.
+        error = self._profile - 0.5 * self._dt * self._profile_speed + p["offset"] - self.position
         error -= _clip(error, p["dead_band"])
         load = p["gravity_scale"] * gravity
         torque = p["stall"] * _clip(p["gain"] * error, 1.0) - load
@@ -114,6 +121,15 @@ class Servo:
         self.velocity = free - _clip(free, dry)
         self.motor += self._dt * self.velocity
         self.position = self.motor + _clip(self.position - self.motor, p["play"])
+
+    def _plan(self, reference: Array) -> None:
+        """Move the profile by ``dt``: no faster than lets it stop at ``reference`` from where it is after the step."""
+        acceleration = self._p["acceleration"]
+        change = self._dt * acceleration
+        way = reference - self._profile
+        fastest = np.sqrt(change * change + 2.0 * acceleration * np.abs(way)) - change
+        self._profile_speed += _clip(np.copysign(fastest, way) - self._profile_speed, change)
+        self._profile += self._dt * self._profile_speed
 
 
 def _clip(values: Array, limit: Array | float) -> Array:
