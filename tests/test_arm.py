@@ -23,15 +23,17 @@ from sim2real.sim.servo import Servo
 ARM = Arm(robot_folder("so101"))
 
 
-def servo_of(dt=0.01, **changes):
+def servo_quantities(**changes):
     values = {
         "gain": 20.0, "dead_band": 0.0, "stall_torque": 2.0, "no_load_speed": 3.0, "armature": 0.02, "coulomb": 0.0,
         "stiction": 0.0, "load_friction": 0.0, "backlash": 0.0, "gravity_scale": 1.0, "offset": 0.0,
         "acceleration": 1e3,
     } | changes  # fmt: skip
-    return Servo(
-        {name: np.full((1, 1), value) for name, value in values.items()}, np.zeros((1, 1)), np.zeros((1, 1)), dt
-    )
+    return {name: np.full((1, 1), value) for name, value in values.items()}
+
+
+def servo_of(dt=0.01, **changes):
+    return Servo(servo_quantities(**changes), np.zeros((1, 1)), np.zeros((1, 1)), dt)
 
 
 def run(servo, reference, seconds, gravity=0.0, dt=0.01):
@@ -119,6 +121,20 @@ def test_servo_follows_a_profile_of_limited_acceleration():
             servo.step(np.full((1, 1), reference), np.zeros((1, 1)))
             reached.append(float(servo.position[0, 0]))
         assert np.abs(reached[2000:]).max() == pytest.approx(wanted, rel=0.03)
+
+
+def test_without_a_profile_commands_are_followed_as_they_come():
+    """Beside a joint that has one, too; and one that has just not reached the limit lags."""
+    alone = servo_of()
+    both = {name: np.full((1, 2), 1.0) * values for name, values in servo_quantities().items()}
+    both["acceleration"] = np.array([[1e3, 40.0]])
+    beside = Servo(both, np.zeros((1, 2)), np.zeros((1, 2)), 0.01)
+    for step in range(100):
+        reference = 0.3 * np.sin(0.05 * step)
+        alone.step(np.full((1, 1), reference), np.zeros((1, 1)))
+        beside.step(np.full((1, 2), reference), np.zeros((1, 2)))
+        assert beside.position[0, 0] == alone.position[0, 0]
+    assert abs(beside.position[0, 1] - alone.position[0, 0]) > 1e-3
 
 
 def test_servo_sags_sticks_and_has_play():

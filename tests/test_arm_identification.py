@@ -1,5 +1,6 @@
 """Replay and identification: planted servos are found, faults are found, and the real arm is met."""
 
+import copy
 import json
 
 import numpy as np
@@ -12,13 +13,15 @@ from sim2real.console import console, save_json
 from sim2real.errors import ConfigError
 from sim2real.evaluate.identification import _kept
 from sim2real.identify.excite import excite
-from sim2real.identify.fit import Space, cut, find_stops, identify, parameters_file, search, simulate
+from sim2real.identify.fit import JointFit, Space, cut, find_stops, identify, parameters_file, search, simulate
 from sim2real.identify.joints import apply_mapping, check_joints, read_mapping
 from sim2real.identify.logs import JointLog, read_logs
 from sim2real.identify.replay import MotionReplay, replay, stops_of, summary
 from sim2real.identify.tables import LogError
 from sim2real.robots import robot_folder
 from sim2real.sim.arm import Arm, read_parameters
+from sim2real.sim.physics import PhysicsParams
+from sim2real.sim.randomization import Randomization
 
 ARM = Arm(robot_folder("so101"))
 JOINTS = ARM.joints
@@ -351,6 +354,11 @@ def test_parameters_files_are_checked(tmp_path):
         ({"parameters": {"nose.gain": {"value": 1}}}, "no parameter of"),
         ({"parameters": {"gripper.gain": {"value": 1e9}}}, "outside"),
         ({"parameters": {"gripper.gain": {"value": "x"}}}, "no number"),
+        ({"parameters": {"gripper.gain": {"value": 9.0, "identified": True, "low": 8.0}}}, "no number .* low or high"),
+        ({"parameters": {"gripper.gain": {"value": 9.0, "low": "x"}}}, "no number"),
+        ({"parameters": {"gripper.gain": {"value": 9.0, "high": float("nan")}}}, "not finite"),
+        ({"correlation": {"gripper": {"names": ["gain"]}}}, "correlation of 'gripper' is damaged"),
+        ({"correlation": {"gripper": {"names": ["gain"], "matrix": [[1.0]]}}}, "before servos had acceleration"),
         ({"parameters": [1]}, "is damaged"),
         ({"parameters": {"gripper.gain": 1}}, "is damaged"),
         ({"parameters": None}, "is damaged"),
@@ -361,6 +369,34 @@ def test_parameters_files_are_checked(tmp_path):
     terms = ARM.identified_terms(ARM.folder / "identified.yaml")
     assert terms["shoulder_pan.no_load_speed"].operation == "set"
     assert "payload" in terms
+
+
+def test_what_was_identified_together_is_drawn_together():
+    """Gain and speed of shoulder_pan hold only together: drawn apart, they move the arm as no recording allows."""
+    terms = ARM.identified_terms(ARM.folder / "identified.yaml")
+    params = PhysicsParams(ARM.parameters, 1)
+    drawn = Randomization(terms, params, np.random.default_rng(0)).sample(4000)
+    gain, speed, other = (
+        drawn[:, params.column(name)]
+        for name in ("shoulder_pan.gain", "shoulder_pan.no_load_speed", "elbow_flex.no_load_speed")
+    )
+    told = terms["shoulder_pan.gain"].correlated["shoulder_pan.no_load_speed"]
+    assert told < -0.95 and np.corrcoef(gain, speed)[0, 1] < -0.9
+    assert abs(np.corrcoef(gain, other)[0, 1]) < 0.06
+    low, high = terms["shoulder_pan.gain"].range
+    quarters = np.array([0.25, 0.5, 0.75])
+    assert np.quantile(gain, quarters) == pytest.approx(low + (high - low) * quarters, rel=0.05)
+
+
+def test_what_identification_writes_can_be_read(tmp_path):
+    """Bounds with more digits than the file keeps, and a value that lies on one."""
+    arm = copy.copy(ARM)
+    arm.servo = ARM.servo | {"gain": ARM.servo["gain"].model_copy(update={"low": 1.23456789})}
+    names = tuple(n for n, q in arm.servo.items() if not q.fixed and n != "stall_torque")
+    values = {n: float(v[0]) for n, v in ARM.described().items()} | {"gain": 1.23456789}
+    fits = [JointFit(joint, names, values, 1e-6 * np.eye(len(names)), 0.0) for joint in JOINTS]
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(parameters_file(arm, fits, {})))
+    assert read_parameters(tmp_path / "p.yaml", arm)["gain"] == pytest.approx(1.23456789)
 
 
 def test_shipped_parameters_meet_the_real_arm():

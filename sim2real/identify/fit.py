@@ -399,13 +399,18 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
         std = dict(zip(fit.names, np.sqrt(np.diag(fit.covariance)).tolist(), strict=True))
         for name, value in fit.values.items():
             bounds, spread = arm.servo[name], std.get(name, 0.0)
+            width = value * np.log(bounds.high / bounds.low) if name in LOGARITHMIC else bounds.high - bounds.low
+
+            def inside(number: float, low: float = bounds.low, high: float = bounds.high) -> float:
+                return float(min(max(round(number, 6), low), high))
+
             parameters[f"{fit.joint}.{name}"] = {
-                "value": round(value, 6),
+                "value": inside(value),
                 "std": round(spread, 6),
-                "low": round(max(bounds.low, value - 2.0 * spread), 6),
-                "high": round(min(bounds.high, value + 2.0 * spread), 6),
+                "low": inside(value - 2.0 * spread),
+                "high": inside(value + 2.0 * spread),
                 "unit": bounds.unit,
-                "identified": bool(name in fit.names and spread < 0.25 * (bounds.high - bounds.low)),
+                "identified": bool(name in fit.names and spread < 0.25 * width),
             }
             if name in seen:
                 parameters[f"{fit.joint}.{name}"]["seen_in_motions"] = seen[name]

@@ -184,10 +184,12 @@ class Arm:
     def identified_terms(self, path: Path) -> dict[str, RandomizationTerm]:
         """The randomization with the ranges of what ``path`` (a parameters file) has identified in place of its own.
 
+        What was identified of one joint is drawn together, as the file's correlations say.
+
         Raises:
             ConfigError: The file cannot be used; see :func:`read_parameters`.
         """
-        entries = read_entries(path, self)
+        entries, correlations = read_entries(path, self), read_correlations(path, self)
         terms = dict(self.randomization)
         for name, entry in entries.items():
             if entry.get("identified") and entry["low"] < entry["high"]:
@@ -198,6 +200,7 @@ class Arm:
                     distribution="uniform",
                     range=(float(entry["low"]), float(entry["high"])),
                     reason=f"identified: {path.name}",
+                    correlated=correlations.get(name, {}),
                 )
         return terms
 
@@ -314,8 +317,11 @@ def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
         bounds = arm.servo[quantity]
         try:
             value = float(entry["value"])
+            ends = [float(entry[end]) for end in ("low", "high") if end in entry or entry.get("identified")]
         except (KeyError, TypeError, ValueError):
-            raise ConfigError(f"{path}: {name} has no number as its value") from None
+            raise ConfigError(f"{path}: {name} has no number as its value, low or high") from None
+        if not np.isfinite([value, *ends]).all():
+            raise ConfigError(f"{path}: {name} is not finite")
         if not bounds.low <= value <= bounds.high:
             raise ConfigError(f"{path}: {name} is {value}, outside {bounds.low} .. {bounds.high} {bounds.unit}")
     for joint in arm.joints:
@@ -326,14 +332,47 @@ def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
     return checked
 
 
+def read_correlations(path: Path, arm: Arm) -> dict[str, dict[str, float]]:
+    """Correlations in a parameters file: ``JOINT.QUANTITY`` → the joint's others → correlation; empty without any.
+
+    Raises:
+        ConfigError: They are damaged, or were written when a servo had fewer quantities.
+    """
+    content = yaml.safe_load(path.read_text())
+    result: dict[str, dict[str, float]] = {}
+    fitted = {name for name, quantity in arm.servo.items() if not (quantity.fixed or quantity.low == quantity.high)}
+    for joint, entry in (content.get("correlation") or {}).items():
+        try:
+            names, matrix = list(entry["names"]), np.asarray(entry["matrix"], dtype=np.float64)
+            if matrix.shape != (len(names), len(names)):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(
+                f"{path}: the correlation of '{joint}' is damaged; run 'sim2real identify' again"
+            ) from None
+        if missing := sorted(fitted - set(names)):
+            raise ConfigError(
+                f"{path} was identified before servos had {', '.join(missing)}; its values hold only together: run "
+                "'sim2real identify' again"
+            )
+        for row, name in enumerate(names):
+            result[f"{joint}.{name}"] = {
+                f"{joint}.{other}": float(np.clip(matrix[row, column], -1.0, 1.0))
+                for column, other in enumerate(names)
+                if column != row
+            }
+    return result
+
+
 def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
     """Servo quantities [J] from a parameters file; what it does not name keeps the description's value.
 
     Raises:
-        ConfigError: As :func:`read_entries`.
+        ConfigError: As :func:`read_entries` and :func:`read_correlations`.
     """
-    values = arm.described()
-    for name, entry in read_entries(path, arm).items():
+    values, entries = arm.described(), read_entries(path, arm)
+    read_correlations(path, arm)
+    for name, entry in entries.items():
         joint, _, quantity = name.rpartition(".")
         values[quantity][arm.joints.index(joint)] = float(entry["value"])
     return values

@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
+from pydantic import Field, model_validator
+from scipy.special import ndtr, ndtri
 
 from sim2real.errors import ConfigError
 from sim2real.sim.physics import PhysicsParams
@@ -31,6 +32,8 @@ class RandomizationTerm(Model):
             ``range`` = (mean, standard deviation).
         kind: ``episode`` (drawn at reset) or ``step`` (drawn at every control step).
         reason: Where the range comes from.
+        correlated: Other terms of kind ``episode`` that this one is drawn together with, by name, and the correlation
+            with each (a Gaussian copula: every term alone is distributed as it says).
     """
 
     parameter: str | None = None
@@ -39,6 +42,7 @@ class RandomizationTerm(Model):
     range: tuple[float, float]
     kind: Literal["episode", "step"] = "episode"
     reason: str
+    correlated: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _drawable(self) -> RandomizationTerm:
@@ -50,7 +54,20 @@ class RandomizationTerm(Model):
             raise ValueError(f"range {self.range} is not (low, high)")
         if self.distribution == "log_uniform" and low <= 0:
             raise ValueError(f"log_uniform needs a positive range, got {self.range}")
+        if any(not -1.0 <= value <= 1.0 for value in self.correlated.values()):
+            raise ValueError(f"correlations are between -1 and 1, got {self.correlated}")
         return self
+
+    def quantile(self, share: Array) -> Array:
+        """Values below which ``share`` (0 .. 1) of the draws lie."""
+        low, high = self.range
+        if self.distribution == "uniform":
+            return low + share * (high - low)
+        if self.distribution == "log_uniform":
+            result: Array = low * (high / low) ** share
+            return result
+        deviations: Array = low + high * ndtri(share)
+        return deviations
 
     def draw(self, rng: np.random.Generator, count: int) -> Array:
         """``count`` independent draws, [count]."""
@@ -60,6 +77,30 @@ class RandomizationTerm(Model):
         if self.distribution == "log_uniform":
             return np.exp(rng.uniform(np.log(low), np.log(high), count))
         return rng.normal(low, high, count)
+
+
+def _together(terms: Mapping[str, RandomizationTerm]) -> list[tuple[list[str], Array]]:
+    """Groups of terms that are drawn together: their names, and what [n, n] makes them so of independent normals."""
+    groups: list[list[str]] = []
+    for name, term in terms.items():
+        linked = [name, *(other for other in term.correlated if other in terms)]
+        if len(linked) == 1:
+            continue
+        met = [group for group in groups if set(group) & set(linked)]
+        groups = [group for group in groups if group not in met]
+        groups.append(list(dict.fromkeys(other for group in [*met, linked] for other in group)))
+    result = []
+    for group in groups:
+        matrix = np.eye(len(group))
+        for row, name in enumerate(group):
+            for column, other in enumerate(group[:row]):
+                known = terms[name].correlated.get(other, terms[other].correlated.get(name, 0.0))
+                matrix[row, column] = matrix[column, row] = known
+        # Rounded correlations need not belong together; the nearest ones that do have no negative eigenvalue.
+        values, vectors = np.linalg.eigh(matrix)
+        factor = vectors * np.sqrt(np.maximum(values, 0.0))
+        result.append((group, factor / np.maximum(np.linalg.norm(factor, axis=1, keepdims=True), 1e-12)))
+    return result
 
 
 def _apply(operation: str, value: Array, draw: Array) -> Array:
@@ -120,15 +161,21 @@ class Randomization:
                         f"parameter's bounds {parameter.low} .. {parameter.high}; "
                         "narrow the range or widen the bounds in robot.yaml"
                     )
-        self._episode = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "episode"]
+        self._episode = [(n, params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "episode"]
         self._step = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "step"]
+        self._groups = _together({n: t for n, t in self.terms.items() if t.kind == "episode"})
         self._base = params.values.copy()
 
     def sample(self, count: int) -> Array:
         """``count`` draws of all parameters, [count, P]: nominal values with the episode terms applied."""
         values = np.tile(self.params.nominal, (count, 1))
-        for column, term in self._episode:
-            values[:, column] = _apply(term.operation, values[:, column], term.draw(self._rng, count))
+        drawn: dict[str, Array] = {}
+        for names, factor in self._groups:
+            shares = ndtr(self._rng.standard_normal((count, len(names))) @ factor.T)
+            drawn |= {name: self.terms[name].quantile(shares[:, i]) for i, name in enumerate(names)}
+        for name, column, term in self._episode:
+            value = drawn[name] if name in drawn else term.draw(self._rng, count)
+            values[:, column] = _apply(term.operation, values[:, column], value)
         return np.clip(values, self.params.low, self.params.high)
 
     def reset(self, rows: Rows, values: Array | None = None) -> None:

@@ -43,6 +43,7 @@ _DERIVED = (
     "gravity_scale", "offset",
 )  # fmt: skip
 STICTION_SPEED = 0.02  # rad/s; slower than this a joint counts as standing
+FREE_ACCELERATION = 1000.0  # rad/s^2; from here on there is no profile, commands are followed as they come
 
 
 class Servo:
@@ -66,6 +67,7 @@ class Servo:
         self.velocity = velocity.copy()
         self.motor = position.copy()
         self._profile, self._profile_speed = position.copy(), velocity.copy()
+        self._free, self._all_free = np.zeros(position.shape, dtype=np.bool_), False
         self.configure(slice(None), parameters)
 
     def configure(self, rows: Rows, parameters: Mapping[str, Array]) -> None:
@@ -90,6 +92,8 @@ class Servo:
         }
         for name, values in derived.items():
             self._p[name][rows] = values
+        self._free[rows] = p["acceleration"] >= FREE_ACCELERATION
+        self._all_free = bool(self._free.all())
 
     def place(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Start ``rows`` anew, in the middle of their play."""
@@ -109,9 +113,8 @@ class Servo:
             gravity: Torque that gravity asks of the joint at this pose, N·m.
         """
         p = self._p
-        self._plan(reference)
-        # Where the profile is in the middle of the step.
-        error = self._profile - 0.5 * self._dt * self._profile_speed + p["offset"] - self.position
+        followed = reference if self._all_free else self._plan(reference)
+        error = followed + p["offset"] - self.position
         error -= _clip(error, p["dead_band"])
         load = p["gravity_scale"] * gravity
         torque = p["stall"] * _clip(p["gain"] * error, 1.0) - load
@@ -122,14 +125,19 @@ class Servo:
         self.motor += self._dt * self.velocity
         self.position = self.motor + _clip(self.position - self.motor, p["play"])
 
-    def _plan(self, reference: Array) -> None:
-        """Move the profile by ``dt``: no faster than lets it stop at ``reference`` from where it is after the step."""
+    def _plan(self, reference: Array) -> Array:
+        """Move the profile by ``dt``: no faster than lets it stop at ``reference`` from where it is after the step.
+
+        Returns:
+            Where it is in the middle of the step, rad; where nothing limits it, ``reference``.
+        """
         acceleration = self._p["acceleration"]
         change = self._dt * acceleration
         way = reference - self._profile
         fastest = np.sqrt(change * change + 2.0 * acceleration * np.abs(way)) - change
         self._profile_speed += _clip(np.copysign(fastest, way) - self._profile_speed, change)
         self._profile += self._dt * self._profile_speed
+        return np.where(self._free, reference, self._profile - 0.5 * self._dt * self._profile_speed)
 
 
 def _clip(values: Array, limit: Array | float) -> Array:
