@@ -28,6 +28,10 @@ def render_dataset(
         "so101_localize"
     ),
     count: Annotated[int, typer.Option(min=1, help="Images in it at the end.")] = 2000,
+    canonical: Annotated[
+        Path | None,
+        typer.Option(help="Also the same scenes in one plain look, a dataset here: for 'adapt --preset rcan'."),
+    ] = None,
     overrides: Overrides = None,
     resume: Resume = False,
 ) -> None:
@@ -42,6 +46,10 @@ def render_dataset(
     with progress_bars() as progress:
         done = render(settings, out, count, stage_reporter(progress), resume)
     _say(out, done, count)
+    if canonical is not None and done == count:
+        with progress_bars() as progress:
+            done = render(settings, canonical, count, stage_reporter(progress), resume, canonical=True)
+        _say(canonical, done, count)
 
 
 @app.command("target-dataset")

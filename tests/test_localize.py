@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from calibration.dataset import read_dataset
 from calibration.lens import project
+from sim2real.adapt.domains import load_domain, with_pairs
 from sim2real.cli import app
 from sim2real.config import CONFIGS, read_settings, validate
 from sim2real.errors import ConfigError
@@ -114,6 +115,28 @@ def test_a_dataset_goes_on_where_it_was(tmp_path, monkeypatch):
     assert whole.frames == parts.frames and whole.classes[2] == "object"
     with pytest.raises(ConfigError, match="images of other settings"):
         render_dataset(config("seed=1"), tmp_path / "parts", 30, quiet)
+
+
+def test_canonical_images_show_the_same_scenes_in_one_look(tmp_path):
+    for folder, canonical in (("renders", False), ("canonical", True)):
+        assert render_dataset(config(), tmp_path / folder, 16, quiet, canonical=canonical) == 16
+    renders, plain = read_dataset(tmp_path / "renders"), read_dataset(tmp_path / "canonical")
+    np.testing.assert_array_equal(renders.masks, plain.masks)
+    assert [f["pair"] for f in renders.frames] == list(range(16)) and renders.frames == plain.frames
+    tables = [
+        np.array([image[mask == 4].mean(axis=0) for image, mask in zip(each.images, each.masks, strict=True)])
+        for each in (renders, plain)
+    ]
+    assert tables[0].std(axis=0).min() > 20.0 and tables[1].std(axis=0).max() < 5.0
+    domain = with_pairs(load_domain(tmp_path / "renders", "sim"), tmp_path / "renders", tmp_path / "canonical")
+    assert domain.pairs is not None
+    np.testing.assert_array_equal(domain.pairs, plain.images)
+    with pytest.raises(ConfigError, match="images of other settings"):
+        render_dataset(config(), tmp_path / "canonical", 20, quiet)
+    frames = tmp_path / "renders" / "frames.jsonl"
+    frames.write_text(frames.read_text().replace('"pair"', '"twin"'))
+    with pytest.raises(ConfigError, match="render-dataset RENDERS --canonical CANONICAL"):
+        with_pairs(domain, tmp_path / "renders", tmp_path / "canonical")
 
 
 def test_terms_can_be_chosen_and_replaced():

@@ -205,7 +205,13 @@ def with_pairs(source: Domain, source_folder: Path, target_folder: Path) -> Doma
     Raises:
         ConfigError: A frame has no ``pair``, or the other dataset no such frame.
     """
-    numbers = read_dataset(source_folder).column("pair").astype(np.int64)[source.frames]
+    dataset = read_dataset(source_folder)
+    if not all("pair" in dataset.frames[row] for row in source.frames):
+        raise ConfigError(
+            f"the frames of {source_folder} do not say in 'pair' which frame of {target_folder} shows the same scene; "
+            "draw both with 'sim2real render-dataset RENDERS --canonical CANONICAL' and give --sim RENDERS --real CANONICAL"
+        )
+    numbers = dataset.column("pair").astype(np.int64)[source.frames]
     others = read_dataset(target_folder)
     wrong = numbers[(numbers < 0) | (numbers >= len(others))]
     if len(wrong):

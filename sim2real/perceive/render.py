@@ -38,6 +38,8 @@ Progress = Callable[[str, int, int, dict[str, float]], None]
 
 CLASSES = {0: "background", 1: "robot", 2: "object", 3: "distractor", 4: "table"}
 CHUNK = 100  # images that a worker draws at a time
+# Visual terms that say where something is, not what it looks like.
+PLACES = ("camera_", "zoom", "distractor", "obstruction")
 SIZES = 5  # the object is made in so many sizes; a shape cannot change its own
 _POSES = 1500
 _CLEAR_M = 0.012  # no joint comes closer to the table
@@ -53,7 +55,8 @@ class Drawn:
         mask: Numbers of ``CLASSES`` [H, W].
         fields: ``object_pos`` [3] m in the base frame (its centre), ``object_pixel`` [2] (column and row of where it
             would be if nothing hid it), ``visible_px``, ``object_radius`` m, ``joint_pos``
-            [J] rad, ``T_base_camera`` [4, 4] of this very image.
+            [J] rad, ``T_base_camera`` [4, 4] of this very image, ``pair`` (its number: the frame of the canonical
+            dataset of the same experiment that shows the same scene).
     """
 
     rgb: Image
@@ -122,13 +125,16 @@ class Painter:
         )  # fmt: skip
         self._params = PhysicsParams(PARAMETERS, 1)
         self._terms = visual_terms(config)
+        self._appearance = np.array([not name.startswith(PLACES) for name in self._params.names])
         self._poses, self._tips = _poses(arm, config)
 
-    def draw(self, number: int) -> Drawn:
-        """Image ``number`` of the dataset."""
+    def draw(self, number: int, canonical: bool = False) -> Drawn:
+        """Image ``number`` of the dataset; ``canonical`` shows the same scene as it looks without randomization."""
         config = self._config
         rng = np.random.default_rng([config.seed, 11, number])
         params = Randomization(self._terms, self._params, rng).sample(1)[0]
+        if canonical:
+            params = np.where(self._appearance, self._params.nominal, params)
         pose = int(rng.integers(len(self._poses)))
         size = int(rng.integers(SIZES))
         place = self._place(rng, self._tips[pose], self._radii[size])
@@ -147,6 +153,7 @@ class Painter:
             "visible_px": int((mask == 2).sum()),
             "joint_pos": self._poses[pose],
             "T_base_camera": self._scenery.T_base_camera,
+            "pair": number,
         }
         return Drawn(seen.rgb, mask, fields)
 
@@ -214,14 +221,14 @@ def _start(config: LocalizeConfig) -> None:
     _PAINTER = Painter(config)
 
 
-def _draw_chunk(first: int, end: int) -> list[Drawn]:
+def _draw_chunk(first: int, end: int, canonical: bool) -> list[Drawn]:
     assert _PAINTER is not None
-    return [_PAINTER.draw(number) for number in range(first, end)]
+    return [_PAINTER.draw(number, canonical) for number in range(first, end)]
 
 
-def draw_all(config: LocalizeConfig, first: int, end: int) -> Generator[Drawn, None, None]:
+def draw_all(config: LocalizeConfig, first: int, end: int, canonical: bool = False) -> Generator[Drawn, None, None]:
     """Images ``first`` to ``end`` of the experiment, in order, drawn by its workers."""
-    chunks = [(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
+    chunks = [(start, min(start + CHUNK, end), canonical) for start in range(first, end, CHUNK)]
     workers = min(config.render.workers, max(len(chunks), 1))
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, (config,)) as pool:
         waiting: list[Future[list[Drawn]]] = []
@@ -240,7 +247,14 @@ def draw_all(config: LocalizeConfig, first: int, end: int) -> Generator[Drawn, N
                 future.cancel()
 
 
-def render_dataset(config: LocalizeConfig, folder: Path, count: int, on_progress: Progress, resume: bool = True) -> int:
+def render_dataset(
+    config: LocalizeConfig,
+    folder: Path,
+    count: int,
+    on_progress: Progress,
+    resume: bool = True,
+    canonical: bool = False,
+) -> int:
     """Draw a dataset, or the rest of one.
 
     Args:
@@ -249,6 +263,8 @@ def render_dataset(config: LocalizeConfig, folder: Path, count: int, on_progress
         count: Images in it at the end.
         on_progress: Called now and then.
         resume: Go on with what is there.
+        canonical: The same scenes in one look: lamps, colours and textures as they are without randomization, and
+            everything where it is in the other dataset. What 'sim2real adapt --preset rcan' learns to draw.
 
     Returns:
         Images in the dataset; fewer than ``count`` when Ctrl-C came.
@@ -260,11 +276,16 @@ def render_dataset(config: LocalizeConfig, folder: Path, count: int, on_progress
     shown = config.model_dump(mode="json", include={"robot", "object", "render", "seed"})
     for unimportant in ("images", "held_out", "workers"):
         shown["render"].pop(unimportant)
-    about = {"what": "randomized renders of the training simulator", "config": shown}
+    if canonical:
+        shown["canonical"] = True
+    about = {"what": f"{'canonical' if canonical else 'randomized'} renders of the training simulator", "config": shown}
     if resume and (folder / "dataset.json").is_file():
         _same_experiment(folder, shown)
     with DatasetWriter(folder, camera.width, camera.height, CLASSES, about, resume) as writer:
-        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(draw_all(config, writer.count, count)) as all_:
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            contextlib.closing(draw_all(config, writer.count, count, canonical)) as all_,
+        ):
             for drawn in all_:
                 writer.add(drawn.rgb, drawn.mask, **drawn.fields)
                 if writer.count % CHUNK == 0 or writer.count == count:
