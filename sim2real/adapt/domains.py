@@ -209,7 +209,7 @@ def with_pairs(source: Domain, source_folder: Path, target_folder: Path) -> Doma
     if not all("pair" in dataset.frames[row] for row in source.frames):
         raise ConfigError(
             f"the frames of {source_folder} do not say in 'pair' which frame of {target_folder} shows the same scene; "
-            "draw both with 'sim2real render-dataset RENDERS --canonical CANONICAL' and give --sim RENDERS --real CANONICAL"
+            "draw both: 'sim2real render-dataset RENDERS --canonical CANONICAL', then --sim RENDERS --real CANONICAL"
         )
     numbers = dataset.column("pair").astype(np.int64)[source.frames]
     others = read_dataset(target_folder)
