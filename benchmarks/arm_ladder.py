@@ -147,7 +147,7 @@ def _table(rows: list[dict]) -> None:
         cells = {c: np.mean([row["target"][c]["success"] for row in these]) for c in these[0]["target"]}
         inside = [row["training_simulator"] for row in these if "training_simulator" in row]
         print(
-            f"| {' '.join((rung, *more))} | {np.mean(inside) if inside else np.nan:.0%} | "
+            f"| {' '.join((rung, *more))} | {format(np.mean(inside), '.0%') if inside else ''} | "
             + " | ".join(f"{share:.0%}" for share in cells.values())
             + f" | {np.mean(means):.1%} ({', '.join(f'{mean:.0%}' for mean in means)}) |"
         )
