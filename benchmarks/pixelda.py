@@ -1,7 +1,7 @@
 """MNIST to MNIST-M without target labels: one table of methods on one split (Bousmalis et al. 2017).
 
     python benchmarks/pixelda.py                          # all rows, then the table
-    python benchmarks/pixelda.py --rows pixelda --steps 20000 --out runs/pixelda_long
+    python benchmarks/pixelda.py --rows PixelDA --steps 20000 --out runs/pixelda_long
 
 Target labels are used for the accuracy that is printed, once, of the networks at the end of each run: not for training,
 not for choosing a checkpoint. (These settings were chosen with such accuracies in sight; see the README.) Rows go on
@@ -153,7 +153,7 @@ def recorded() -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="*", default=list(ROWS), help=", ".join(ROWS))
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--steps", type=int, default=0, help="in place of each row's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", dest="more", action="append", default=[], help="setting of the configuration")
