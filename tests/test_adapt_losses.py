@@ -140,7 +140,10 @@ def test_half_precision_is_used_where_it_is_asked_for(monkeypatch: pytest.Monkey
     )
     trainer(config("bf16=true")).update()
     trainer(config("bf16=false")).update()
-    assert types == [torch.bfloat16, torch.float32]
+    for native in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
+        trainer(config("bf16=null")).update()
+    assert types == [torch.bfloat16, torch.float32] * 2
 
 
 def test_spread_tells_alike_batches_from_varied_ones() -> None:

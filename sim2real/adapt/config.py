@@ -135,7 +135,8 @@ class AdaptConfig(Model):
         learning_rate, discriminator_learning_rate: Adam's, constant for half the run, then falling to 0.
         average: Decay of the exponential average of the generator's weights, which is what is exported.
         pool: Adapted images kept for the discriminator (Shrivastava et al. 2017); 0 shows it only the newest.
-        bf16: Networks compute in bfloat16, weights stay in float32.
+        bf16: Networks compute in bfloat16, weights stay in float32; by default where the processor has AVX512-BF16 and
+            gains by it.
         augment: Both domains are mirrored and shifted at random before a discriminator sees them, the same way for
             generated and real images (Zhao et al. 2020), so that a few images do not get learned by heart.
         check_every: Steps between checkpoints, figures, sample grids and gates.
@@ -150,7 +151,7 @@ class AdaptConfig(Model):
     discriminator_learning_rate: float = Field(default=2e-4, gt=0)
     average: float = Field(default=0.995, ge=0, lt=1)
     pool: int = Field(default=50, ge=0)
-    bf16: bool = True
+    bf16: bool | None = None
     augment: bool = False
     check_every: int = Field(default=500, ge=1)
     seed: int = 0

@@ -92,6 +92,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         torch.set_flush_denormal(True)
         self.config = config
+        self._bf16 = torch.cpu._is_avx512_bf16_supported() if config.bf16 is None else config.bf16
         self.guide = None if guide is None else guide.eval().requires_grad_(False)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -175,7 +176,7 @@ class Trainer:
         return {name: float(value) for name, value in values.items()}
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16)
+        return torch.autocast("cpu", torch.bfloat16, enabled=self._bf16)
 
     @property
     def generator(self) -> Generator:
