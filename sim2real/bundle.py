@@ -256,13 +256,16 @@ def kind_of(path: Path) -> str:
     Raises:
         BundleError: It is none.
     """
-    return str(_manifest(path)["kind"])
+    return str(_manifest(path, "bundle")["kind"])
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Path, kind: str) -> dict[str, Any]:
     file = path / "manifest.json"
     if not file.is_file():
-        raise BundleError(f"{path} is not a policy bundle: it has no manifest.json; make one with 'sim2real export'")
+        wanted = kind.removeprefix("sim2real.").replace("_", " ")
+        raise BundleError(
+            f"{path} is not a {wanted}: it has no manifest.json; give one that 'sim2real train' wrote, RUN/bundle"
+        )
     try:
         manifest = json.loads(file.read_text())
         return {
@@ -282,7 +285,7 @@ def read_files(
     Raises:
         BundleError: What is missing, altered, unlisted or of another kind or version, and what to do.
     """
-    manifest = _manifest(path)
+    manifest = _manifest(path, kind)
     listed = manifest["files"]
     if manifest["kind"] != kind or manifest["format_version"] != version:
         raise BundleError(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from sim2real.console import JsonFile, console, progress_bars, save_json
 from sim2real.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sim2real.adapt.gate import Verdict
+    from sim2real.adapt.run import Data
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -61,7 +66,7 @@ def train(
     config = load_preset(preset, overrides or ())
     with console.status("reading images"):
         data = load_data(config, sim, real)
-    console.print(f"{len(data.source)} rendered and {len(data.target)} real images to train on")
+    console.print(_said(data))
     with progress_bars() as progress:
         bar = progress.add_task("adapt", total=config.steps, figures="")
 
@@ -84,7 +89,7 @@ def train(
 @app.command()
 def check(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    sim: Annotated[Path, typer.Option(help="Rendered images, with masks, that the run has not seen.")],
+    sim: Annotated[Path, typer.Option(help="Rendered images, with masks; those the run was trained on are left out.")],
     localizer: Annotated[
         Path | None, typer.Option(help="Perception bundle: also measure how far its answers move.")
     ] = None,
@@ -120,11 +125,28 @@ def apply(
     console.print(f"{count} frames: {out}")
 
 
-def _show(verdict: Any, run: Path, json_file: Path | None) -> None:
-    table = Table("figure", "value", title="Gate, on images that training has not seen")
+def _said(data: Data) -> str:
+    """How many images there are, and what was done to them."""
+    height, width = data.source.size
+    said = f"{len(data.source)} rendered and {len(data.target)} real images of {width} x {height} to train on"
+    said += f", {len(data.source_held)} and {len(data.target_held)} held out"
+    resized = (data.source.resized, data.target.resized)
+    if any(resized):
+        said += f"\n{resized[0]} rendered and {resized[1]} real ones were resized: the networks take multiples of 32 px"
+    return said
+
+
+def _show(verdict: Verdict, run: Path, json_file: Path | None) -> None:
+    from sim2real.translation import GATE
+
+    judged = json.loads((run / GATE).read_text())["judged_on"]
+    new = "" if judged["left_out_as_trained_on"] is None else " that training has not seen"
+    table = Table("figure", "value", title=f"Gate, on {judged['images']} images{new}")
     for name, value in verdict.figures.items():
-        table.add_row(name, f"{value:.3f}")
+        table.add_row(name, f"{value:.3g}")
     console.print(table)
+    if judged["left_out_as_trained_on"]:
+        console.print(f"{judged['left_out_as_trained_on']} images that the run was trained on were left out.")
     for note in verdict.not_judged:
         console.print(f"Not judged: {note}.", markup=False)
     save_json(json_file, verdict.summary())

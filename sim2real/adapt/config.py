@@ -52,7 +52,8 @@ class DiscriminatorConfig(Model):
     Attributes:
         width: Channels after the first layer; doubled at every halving, up to eight times.
         layers: Halvings of the resolution; they set the size of a patch.
-        scales: Discriminators, each on the image at half the size of the one before.
+        scales: Discriminators, each on the image at half the size of the one before. Layers and scales together may
+            be as many as leave a pixel of the image: 6 at 32 px, 8 at 128 px.
         spectral_norm: Miyato et al. 2018.
         noise: Standard deviation of noise added to what it sees, at the start; falls linearly to 0.
         spread: Tells it how much the images of a batch differ (Karras et al. 2018), so that a generator that makes
@@ -129,7 +130,8 @@ class AdaptConfig(Model):
     """One training of a generator.
 
     Attributes:
-        image_size: Side of the square images the networks see, px; larger images are resized. 0 keeps theirs.
+        image_size: Shorter side of the images the networks see, px; 0 keeps that of the first rendered image. Both
+            sides become multiples of 32, and all images, real ones too, are scaled to cover that size and cut to it.
         steps: Optimizer steps.
         batch_size: Images of each domain a step.
         learning_rate, discriminator_learning_rate: Adam's, constant for half the run, then falling to 0.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import logging
 import os
 import platform
 from collections.abc import Callable
@@ -18,15 +19,16 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
-from calibration.dataset import DatasetWriter, read_dataset
+from calibration.dataset import HEADER, DatasetWriter, ImageDataset, read_dataset, read_header
 from sim2real import __version__
 from sim2real.adapt import sheets
 from sim2real.adapt.config import AdaptConfig
-from sim2real.adapt.domains import Domain, Image, check_pair, load_domain, with_pairs
+from sim2real.adapt.domains import Domain, Image, check_masks, check_pair, fit, load_domain, read_frame, with_pairs
 from sim2real.adapt.downstream import commanded_change, located, located_change
 from sim2real.adapt.gate import Verdict, judge, train_detector
 from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, predict
 from sim2real.adapt.networks import Generator, Segmenter, parameter_count
+from sim2real.adapt.origin import note_data, unseen
 from sim2real.adapt.train import Progress, Trainer, run_training, task_network
 from sim2real.adapt.translate import cut_exemplars, export_generator, translate, translate_any_size
 from sim2real.bundle import PolicyBundle
@@ -41,6 +43,10 @@ from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator, file_ha
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 EXEMPLAR_COUNT = 256
 METRICS = "metrics.json"
+FEWEST_FOR_DISTANCES = 50  # held-out real images, under which KID and FID say little
+APPLY_BATCH = 16
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Finished:
         checks: What every checkpoint was found to be.
         kept: Step of the one that was kept.
         facts: What it was made from.
+        real_held_out: How many real images the distances are to.
     """
 
     verdict: Verdict
@@ -77,6 +84,7 @@ class Finished:
     checks: list[dict[str, Any]]
     kept: int
     facts: dict[str, str]
+    real_held_out: int = FEWEST_FOR_DISTANCES
 
 
 def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
@@ -87,6 +95,7 @@ def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
         AdaptationError: The images cannot be used; it says why.
     """
     source = load_domain(sim, "sim", config.image_size, labels=config.task.kind == "classify")
+    check_masks(source)
     target = load_domain(real, "real", size=source.size)
     if config.weights.paired:
         source = with_pairs(source, sim, real)
@@ -98,11 +107,27 @@ def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
     return Data.of(source, target, config.seed)
 
 
+def check_depth(config: AdaptConfig, size: tuple[int, int]) -> None:
+    """Refuse discriminators that halve images of a size (height, width) until nothing is left.
+
+    Raises:
+        ConfigError: They do.
+    """
+    layers, scales = config.discriminator.layers, config.discriminator.scales
+    most = min(size).bit_length()
+    if config.weights.adversarial + config.weights.cycle > 0 and layers + scales > most:
+        raise ConfigError(
+            f"discriminator.layers={layers} with discriminator.scales={scales} leaves nothing of images of {size[1]} x "
+            f"{size[0]}: together they may be {most}; set fewer, or a larger image_size"
+        )
+
+
 def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | None = None) -> Finished | None:
     """Train a generator; going on with a run that is there.
 
-    Writes ``config.yaml``, ``checkpoint.pt``, ``best.pt`` (averaged weights of the kept checkpoint),
-    ``generator.onnx``, ``gate.json``, ``metrics.json``, ``history.json`` and TensorBoard events.
+    Writes ``config.yaml``, ``data.json`` (which images it is trained on), ``checkpoint.pt``, ``best.pt`` (averaged
+    weights of the kept checkpoint), ``generator.onnx``, ``gate.json``, ``metrics.json``, ``history.json`` and
+    TensorBoard events.
 
     Args:
         config: The run.
@@ -114,10 +139,12 @@ def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | No
         The kept checkpoint, judged; None where Ctrl-C ended training early.
 
     Raises:
-        ConfigError: The folder holds a run with other settings.
+        ConfigError: The folder holds a run with other settings or images, or the networks do not fit the images.
         AdaptationError: A loss became not finite.
     """
+    check_depth(config, data.source.size)
     prepare_run(config, run)
+    note_data(run, (data.source, data.source_held), (data.target, data.target_held))
     if config.threads:
         torch.set_num_threads(config.threads)
     detector = _detector(config, data.source, run, "detector", config.seed)
@@ -263,13 +290,13 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
         detector,
         task_of(networks),
     )
-    _write_gate(run, config, verdict)
+    _write_gate(run, config, verdict, data.source_held, 0)
     figures = distances(data, adapted) | verdict.figures
     write_text(run / METRICS, json.dumps(figures, indent=2) + "\n")
     facts = {
         "parameters of the generator": f"{parameter_count(networks['generator']):,}",
-        "images": f"{len(data.source)} rendered, {len(data.target)} real; held out {len(data.source_held)} and "
-        f"{len(data.target_held)}",
+        "rendered images": _origin(data.source, data.source_held),
+        "real images": _origin(data.target, data.target_held),
         "image size": f"{data.source.size[1]} × {data.source.size[0]}",
         "preset": config.name,
         "seed": str(config.seed),
@@ -280,11 +307,26 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
     checks = read_checks(run)
     best = best_check(checks)
     pictures = _pictures(data, detector, adapted)
-    return Finished(verdict, figures, pictures, checks, best["step"] if best else -1, facts)
+    kept = best["step"] if best else -1
+    return Finished(verdict, figures, pictures, checks, kept, facts, len(data.target_held))
 
 
-def _write_gate(run: Path, config: AdaptConfig, verdict: Verdict) -> None:
-    summary = {**verdict.summary(), "towards": config.towards, "files": file_hashes(run)}
+def _origin(train: Domain, held_out: Domain) -> str:
+    """Where a domain's images come from and what was done to them, for people."""
+    parts = [str(train.folder or "not from a folder"), f"{len(train)} to train on, {len(held_out)} held out"]
+    parts += [f"left out {count} {reason}" for reason, count in train.skipped.items()]
+    parts += [f"{train.resized} resized"] if train.resized else []
+    parts += [f"{train.alike} differ from others by noise only"] if train.alike else []
+    return "; ".join(parts)
+
+
+def _write_gate(run: Path, config: AdaptConfig, verdict: Verdict, judged: Domain, left_out: int | None) -> None:
+    """Write a verdict, with what it was judged on: how many images that training had seen were left out, if known."""
+    folder = None if judged.folder is None else str(judged.folder)
+    judged_on = {"folder": folder, "images": len(judged), "left_out_as_trained_on": left_out}
+    summary = {
+        **verdict.summary(), "judged_on": judged_on, "towards": config.towards, "files": file_hashes(run),
+    }  # fmt: skip
     write_text(run / GATE, json.dumps(summary, indent=2) + "\n")
 
 
@@ -335,9 +377,11 @@ def load_run_config(run: Path) -> AdaptConfig:
 def check(run: Path, sim: Path, localizer: Path | None = None, policy: Path | None = None) -> Verdict:
     """Judge a run's exported generator on other images of the simulator, and write the verdict to ``gate.json``.
 
+    Images that the run was trained on are left out. Where it does not say which these are, the verdict says so.
+
     Args:
         run: Finished run.
-        sim: Dataset with masks or labels that the run has not trained on.
+        sim: Dataset with masks or labels.
         localizer: Perception bundle; how far its answers move with the translation is added to the verdict's figures,
             and to ``metrics.json``, as ``localizer.*``. The gate does not judge by it.
         policy: Bundle of a policy that pushes by what the localizer sees; how far its commands move is added likewise,
@@ -345,7 +389,8 @@ def check(run: Path, sim: Path, localizer: Path | None = None, policy: Path | No
 
     Raises:
         ConfigError: No run, no dataset, or a policy without a localizer.
-        AdaptationError: Unusable images, or of another size than the localizer's, or a policy that does not push.
+        AdaptationError: Unusable images, or all of them trained on, or of another size than the localizer's, or a
+            policy that does not push.
         BundleError: The localizer or the policy cannot be used.
     """
     if policy is not None and localizer is None:
@@ -353,16 +398,21 @@ def check(run: Path, sim: Path, localizer: Path | None = None, policy: Path | No
     config = load_run_config(run)
     translator = Translator.from_onnx(*read_generator(run))  # the verdict that is there may be another generator's
     held = load_domain(sim, "sim", size=translator.size, labels=config.task.kind == "classify")
+    check_masks(held)
+    held, left_out = unseen(run, held)
     file = run / "detector.pt"
     detector = load_segmenter(file) if file.is_file() and held.masks is not None else None
     task = task_of(load_best(config, run))
     verdict, adapted = judge(translator, held, config.gate, detector, task)
+    if left_out is None:
+        note = "whether the run has seen these images: it does not say on which it was trained"
+        verdict = replace(verdict, not_judged=(*verdict.not_judged, note))
     if localizer is not None:
         verdict = replace(verdict, figures=verdict.figures | _downstream(localizer, policy, sim, held, adapted))
         file = run / METRICS
         known = json.loads(file.read_text()) if file.is_file() else {}
         write_text(file, json.dumps(known | verdict.figures, indent=2) + "\n")
-    _write_gate(run, config, verdict)
+    _write_gate(run, config, verdict, held, left_out)
     return verdict
 
 
@@ -398,32 +448,81 @@ def apply(
 ) -> int:
     """Translate a dataset into a new one: images change, masks and everything known of the frames stay.
 
+    Frames that cannot be read, or lack the mask that others have, are left out; images of another size than the first
+    are brought to it, with their masks. Both are counted and logged. Every new frame says in ``from_frame`` which it
+    was.
+
     Args:
         run: Finished run.
         dataset: To translate.
         out: Folder for the new one.
         anyway: Also where the gate refused the run.
-        resume: Go on with a folder that an interrupted call left.
+        resume: Go on with a folder that an interrupted call left, with the same generator and dataset.
         on_progress: Called after every batch with frames done and in all.
 
     Returns:
         Number of frames in ``out``.
 
     Raises:
-        ConfigError: No run, no dataset, or a folder that is not empty.
-        AdaptationError: The gate refused the run.
+        ConfigError: No run, no dataset, or a folder that is not empty, or begun with another generator or dataset.
+        AdaptationError: The gate refused the run, or no image can be read.
     """
     translator = Translator(run, anyway)
     source = read_dataset(dataset)
-    images, masks = source.images, source.masks
-    about = {**source.about, "adapted": {"run": str(run), "preset": load_run_config(run).name, "from": str(dataset)}}
-    batch = 16
-    with DatasetWriter(out, images.shape[2], images.shape[1], source.classes, about, resume) as writer:
-        for start in range(writer.count, len(images), batch):
-            rows = np.arange(start, min(start + batch, len(images)))
-            for row, image in zip(rows, translate_any_size(translator, images[rows], rows), strict=True):
-                known = {k: v for k, v in source.frames[row].items() if k not in ("image", "mask")}
-                writer.add(image, None if masks is None else masks[row], **known)
+    with_masks = any("mask" in frame for frame in source.frames)
+    height, width = _first_size(source, with_masks)
+    made = {
+        "run": str(run), "preset": load_run_config(run).name, "from": str(dataset.resolve()), "files": file_hashes(run),
+    }  # fmt: skip
+    if resume:
+        _same_origin(out, made)
+    resized = 0
+    with DatasetWriter(out, width, height, source.classes, {**source.about, "adapted": made}, resume) as writer:
+        begin = read_dataset(out).frames[-1]["from_frame"] + 1 if writer.count else 0
+        for start in range(begin, len(source), APPLY_BATCH):
+            rows, images, masks = [], [], []
+            for row in range(start, min(start + APPLY_BATCH, len(source))):
+                read = read_frame(dataset, source.frames[row], with_masks)
+                if isinstance(read, str):
+                    continue
+                image, mask = read
+                resized += image.shape[:2] != (height, width)
+                rows.append(row)
+                images.append(fit(image, (height, width)))
+                masks.append(None if mask is None else fit(mask, (height, width), nearest=True))
+            adapted = translate_any_size(translator, np.stack(images), np.array(rows)) if rows else ()
+            for row, image, mask in zip(rows, adapted, masks, strict=True):
+                known = {k: v for k, v in source.frames[row].items() if k not in ("image", "mask", "from_frame")}
+                writer.add(image, mask, from_frame=row, **known)
             if on_progress is not None:
-                on_progress(int(rows[-1]) + 1, len(images))
-        return writer.count
+                on_progress(min(start + APPLY_BATCH, len(source)), len(source))
+        count = writer.count
+    if count < len(source):
+        why = "cannot be read" + (", or have no mask of their size" if with_masks else "")
+        log.warning("%s: left out %d of %d frames, which %s", dataset, len(source) - count, len(source), why)
+    if resized:
+        log.warning("%s: brought %d images to the size of the first, %d x %d", dataset, resized, width, height)
+    return count
+
+
+def _first_size(source: ImageDataset, with_masks: bool) -> tuple[int, int]:
+    """Height and width of a dataset's first frame that can be read."""
+    for frame in source.frames:
+        read = read_frame(source.folder, frame, with_masks)
+        if not isinstance(read, str):
+            height, width = read[0].shape[:2]
+            return height, width
+    raise AdaptationError(f"{source.folder} has no image that can be read{' with its mask' if with_masks else ''}")
+
+
+def _same_origin(out: Path, made: dict[str, Any]) -> None:
+    """Refuse to go on with a dataset that another generator or another dataset began."""
+    if not (out / HEADER).is_file():
+        return
+    before = read_header(out)["about"].get("adapted", {})
+    what = {"files": f"the generator of {before.get('run')}", "from": f"images of {before.get('from')}"}
+    other = [text for name, text in what.items() if before.get(name) != made[name]]
+    if other:
+        raise ConfigError(
+            f"{out} was begun with {' and '.join(other)}, not with what is given now; choose another folder"
+        )

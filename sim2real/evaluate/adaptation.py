@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.adapt.run import Finished
+from sim2real.adapt.run import FEWEST_FOR_DISTANCES, Finished
 from sim2real.evaluate.figures import data_uri
 from sim2real.evaluate.page import write_page
 
@@ -20,6 +20,7 @@ def write_adaptation_report(run_dir: Path, name: str, finished: Finished) -> Pat
         pictures={what: _png(image) for what, image in finished.pictures.items()},
         figures={what: f"{value:.4g}" for what, value in finished.figures.items()},
         checks=finished.checks, kept=finished.kept, facts=finished.facts,
+        real_held_out=finished.real_held_out, enough=FEWEST_FOR_DISTANCES,
     )  # fmt: skip
 
 
