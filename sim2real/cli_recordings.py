@@ -236,7 +236,7 @@ def check_joints_command(
     for joint in found.joints:
         verdict = "; ".join(joint.faults) or ("in order" if joint.judged else "did not move, cannot be judged")
         figures = (
-            f"{joint.slope:.3f} ± {2 * joint.slope_std:.3f}",
+            f"{joint.slope:.3f} ± {joint.within:.3f}",
             f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
         )
         table.add_row(

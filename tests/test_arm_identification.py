@@ -199,6 +199,19 @@ def test_doctor_on_real_recordings_finds_what_was_planted_and_nothing_else():
         assert mended.faults == (), (kind, joint, value, mended.faults)
 
 
+@pytest.mark.parametrize(("joint", "scale"), [(2, 180 / np.pi), (1, 0.3), (5, np.pi / 180)], ids=["57", "0.3", "0.017"])
+def test_far_scales_are_measured_as_well_as_near_ones(joint, scale):
+    logs = read_logs([real_data("so101_real")], JOINTS, ARM.aliases)
+    check = check_joints(ARM, [fault(log, "scale", joint, scale) for log in logs])
+    found = check.joints[joint]
+    assert found.slope == pytest.approx(scale, rel=0.03) and abs(found.slope - scale) <= found.within
+    assert [fault for fault in check.faults if "scaled by" not in fault] == [] and len(check.faults) == 1
+    unit = scale in (180 / np.pi, np.pi / 180)
+    assert ("degrees" in check.faults[0]) == unit
+    corrected = check.mapping()["joints"][JOINTS[joint]]["slope"]
+    assert corrected == pytest.approx(scale, rel=1e-5 if unit else 0.03)
+
+
 def test_doctor_does_not_judge_what_stands_still(logs):
     still = logs[0].command.copy(), logs[0].position.copy()
     for values in still:
