@@ -289,12 +289,28 @@ def test_figures_that_are_not_finite_become_null(tmp_path):
     assert json.loads((tmp_path / "deep" / "f.json").read_text()) == {"a": None, "b": [1, [None]], "c": "x"}
 
 
+def in_degrees(log, size=1.0, at=0.0):
+    command, position = (np.degrees(at + size * values) for values in (log.command, log.position))
+    return JointLog("d", JOINTS, log.time, command, position)
+
+
 def test_small_degrees_get_a_word(tmp_path, logs):
-    small = [np.degrees(0.06 + 0.01 * values) for values in (logs[0].command, logs[0].position)]
-    degrees = JointLog("d", JOINTS, logs[0].time, *small)
+    path = save(in_degrees(logs[0], 0.01, 0.06), tmp_path)
     with console.capture() as shown:
-        main_ok(["check-joints", "so101", str(save(degrees, tmp_path))], {0, 1})
+        main_ok(["replay", "so101", str(path)], {0})
     assert "are these degrees?" in " ".join(shown.get().split())
+
+
+@pytest.mark.parametrize(("size", "at"), [(1.0, 0.0), (0.01, 0.06)])
+@pytest.mark.parametrize("both", [True, False])
+def test_commands_in_degrees_are_not_judged(tmp_path, capsys, logs, size, at, both):
+    """A mapping corrects measurements; with commands in degrees it would make degrees of radians."""
+    degrees = in_degrees(logs[0], size, at)
+    measured = {} if both else {"q": np.radians(degrees.position)}
+    path, out = save(degrees, tmp_path, **measured), tmp_path / "m.yaml"
+    main_ok(["check-joints", "so101", str(path), "--out", str(out)], {2})
+    told = " ".join(capsys.readouterr().err.split())
+    assert "convert degrees first" in told and not out.exists()
 
 
 def main_ok(arguments, codes):

@@ -145,6 +145,26 @@ def test_faults_are_named_with_their_place(tmp_path, changes, words):
     assert "motion.npz" in str(caught.value)
 
 
+@pytest.mark.parametrize(("rows", "period", "taken"), [(3, 0.02, True), (5, 0.02, False), (22, 0.02, False),
+                                                       (90, 0.001, True), (110, 0.001, False)])  # fmt: skip
+def test_gaps_of_more_than_a_few_rows_are_refused(tmp_path, rows, period, taken):
+    """Also fast recordings are without a tenth of a second at most."""
+    data = content(2001)
+    kept = {name: np.delete(values, slice(500, 500 + rows), axis=0) for name, values in data.items()}
+    path = save(tmp_path, **kept | {"t": kept["t"] * period / 0.02})
+    if taken:
+        assert len(read_log(path, JOINTS).time) == 2001 - rows
+        return
+    with pytest.raises(LogError, match=r"nothing was recorded for .* after row 499 .*gaps up to 0\.1 s"):
+        read_log(path, JOINTS)
+
+
+def test_commands_beyond_a_turn_are_refused_though_any_unit_is_measured(tmp_path):
+    read_log(save(tmp_path, **changed("q", 9, 0, 90.0)), JOINTS, any_unit=True)
+    with pytest.raises(LogError, match=r"command of 'pan' is 90 in row 9, .* convert degrees first"):
+        read_log(save(tmp_path, **changed("q_cmd", 9, 0, 90.0)), JOINTS, any_unit=True)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
