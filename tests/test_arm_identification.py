@@ -250,6 +250,9 @@ def test_damaged_mappings_are_refused(tmp_path):
         (tmp_path / "m.yaml").write_text(yaml.safe_dump({"kind": "sim2real_joint_mapping"} | content))
         with pytest.raises(ConfigError, match=f"damaged joint mapping: {words}"):
             read_mapping(tmp_path / "m.yaml")
+    (tmp_path / "m.yaml").write_text("a: [1,\nb: {")
+    with pytest.raises(ConfigError, match=r"m\.yaml cannot be read: line 2: expected the node content[^\n]*$"):
+        read_mapping(tmp_path / "m.yaml")
 
 
 def test_a_damaged_partial_file_counts_as_none(tmp_path):

@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from sim2real.errors import ConfigError
 from sim2real.identify.logs import JointLog
 from sim2real.identify.replay import SIM_DT, references
+from sim2real.identify.tables import yaml_fault
 from sim2real.sim.arm import Arm
 from sim2real.sim.servo import Servo
 from sim2real.spec import Model
@@ -421,7 +422,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         content: Any = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {yaml_fault(error)}") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ConfigError(f"{path} is no joint mapping; 'sim2real check-joints ROBOT LOG … --out' writes one")
     try:
