@@ -212,6 +212,15 @@ def test_far_scales_are_measured_as_well_as_near_ones(joint, scale):
     assert corrected == pytest.approx(scale, rel=1e-5 if unit else 0.03)
 
 
+def test_a_scaled_joint_has_the_zero_it_has_without_its_scale():
+    logs = read_logs([real_data("so101_real")], JOINTS, ARM.aliases)
+    scaled = [fault(log, "scale", 2, 1.18) for log in logs]
+    assert [joint.has("zero") for joint in check_joints(ARM, scaled).joints] == 6 * [False]
+    shifted = [fault(fault(log, "offset", 2, 0.2), "scale", 2, 180 / np.pi) for log in logs]
+    entry = check_joints(ARM, shifted).mapping()["joints"]["elbow_flex"]
+    assert entry["offset"] == pytest.approx(np.degrees(0.2), rel=0.25)
+
+
 def test_doctor_does_not_judge_what_stands_still(logs):
     still = logs[0].command.copy(), logs[0].position.copy()
     for values in still:

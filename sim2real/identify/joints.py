@@ -263,18 +263,23 @@ def _spread(values: Sequence[Array]) -> Array:
 
 @dataclass(frozen=True)
 class _Regression:
-    """Of every measured column m on every joint's prediction c [J, J]: share explained, slope, offset, deviations."""
+    """Of every measured column m on every joint's prediction c [J, J]: share explained, slope, offset, deviations.
+
+    The offset is the one at the slope ``straight``; ``centre`` [J] rad is the mean of the predictions.
+    """
 
     share: Array
     slope: Array
     slope_std: Array
     offset: Array
     offset_std: Array
+    straight: Array
+    centre: Array
 
     def times(self, unit: Array) -> _Regression:
         """The same with measured columns multiplied by ``unit`` [J]."""
         scaled = (part * unit for part in (self.slope, self.slope_std, self.offset, self.offset_std))
-        return _Regression(self.share, *scaled)
+        return _Regression(self.share, *scaled, self.straight * unit, self.centre)
 
 
 def _regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> _Regression:
@@ -301,7 +306,9 @@ def _regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> _Regr
     weights = np.array([size for *_, size in gap], dtype=np.float64)
     offset = np.average(offsets, axis=0, weights=weights)
     between = np.sqrt(np.average((offsets - offset) ** 2, axis=0, weights=weights) / len(gap))
-    return _Regression(share, slope, slope_std, offset, np.sqrt(between**2 + left / max(rows, 1.0) / seconds))
+    offset_std = np.sqrt(between**2 + left / max(rows, 1.0) / seconds)
+    centre = np.average([c for c, *_ in gap], axis=0, weights=weights)
+    return _Regression(share, slope, slope_std, offset, offset_std, straight, centre)
 
 
 def _alike(command: Sequence[Array]) -> Array:
@@ -351,6 +358,8 @@ def _finding(
     within = 2.0 * slope_std + tolerance * size
     if abs(size - 1.0) > tolerance + 2.0 * slope_std:
         faults.append(f"is scaled by {size:.3g} ± {within:.2g}{_unit_hint(size, within)}")
+        # The zero of what is left when this is undone.
+        offset += float(by.straight[at] - (_unit(size, within) or size)) * float(by.centre[joint])
     if abs(offset) > OFFSET_RAD * max(1.0, size) + 2.0 * offset_std:
         faults.append(f"has its zero off by {sign * offset:+.3f} ± {2 * offset_std:.3f} rad")
     return JointFinding(name, True, source, sign * size, slope_std, sign * offset, offset_std, tolerance, tuple(faults))
