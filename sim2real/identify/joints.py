@@ -278,8 +278,14 @@ class _Regression:
 
     def times(self, unit: Array) -> _Regression:
         """The same with measured columns multiplied by ``unit`` [J]."""
-        scaled = (part * unit for part in (self.slope, self.slope_std, self.offset, self.offset_std))
-        return _Regression(self.share, *scaled, self.straight * unit, self.centre)
+        return replace(
+            self,
+            slope=self.slope * unit,
+            slope_std=self.slope_std * unit,
+            offset=self.offset * unit,
+            offset_std=self.offset_std * unit,
+            straight=self.straight * unit,
+        )
 
 
 def _regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> _Regression:
