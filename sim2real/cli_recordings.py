@@ -15,6 +15,10 @@ from sim2real.errors import ConfigError
 from sim2real.files import must_be_writable, write_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sim2real.identify.joints import JointCheck
     from sim2real.identify.logs import JointLog, Topics
     from sim2real.sim.arm import Arm
 
@@ -96,14 +100,42 @@ def _remark(arm: Arm, recordings: list[JointLog]) -> None:
     for log in recordings:
         if log.note:
             console.print(f"[yellow]{escape(log.name)}: {escape(log.note)}")
-        beyond = (log.command < arm.chain.low - BEYOND_RAD) | (log.command > arm.chain.high + BEYOND_RAD)
-        share = beyond.mean(axis=0)
+        share = _beyond_limits(arm, log.command)
         worst = int(share.argmax())
         if share[worst] > DEGREES_SHARE:
-            console.print(
-                f"[yellow]{escape(log.name)}: {share[worst]:.0%} of the commands of '{arm.joints[worst]}' are outside "
-                f"its limits, {arm.chain.low[worst]:.2f} .. {arm.chain.high[worst]:.2f} rad; are these degrees?"
-            )
+            console.print(f"[yellow]{escape(_outside(arm, log, worst, float(share[worst])))}; are these degrees?")
+
+
+def _beyond_limits(arm: Arm, angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share [J] of the rows of ``angles`` [T, J] that are far outside the joints' limits."""
+    beyond = (angles < arm.chain.low - BEYOND_RAD) | (angles > arm.chain.high + BEYOND_RAD)
+    result: NDArray[np.float64] = beyond.mean(axis=0)
+    return result
+
+
+def _outside(arm: Arm, log: JointLog, joint: int, share: float) -> str:
+    low, high = arm.chain.low[joint], arm.chain.high[joint]
+    return (
+        f"{log.name}: {share:.0%} of the commands of '{arm.joints[joint]}' are outside its limits, "
+        f"{low:.2f} .. {high:.2f} rad"
+    )
+
+
+def _refuse_degrees(arm: Arm, recordings: list[JointLog], found: JointCheck) -> None:
+    """Refuse commands in degrees: a mapping corrects measurements only, and would make degrees of them.
+
+    Raises:
+        ConfigError: Most commands of a joint are far outside its limits, and so are its measurements, or these are
+            as much smaller as radians are.
+    """
+    for log in recordings:
+        command, position = _beyond_limits(arm, log.command), _beyond_limits(arm, log.position)
+        for index, joint in enumerate(found.joints):
+            if command[index] > DEGREES_SHARE and (position[index] > DEGREES_SHARE or joint.has("command is degrees")):
+                raise ConfigError(
+                    f"{_outside(arm, log, index, float(command[index]))}; convert degrees first (commands are not "
+                    f"corrected, nor is a mapping written); if these are radians, widen the limits in {arm.urdf.name}"
+                )
 
 
 def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_file: Path | None) -> None:
@@ -230,13 +262,14 @@ def check_joints_command(
     if mapping:
         known = read_mapping(mapping)
         recordings = [apply_mapping(log, known) for log in recordings]
-    _remark(arm, recordings)
     found = check_joints(arm, recordings)
+    _refuse_degrees(arm, recordings, found)
+    _remark(arm, recordings)
     table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{len(recordings)} recordings")
     for joint in found.joints:
         verdict = "; ".join(joint.faults) or ("in order" if joint.judged else "did not move, cannot be judged")
         figures = (
-            f"{joint.slope:.3f} ± {2 * joint.slope_std:.3f}",
+            f"{joint.slope:.3f} ± {joint.within:.3f}",
             f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
         )
         table.add_row(

@@ -202,6 +202,28 @@ def test_doctor_on_real_recordings_finds_what_was_planted_and_nothing_else():
         assert mended.faults == (), (kind, joint, value, mended.faults)
 
 
+@pytest.mark.parametrize(("joint", "scale"), [(2, 180 / np.pi), (1, 0.3), (5, np.pi / 180)], ids=["57", "0.3", "0.017"])
+def test_far_scales_are_measured_as_well_as_near_ones(joint, scale):
+    logs = read_logs([real_data("so101_real")], JOINTS, ARM.aliases)
+    check = check_joints(ARM, [fault(log, "scale", joint, scale) for log in logs])
+    found = check.joints[joint]
+    assert found.slope == pytest.approx(scale, rel=0.03) and abs(found.slope - scale) <= found.within
+    assert [fault for fault in check.faults if "scaled by" not in fault] == [] and len(check.faults) == 1
+    unit = scale in (180 / np.pi, np.pi / 180)
+    assert ("degrees" in check.faults[0]) == unit
+    corrected = check.mapping()["joints"][JOINTS[joint]]["slope"]
+    assert corrected == pytest.approx(scale, rel=1e-5 if unit else 0.03)
+
+
+def test_a_scaled_joint_has_the_zero_it_has_without_its_scale():
+    logs = read_logs([real_data("so101_real")], JOINTS, ARM.aliases)
+    scaled = [fault(log, "scale", 2, 1.18) for log in logs]
+    assert [joint.has("zero") for joint in check_joints(ARM, scaled).joints] == 6 * [False]
+    shifted = [fault(fault(log, "offset", 2, 0.2), "scale", 2, 180 / np.pi) for log in logs]
+    entry = check_joints(ARM, shifted).mapping()["joints"]["elbow_flex"]
+    assert entry["offset"] == pytest.approx(np.degrees(0.2), rel=0.25)
+
+
 def test_doctor_does_not_judge_what_stands_still(logs):
     still = logs[0].command.copy(), logs[0].position.copy()
     for values in still:
@@ -240,6 +262,9 @@ def test_damaged_mappings_are_refused(tmp_path):
         (tmp_path / "m.yaml").write_text(yaml.safe_dump({"kind": "sim2real_joint_mapping"} | content))
         with pytest.raises(ConfigError, match=f"damaged joint mapping: {words}"):
             read_mapping(tmp_path / "m.yaml")
+    (tmp_path / "m.yaml").write_text("a: [1,\nb: {")
+    with pytest.raises(ConfigError, match=r"m\.yaml cannot be read: line 2: expected the node content[^\n]*$"):
+        read_mapping(tmp_path / "m.yaml")
 
 
 def test_a_damaged_partial_file_counts_as_none(tmp_path):
@@ -279,12 +304,28 @@ def test_figures_that_are_not_finite_become_null(tmp_path):
     assert json.loads((tmp_path / "deep" / "f.json").read_text()) == {"a": None, "b": [1, [None]], "c": "x"}
 
 
+def in_degrees(log, size=1.0, at=0.0):
+    command, position = (np.degrees(at + size * values) for values in (log.command, log.position))
+    return JointLog("d", JOINTS, log.time, command, position)
+
+
 def test_small_degrees_get_a_word(tmp_path, logs):
-    small = [np.degrees(0.06 + 0.01 * values) for values in (logs[0].command, logs[0].position)]
-    degrees = JointLog("d", JOINTS, logs[0].time, *small)
+    path = save(in_degrees(logs[0], 0.01, 0.06), tmp_path)
     with console.capture() as shown:
-        main_ok(["check-joints", "so101", str(save(degrees, tmp_path))], {0, 1})
+        main_ok(["replay", "so101", str(path)], {0})
     assert "are these degrees?" in " ".join(shown.get().split())
+
+
+@pytest.mark.parametrize(("size", "at"), [(1.0, 0.0), (0.01, 0.06)])
+@pytest.mark.parametrize("both", [True, False])
+def test_commands_in_degrees_are_not_judged(tmp_path, capsys, logs, size, at, both):
+    """A mapping corrects measurements; with commands in degrees it would make degrees of radians."""
+    degrees = in_degrees(logs[0], size, at)
+    measured = {} if both else {"q": np.radians(degrees.position)}
+    path, out = save(degrees, tmp_path, **measured), tmp_path / "m.yaml"
+    main_ok(["check-joints", "so101", str(path), "--out", str(out)], {2})
+    told = " ".join(capsys.readouterr().err.split())
+    assert "convert degrees first" in told and not out.exists()
 
 
 def main_ok(arguments, codes):

@@ -178,11 +178,29 @@ def imu_only(**changes):
         ({"gyro": None}, "needs acc and gyro"),
         ({"acc": STANDARD_GRAVITY * planted_imu(3.0)["acc"]}, "looks like m/s², divide by 9.80665"),
         ({"acc": 0.0 * planted_imu(3.0)["acc"]}, "must be g, near 1"),
+        ({"gyro": np.deg2rad(0.5 * planted_imu(3.0)["gyro"])}, r"is it rad/s\? Multiply it by 57.2958"),
     ],
 )
 def test_units_of_an_imu(tmp_path, changes, words):
     np.savez(tmp_path / "f.npz", **imu_only(**changes))
     with pytest.raises(LogError, match=words):
+        read_flight_log(tmp_path / "f.npz")
+
+
+def test_a_flight_that_turns_too_little_for_its_torques_is_refused(tmp_path):
+    """Its gyro is in rad/s and it turns so wildly that this does not show in the gyro alone."""
+    content = planted_imu(inertia=0.5e-5)
+    np.savez(tmp_path / "wild.npz", **content | {"gyro": np.deg2rad(content["gyro"])})
+    np.savez(tmp_path / "a.npz", **planted_imu())
+    with pytest.raises(LogError, match=r"'wild' has an inertia of 0.000\d* kg·m² by its gyro, .* in rad/s\?"):
+        fit_imu(read_flight_logs([tmp_path]), FRAME, 0, silent)
+
+
+@pytest.mark.parametrize("name", ["flight_a", "flight_b"])
+def test_real_flights_in_radians_are_refused(tmp_path, name):
+    content = dict(np.load(real_data("crazyflie_real") / f"{name}.npz"))
+    np.savez(tmp_path / "f.npz", **content | {"gyro": np.deg2rad(content["gyro"])})
+    with pytest.raises(LogError, match=r"is it rad/s\?"):
         read_flight_log(tmp_path / "f.npz")
 
 

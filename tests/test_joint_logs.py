@@ -56,9 +56,13 @@ class BagMaker:
         time = self.kind("builtin_interfaces/msg/Time")(stamp // 10**9, stamp % 10**9)
         return self.kind("std_msgs/msg/Header")(time, "")
 
-    def state(self, topic, received_s, sent_s, names, values):
+    def state(self, topic, received_s, sent_s, names, values, velocity=()):
         message = self.kind(STATE)(
-            self.header(sent_s), list(names), np.array(values, dtype=float), np.zeros(0), np.zeros(0)
+            self.header(sent_s),
+            list(names),
+            np.array(values, dtype=float),
+            np.array(velocity, dtype=float),
+            np.zeros(0),
         )
         self.write(topic, STATE, received_s, message)
 
@@ -145,6 +149,26 @@ def test_faults_are_named_with_their_place(tmp_path, changes, words):
     assert "motion.npz" in str(caught.value)
 
 
+@pytest.mark.parametrize(("rows", "period", "taken"), [(3, 0.02, True), (5, 0.02, False), (22, 0.02, False),
+                                                       (90, 0.001, True), (110, 0.001, False)])  # fmt: skip
+def test_gaps_of_more_than_a_few_rows_are_refused(tmp_path, rows, period, taken):
+    """Also fast recordings are without a tenth of a second at most."""
+    data = content(2001)
+    kept = {name: np.delete(values, slice(500, 500 + rows), axis=0) for name, values in data.items()}
+    path = save(tmp_path, **kept | {"t": kept["t"] * period / 0.02})
+    if taken:
+        assert len(read_log(path, JOINTS).time) == 2001 - rows
+        return
+    with pytest.raises(LogError, match=r"nothing was recorded for .* after row 499 .*gaps up to 0\.1 s"):
+        read_log(path, JOINTS)
+
+
+def test_commands_beyond_a_turn_are_refused_though_any_unit_is_measured(tmp_path):
+    read_log(save(tmp_path, **changed("q", 9, 0, 90.0)), JOINTS, any_unit=True)
+    with pytest.raises(LogError, match=r"command of 'pan' is 90 in row 9, .* convert degrees first"):
+        read_log(save(tmp_path, **changed("q_cmd", 9, 0, 90.0)), JOINTS, any_unit=True)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -219,6 +243,64 @@ def test_two_clocks_are_not_mixed(tmp_path, skew, words):
     np.testing.assert_allclose(log.command, content()["q_cmd"], atol=1e-9)
 
 
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("topic", ["/joint_states", "/joint_commands"])
+def test_stamps_that_decrease_are_refused(tmp_path, storage, topic):
+    """Sorted by stamp they would be somewhere else in the motion. Early by less than the middle shows."""
+    bag, data = BagMaker(tmp_path / "b", storage), content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            for own, values in (("/joint_commands", data["q_cmd"]), ("/joint_states", data["q"])):
+                bag.state(own, t, t - 0.297 * (own == topic and 40 <= k < 45), JOINTS, values[k])
+    with pytest.raises(LogError, match=rf"message 40 on {topic} is stamped 1000000000\.5030 s, message 39 .*\.7800 s"):
+        read_log(bag.path, JOINTS)
+
+
+def test_joints_published_apart_on_one_topic_may_interleave(tmp_path):
+    bag, data = BagMaker(tmp_path / "b"), content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            bag.state("/joint_commands", t, t, JOINTS, data["q_cmd"][k])
+            bag.state("/joint_states", t, t, JOINTS[:1], data["q"][k, :1])
+            bag.state("/joint_states", t + 0.001, t - 0.004, JOINTS[1:], data["q"][k, 1:])
+    assert read_log(bag.path, JOINTS).note == ""
+
+
+def with_velocity(path, velocity):
+    bag, data = BagMaker(path), content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            bag.state("/joint_commands", t, t, JOINTS, data["q_cmd"][k])
+            bag.state("/joint_states", t, t, JOINTS, data["q"][k], velocity(k))
+    return path
+
+
+def test_velocities_that_are_no_numbers(tmp_path):
+    """Among others they are damage; of a joint that has no others they are not measured, and that is said."""
+    log = read_log(with_velocity(tmp_path / "whole", lambda k: [k, -k]), JOINTS)
+    assert log.velocity is not None and log.note == ""
+    log = read_log(with_velocity(tmp_path / "none", lambda k: []), JOINTS)
+    assert log.velocity is None and log.note == ""
+    log = read_log(with_velocity(tmp_path / "never", lambda k: [k, np.nan]), JOINTS)
+    assert log.velocity is None and log.note == "velocity of lift is no number and left out"
+    damaged = with_velocity(tmp_path / "some", lambda k: [np.nan if k in (7, 9) else k, k])
+    with pytest.raises(LogError, match=r"velocity of 'pan' is nan in message 7 on /joint_states \(2 such"):
+        read_log(damaged, JOINTS)
+
+
+@pytest.mark.parametrize(("topic", "words"), [("/joint_states", "position of 'lift' is nan"),
+                                              ("/joint_commands", "a command")])  # fmt: skip
+def test_angles_in_bags_that_are_no_numbers(tmp_path, topic, words):
+    bag, data = BagMaker(tmp_path / "b"), content()
+    data["q_cmd" if "command" in topic else "q"][7, 1] = np.nan
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            bag.state("/joint_commands", t, t, JOINTS, data["q_cmd"][k])
+            bag.state("/joint_states", t, t, JOINTS, data["q"][k])
+    with pytest.raises(LogError, match=f"{words} in message 7 on {topic}"):
+        read_log(bag.path, JOINTS)
+
+
 def test_trajectories_of_several_points_take_their_time(tmp_path):
     bag = BagMaker(tmp_path / "b")
     with bag.writer:
@@ -269,6 +351,38 @@ def test_a_database_alone_is_its_bag(tmp_path):
     lonely.write_bytes(database.read_bytes())
     with pytest.raises(LogError, match="beside it"):
         read_log(lonely, JOINTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"a: [1,\nb: {", r"metadata\.yaml, line 2: expected the node content"),
+        (b"a: \0\n", "special characters are not allowed"),
+        (b"\xff\xfe", "decode"),
+        (b"- 1\n", "Invalid bag metadata"),
+    ],
+)
+def test_damaged_metadata_is_said_in_one_line(tmp_path, text, words):
+    path = write_bag(tmp_path / "b", "sqlite3")
+    (path / "metadata.yaml").write_bytes(text)
+    with pytest.raises(LogError, match=words) as caught:
+        read_log(path, JOINTS)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_damaged_bags_give_one_error(tmp_path, storage):
+    path = write_bag(tmp_path / "b", storage)
+    (file,) = (part for part in path.iterdir() if part.suffix != ".yaml")
+    whole, refused = file.read_bytes(), 0
+    for start in range(0, len(whole) - 200, len(whole) // 12):
+        file.write_bytes(whole[:start] + b"\xff" * 200 + whole[start + 200 :])
+        try:
+            read_log(path, JOINTS)
+        except LogError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 4
 
 
 def cut_off(path):

@@ -6,30 +6,44 @@ were measured most often set the rows of the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import struct
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from sim2real.identify.logs import FOUND, JointLog, Topics, check_stamps
-from sim2real.identify.tables import LogError, canonical_names
+from sim2real.identify.tables import LogError, canonical_names, yaml_fault
 
 Array = NDArray[np.float64]
 
 STATE_TYPE = "sensor_msgs/msg/JointState"
 COMMAND_TYPES = (STATE_TYPE, "trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray")
 COMMAND_WORDS = ("command", "cmd", "target", "goal", "desired", "trajectory", "action", "reference", "setpoint")
+STATES = ("position", "velocity", "effort")
 SKEW_S = 0.05  # stamps further from the time of receipt, in the middle, are of another clock
+
+# What rosbags and the decompressors raise on damaged files.
+BROKEN = (
+    OSError, ValueError, AssertionError, LookupError, ArithmeticError, RuntimeError, TypeError, EOFError, MemoryError,
+    struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Message:
-    """One message, with both its times (s; ``sent_s`` is 0 where it carries none)."""
+    """One message, with both its times (s; ``sent_s`` is 0 where it carries none).
+
+    ``number`` counts the messages of its topic from 0, as they were received.
+    """
 
     topic: str
+    number: int
     received_s: float
     sent_s: float
     content: Any
@@ -40,10 +54,11 @@ class _Message:
 
 @dataclass
 class _Stream:
-    """What was said about one joint: times [N] s, and what a message said at each."""
+    """What was said about one joint: times [N] s, and what a message said at each, and its number."""
 
     times: list[float] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     topics: set[str] = field(default_factory=set)
 
 
@@ -62,7 +77,8 @@ def read_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], to
         topics: To be read in place of those found.
 
     Raises:
-        LogError: Not a bag, rosbags is not installed, topics are missing or ambiguous, joints are missing.
+        LogError: Not a bag, rosbags is not installed, topics are missing or ambiguous, joints are missing, stamps of a
+            topic decrease, values are no numbers.
     """
     messages, kinds = _read(path, topics)
     states, commands = _topics(kinds, topics, path)
@@ -73,25 +89,33 @@ def read_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], to
             f"{path} has {len(measured)} messages on {', '.join(states)} and {len(sent)} on {', '.join(commands)}"
         )
     by_header, note = _clock(measured, sent)
+    if by_header:
+        _check_order(path, measured, joints)
+        _check_order(path, sent, joints)
     state = _streams(path, joints, aliases, measured, by_header, lambda m, c: _measured(path, m, c), "--state-topic")
     command = _streams(path, joints, aliases, sent, by_header, lambda m, c: _points(path, m, c), "--command-topic")
-    return _merge(path, joints, state, command, note)
+    known = {label for label in STATES[1:] if any(len(getattr(m.content, label)) for m in measured)}
+    left_out = _check_states(path, joints, state, known)
+    return _merge(path, joints, state, command, "; ".join(filter(None, (note, *left_out))))
 
 
 def _read(path: Path, topics: Topics) -> tuple[list[_Message], dict[str, str]]:
     """All messages that may be states or commands, and the type of every topic."""
     try:
+        from apsw import Error as DatabaseError  # noqa: PLC0415 (rosbags brings it)
         from rosbags.highlevel import AnyReader  # noqa: PLC0415
         from rosbags.highlevel.anyreader import AnyReaderError  # noqa: PLC0415
+        from rosbags.rosbag2 import ReaderError  # noqa: PLC0415
         from rosbags.typesys import Stores, get_typestore  # noqa: PLC0415
     except ImportError as error:
-        raise LogError(f"{path}: reading bags needs rosbags: pip install rosbags") from error
+        raise LogError(f"{path}: reading bags needs rosbags: pip install -U rosbags") from error
     bag = path
     if path.suffix.lower() == ".db3":
         bag = path.parent
         if not (bag / "metadata.yaml").is_file():
             raise LogError(f"{path}: an sqlite3 bag is read with the metadata.yaml beside it, and there is none")
     messages: list[_Message] = []
+    count: Counter[str] = Counter()
     try:
         with AnyReader([bag], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             kinds = {connection.topic: connection.msgtype for connection in reader.connections}
@@ -101,10 +125,23 @@ def _read(path: Path, topics: Topics) -> tuple[list[_Message], dict[str, str]]:
                 content: Any = reader.deserialize(raw, connection.msgtype)
                 stamp = content.header.stamp if hasattr(content, "header") else None
                 sent_s = float(stamp.sec + 1e-9 * stamp.nanosec) if stamp is not None else 0.0
-                messages.append(_Message(connection.topic, 1e-9 * received, sent_s, content))
-    except (AnyReaderError, OSError, ValueError, AssertionError, KeyError) as error:
-        raise LogError(f"{path} is not a readable bag: {error}") from error
+                messages.append(_Message(connection.topic, count[connection.topic], 1e-9 * received, sent_s, content))
+                count[connection.topic] += 1
+    except (AnyReaderError, ReaderError, DatabaseError, *BROKEN) as error:
+        raise LogError(f"{path} is not a readable bag: {_why(bag, error)}") from error
     return messages, kinds
+
+
+def _why(bag: Path, error: Exception) -> str:
+    """What is wrong with a bag, in one line; of its metadata with the line."""
+    metadata = bag / "metadata.yaml"
+    try:
+        yaml.safe_load(metadata.read_text())
+    except yaml.MarkedYAMLError as fault:
+        return f"{metadata.name}, {yaml_fault(fault)}; mend it, or write it again with 'ros2 bag reindex'"
+    except (OSError, ValueError, yaml.YAMLError):
+        pass
+    return yaml_fault(error) or type(error).__name__
 
 
 def _topics(kinds: Mapping[str, str], given: Topics, path: Path) -> tuple[list[str], list[str]]:
@@ -143,6 +180,58 @@ def _clock(measured: Sequence[_Message], sent: Sequence[_Message]) -> tuple[bool
     return not why, f"{why}; times are those of receipt" if why else ""
 
 
+def _check_order(path: Path, messages: Sequence[_Message], joints: tuple[str, ...]) -> None:
+    """Refuse stamps that decrease in the order of receipt; joints of a topic that are published apart may interleave.
+
+    Raises:
+        LogError: Names topic, message and stamps.
+    """
+    last: dict[tuple[str, frozenset[str]], _Message] = {}
+    for message in messages:
+        publisher = (message.topic, frozenset(_names(path, message.content, joints)))
+        before = last.setdefault(publisher, message)
+        if message.sent_s < before.sent_s:
+            raise LogError(
+                f"{path}: message {message.number} on {message.topic} is stamped {message.sent_s:.4f} s, message "
+                f"{before.number} before it {before.sent_s:.4f} s; a clock was set or messages were delayed: cut the "
+                "recording there or record again"
+            )
+        last[publisher] = message
+
+
+def _check_states(path: Path, joints: tuple[str, ...], state: Sequence[_Stream], known: Collection[str]) -> list[str]:
+    """What of the states is left out, in words.
+
+    Velocity or effort that a joint never has is not measured (ros2_control writes NaN then), one that it has at times
+    is damaged.
+
+    Args:
+        path: The bag.
+        joints: The robot's joints.
+        state: Of every joint.
+        known: Labels that messages hold values of.
+
+    Raises:
+        LogError: A position is no number, or a velocity or effort among others; names topic and message.
+    """
+    missing: dict[str, list[str]] = {}
+    for joint, stream in zip(joints, state, strict=True):
+        bad = ~np.isfinite(np.array(stream.values))
+        for column, label in enumerate(STATES):
+            rows = np.nonzero(bad[:, column])[0]
+            if len(rows) == len(bad) and label != "position":
+                missing.setdefault(label, []).append(joint)
+            elif len(rows):
+                (topic,) = stream.topics
+                raise LogError(
+                    f"{path}: {label} of '{joint}' is {stream.values[rows[0]][column]} in message "
+                    f"{stream.numbers[rows[0]]} on {topic} ({len(rows)} such messages); cut the recording there or "
+                    "record again"
+                )
+    return [f"{label} of {', '.join(names)} is no number and left out" for label, names in missing.items()
+            if label in known]  # fmt: skip
+
+
 def _streams(
     path: Path,
     joints: tuple[str, ...],
@@ -172,6 +261,7 @@ def _streams(
         for column, joint in columns[names]:
             streams[joint].times.append(message.time(by_header))
             streams[joint].values.append(values(message, column))
+            streams[joint].numbers.append(message.number)
             streams[joint].topics.add(message.topic)
     for name, stream in zip(joints, streams, strict=True):
         if not stream.times:
@@ -213,7 +303,7 @@ def _points(path: Path, message: _Message, column: int) -> tuple[Array, Array]:
     if hasattr(content, "joint_names"):
         if not len(content.points) or any(len(p.positions) != len(content.joint_names) for p in content.points):
             raise LogError(f"{path}: a trajectory on {message.topic} has no points, or points without positions")
-        values = np.array([point.positions[column] for point in content.points], dtype=np.float64)
+        values = _finite(path, message, [point.positions[column] for point in content.points])
         after = np.array([p.time_from_start.sec + 1e-9 * p.time_from_start.nanosec for p in content.points])
         if (np.diff(after) <= 0.0).any():
             raise LogError(f"{path}: the points of a trajectory on {message.topic} do not follow each other in time")
@@ -221,7 +311,15 @@ def _points(path: Path, message: _Message, column: int) -> tuple[Array, Array]:
     values = content.position if hasattr(content, "name") else content.data
     if hasattr(content, "name") and len(values) != len(content.name):
         raise LogError(f"{path}: a command on {message.topic} holds {len(values)} positions of {len(content.name)}")
-    return np.array([values[column]], dtype=np.float64), np.zeros(1)
+    return _finite(path, message, [values[column]]), np.zeros(1)
+
+
+def _finite(path: Path, message: _Message, values: Sequence[float]) -> Array:
+    result = np.array(values, dtype=np.float64)
+    bad = result[~np.isfinite(result)]
+    if len(bad):
+        raise LogError(f"{path}: a command in message {message.number} on {message.topic} is {bad[0]}; record again")
+    return result
 
 
 def _merge(

@@ -17,6 +17,7 @@ from sim2real.identify.flight_fit import FlightFit, Trim
 from sim2real.identify.flight_imu import ImuFit
 from sim2real.identify.flight_logs import FlightLog
 from sim2real.identify.flight_model import FlightModel
+from sim2real.identify.tables import yaml_fault
 from sim2real.sim.residual import Residual, read_residual
 
 KIND = "sim2real_parameters"
@@ -126,7 +127,7 @@ def read_flight_parameters(path: Path, robot: str) -> FlightParameters:
     try:
         content: Any = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {yaml_fault(error)}") from error
     if not isinstance(content, Mapping) or content.get("kind") != KIND or content.get("robot") != robot:
         raise ConfigError(f"{path} holds no parameters of '{robot}'; write them: sim2real identify {robot} LOG … --out")
     try:

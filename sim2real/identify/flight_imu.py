@@ -29,6 +29,7 @@ SETTLE_S = 1.5
 SHORTEST_S = 5.0
 BLOCK_S = 2.0
 BOOTSTRAPS = 200
+HEAVIEST = 5.0  # times mass and arm squared; with all mass at the rotors, inertia is once that
 EXCITED = 0.7  # correlation of torque and angular acceleration below which a flight says nothing about inertia
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
@@ -144,7 +145,8 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
         on_progress: Called with stage, step, steps in all and figures.
 
     Raises:
-        LogError: A flight has no IMU, or is too short.
+        LogError: A flight has no IMU, is too short, or turns so little under its torques that its gyro is in another
+            unit.
     """
     parts = [_part(log) for log in logs]
 
@@ -165,6 +167,9 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
     spins = [_torques(part, constant, curve, frame) for part in parts]
     excitation = {p.name: _correlations(s) for p, s in zip(parts, spins, strict=True)}
     good = [s for p, s in zip(parts, spins, strict=True) if min(excitation[p.name]) > EXCITED]
+    for part, spin in zip(parts, spins, strict=True):
+        if min(excitation[part.name]) > EXCITED:
+            _check_inertia(part.name, spin, frame)
     remarks = [
         f"'{name}' hardly turns (torque and angular acceleration correlate by {min(found):.2f}); inertia is not taken "
         "from it"
@@ -229,6 +234,22 @@ def _values(
             (torque[:, 2] * spin[:, 2]).sum() / (torque[:, 2] ** 2).sum()
         )
     return values
+
+
+def _check_inertia(name: str, piece: tuple[Array, Array], frame: Airframe) -> None:
+    """Refuse a flight whose inertia no body of that mass and size has.
+
+    Raises:
+        LogError: Names the flight and what may be wrong.
+    """
+    torque, spin = piece
+    inertia = float(((torque * spin).sum(axis=0) / (spin**2).sum(axis=0))[:2].max())
+    largest = HEAVIEST * frame.mass * float((frame.rotors**2).sum(axis=1).max())
+    if inertia > largest:
+        raise LogError(
+            f"'{name}' has an inertia of {inertia:.3g} kg·m² by its gyro, {frame.mass:g} kg and these rotors allow "
+            f"{largest:.3g}; is the gyro in rad/s? It must be deg/s, multiply it by 57.2958"
+        )
 
 
 def _correlations(piece: tuple[Array, Array]) -> tuple[float, float]:

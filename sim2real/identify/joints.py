@@ -20,6 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from sim2real.errors import ConfigError
 from sim2real.identify.logs import JointLog
 from sim2real.identify.replay import SIM_DT, references
+from sim2real.identify.tables import yaml_fault
 from sim2real.sim.arm import Arm
 from sim2real.sim.servo import Servo
 from sim2real.spec import Model
@@ -37,6 +38,8 @@ ALIKE = 0.98  # commands so correlated cannot be told apart
 SCALE_TOLERANCE = 0.035  # and what a model error of MODEL_RAD bends, the more the less a joint moves
 MODEL_RAD = 0.01
 STRAIGHT = 0.2  # a slope so near one is taken as one when the zero is judged
+FAR = 3.0  # scales beyond, and below its inverse, are undone before the servo model is asked
+DEGREES = 180.0 / np.pi
 RATE_TOLERANCE = 0.1
 CLEARLY = 0.7  # share of what one clock leaves unexplained that another may leave, to be the right one
 
@@ -88,6 +91,19 @@ class JointFinding:
         """Whether a fault is of one kind."""
         return any(word in fault for fault in self.faults)
 
+    @property
+    def within(self) -> float:
+        """How far from ``slope`` the true one may be: by chance (2 deviations), and by what the servo model bends."""
+        return 2.0 * self.slope_std + self.tolerance * abs(self.slope)
+
+    @property
+    def correction(self) -> float:
+        """What measurements must be divided by: the slope where it is a fault; a unit's own where it may be one."""
+        if not self.has("scaled"):
+            return -1.0 if self.has("flipped") else 1.0
+        unit = _unit(abs(self.slope), self.within)
+        return float(np.copysign(unit or abs(self.slope), self.slope))
+
 
 @dataclass(frozen=True)
 class JointCheck:
@@ -118,7 +134,7 @@ class JointCheck:
             "joints": {
                 f.joint: {
                     "source": f.source,
-                    "slope": round(f.slope, 5) if f.has("scaled") else -1.0 if f.has("flipped") else 1.0,
+                    "slope": float(f"{f.correction:.6g}"),
                     "offset": round(f.offset, 5) if f.has("zero") else 0.0,
                 }
                 for f in self.joints
@@ -143,18 +159,20 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     follows = plain.share[np.arange(len(names)), source] >= FOLLOWS
     flipped = follows & (spread > EXCITED_RAD) & (plain.slope[np.arange(len(names)), source] < 0)
     # Order and signs first; scale and zero are judged on what these corrections leave.
-    turn = np.where(flipped, -1.0, 1.0)
+    turn, moving = np.where(flipped, -1.0, 1.0), follows & (spread > EXCITED_RAD)
     straight = [replace(log, position=log.position[:, source] * turn) for log in logs]
-    measured = [m[:, source] * turn for m in measured]
-    plain, fine = _regressions(late, measured), _regressions(_modelled(arm, straight, command), measured)
+    plain = _regressions(late, [m[:, source] * turn for m in measured])
+    unit = _rough_scale(arm, straight, np.where(moving, np.diag(plain.slope), 1.0))
+    straight = [replace(log, position=log.position / unit) for log in straight]
+    fine = _fine(arm, straight)
     period = float(np.median([log.period_s for log in logs]))
     time_scale, clock = 1.0, ""
     if abs(period * arm.spec.control_rate_hz - 1.0) > RATE_TOLERANCE:
         scaled = [replace(log, time=log.time / (period * arm.spec.control_rate_hz)) for log in straight]
         other = _fine(arm, scaled)
-        moving = follows & (spread > EXCITED_RAD)
         time_scale, clock = _clock(period, arm.spec.control_rate_hz, _left(fine, moving), _left(other, moving))
         fine = other if time_scale != 1.0 else fine
+    fine = fine.times(unit)
     moves = [sum(c[:, j].std() > EXCITED_RAD for c in command) for j in range(len(names))]
     findings = tuple(
         _finding(j, names[j], names[source[j]], bool(flipped[j]), float(spread[j]), moves[j], plain, fine)
@@ -169,6 +187,21 @@ def _fine(arm: Arm, logs: Sequence[JointLog]) -> _Regression:
         [(log, log.command) for log in logs], [(log, log.position) for log in logs]
     ))  # fmt: skip
     return _regressions(_modelled(arm, logs, command), measured)
+
+
+def _rough_scale(arm: Arm, logs: Sequence[JointLog], plain: Array) -> Array:
+    """Scale [J] of measurements that are in another unit, 1 of the others.
+
+    Servos lag behind and round off what is asked of them, so the plain slope is too small; what their model makes of
+    the commands says by how much. The model begins where the measurement does, so it needs angles it can begin at.
+    """
+    far = (plain > FAR) | (plain < 1.0 / FAR)
+    if not far.any():
+        return np.ones(len(plain))
+    rough = np.where(far, plain, 1.0)
+    found = _fine(arm, [replace(log, position=log.position / rough) for log in logs])
+    seen = far & (np.diag(found.share) >= FOLLOWS)
+    return np.where(seen, rough * np.diag(found.slope), rough)
 
 
 def _left(found: _Regression, moving: NDArray[np.bool_]) -> float:
@@ -230,13 +263,29 @@ def _spread(values: Sequence[Array]) -> Array:
 
 @dataclass(frozen=True)
 class _Regression:
-    """Of every measured column m on every joint's prediction c [J, J]: share explained, slope, offset, deviations."""
+    """Of every measured column m on every joint's prediction c [J, J]: share explained, slope, offset, deviations.
+
+    The offset is the one at the slope ``straight``; ``centre`` [J] rad is the mean of the predictions.
+    """
 
     share: Array
     slope: Array
     slope_std: Array
     offset: Array
     offset_std: Array
+    straight: Array
+    centre: Array
+
+    def times(self, unit: Array) -> _Regression:
+        """The same with measured columns multiplied by ``unit`` [J]."""
+        return replace(
+            self,
+            slope=self.slope * unit,
+            slope_std=self.slope_std * unit,
+            offset=self.offset * unit,
+            offset_std=self.offset_std * unit,
+            straight=self.straight * unit,
+        )
 
 
 def _regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> _Regression:
@@ -263,7 +312,9 @@ def _regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> _Regr
     weights = np.array([size for *_, size in gap], dtype=np.float64)
     offset = np.average(offsets, axis=0, weights=weights)
     between = np.sqrt(np.average((offsets - offset) ** 2, axis=0, weights=weights) / len(gap))
-    return _Regression(share, slope, slope_std, offset, np.sqrt(between**2 + left / max(rows, 1.0) / seconds))
+    offset_std = np.sqrt(between**2 + left / max(rows, 1.0) / seconds)
+    centre = np.average([c for c, *_ in gap], axis=0, weights=weights)
+    return _Regression(share, slope, slope_std, offset, offset_std, straight, centre)
 
 
 def _alike(command: Sequence[Array]) -> Array:
@@ -304,25 +355,32 @@ def _finding(
     if plain.share[at] < FOLLOWS:
         faults.append(f"does not follow its command ({plain.share[at]:.0%} of its motion is explained)")
         return JointFinding(name, True, source, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
-    # Far from one, the servo model was driven with commands that it cannot follow.
-    by = fine if 1 / 3 < plain.slope[at] < 3 and fine.share[at] >= FOLLOWS else plain
+    by = fine if fine.share[at] >= FOLLOWS else plain
     size, slope_std, offset, offset_std = (float(v[at]) for v in (by.slope, by.slope_std, by.offset, by.offset_std))
     tolerance = SCALE_TOLERANCE + MODEL_RAD / (spread * float(np.sqrt(moves)))
     sign = -1.0 if flipped else 1.0
     if flipped:
         faults.append("turns the other way (sign flipped)")
+    within = 2.0 * slope_std + tolerance * size
     if abs(size - 1.0) > tolerance + 2.0 * slope_std:
-        faults.append(f"is scaled by {size:.3g} ± {2 * slope_std:.2g}{_unit_hint(size)}")
+        faults.append(f"is scaled by {size:.3g} ± {within:.2g}{_unit_hint(size, within)}")
+        # The zero of what is left when this is undone.
+        offset += float(by.straight[at] - (_unit(size, within) or size)) * float(by.centre[joint])
     if abs(offset) > OFFSET_RAD * max(1.0, size) + 2.0 * offset_std:
         faults.append(f"has its zero off by {sign * offset:+.3f} ± {2 * offset_std:.3f} rad")
     return JointFinding(name, True, source, sign * size, slope_std, sign * offset, offset_std, tolerance, tuple(faults))
 
 
-def _unit_hint(scale: float) -> str:
-    degrees = 180.0 / np.pi
-    if abs(scale / degrees - 1.0) < 0.1:
-        return ": degrees, where the command is radians"
-    return ": radians, where the command is degrees" if abs(scale * degrees - 1.0) < 0.1 else ""
+def _unit(scale: float, within: float) -> float | None:
+    """The unit's scale that may be the true one: degrees for radians, or the other way."""
+    return next((unit for unit in (DEGREES, 1.0 / DEGREES) if abs(scale - unit) <= within), None)
+
+
+def _unit_hint(scale: float, within: float) -> str:
+    unit = _unit(scale, within)
+    if unit is None:
+        return ""
+    return ": degrees, where the command is radians" if unit > 1.0 else ": radians, where the command is degrees"
 
 
 def _clock(period: float, rate_hz: float, left: float, left_scaled: float) -> tuple[float, str]:
@@ -379,7 +437,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         content: Any = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
+        raise ConfigError(f"{path} cannot be read: {yaml_fault(error)}") from error
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise ConfigError(f"{path} is no joint mapping; 'sim2real check-joints ROBOT LOG … --out' writes one")
     try:

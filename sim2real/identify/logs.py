@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 
 SHORTEST_S = 1.0
 LARGEST_RAD = 2.0 * np.pi + 0.5  # a joint that reports more than a turn most likely reports degrees
-GAP_PERIODS = 10.0
-GAP_S = 0.5
+GAP_PERIODS = 5.0  # the longest step of good recordings of arms is 1.03 periods, of drones at 1 kHz 7 ms
+GAP_S = 0.1  # an arm's lag; recorders of fast signals drop a few rows without harm
 SLOWEST_S = 0.9  # rows further apart say that stamps are no seconds
 STAMP_UNITS = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9))
 
@@ -91,7 +91,7 @@ def read_logs(
         paths: Files and folders.
         joints: The robot's joints, in its order.
         aliases: Other names by which recordings call joints.
-        any_unit: Take angles beyond a turn; for those who look for a wrong scale.
+        any_unit: Take measured angles beyond a turn; for those who look for a wrong scale.
         topics: Of bags.
 
     Raises:
@@ -156,7 +156,7 @@ def check_log(log: JointLog, path: Path, *, any_unit: bool = False) -> None:
     Args:
         log: The recording.
         path: Its file, for the message.
-        any_unit: Take angles beyond a turn.
+        any_unit: Take measured angles beyond a turn; commands are radians all the same.
 
     Raises:
         LogError: Values that are not finite, stamps that stand still, run backwards or leave a gap, angles that
@@ -179,7 +179,7 @@ def check_log(log: JointLog, path: Path, *, any_unit: bool = False) -> None:
                 f"{path}: {label} of '{log.joint_names[columns[0]]}' is {values[rows[0], columns[0]]} in row {rows[0]} "
                 f"({len(rows)} such values); cut the motion there or record it again"
             )
-        if label in ("command", "position") and not any_unit:
+        if label == "command" or (label == "position" and not any_unit):
             row, column = np.unravel_index(int(np.abs(values).argmax()), values.shape)
             if abs(values[row, column]) > LARGEST_RAD:
                 raise LogError(
@@ -216,11 +216,12 @@ def check_stamps(time: Array, path: Path) -> None:
             f"{path}: rows are {period:.4g} s apart by their stamps; stamps are seconds. If these are {unit}, divide "
             f"them by {factor:.0f}"
         )
-    rows = np.nonzero(steps > max(GAP_PERIODS * period, GAP_S))[0]
+    longest = max(GAP_PERIODS * period, GAP_S)
+    rows = np.nonzero(steps > longest)[0]
     if len(rows):
         raise LogError(
             f"{path}: nothing was recorded for {steps[rows[0]]:.2f} s after row {rows[0]} ({time[rows[0]]:.2f} s; the "
-            f"period is {period:.4f} s); split the recording there"
+            f"period is {period:.4f} s, gaps up to {longest:.2g} s are taken); split the recording there"
         )
 
 

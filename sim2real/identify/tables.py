@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from sim2real.errors import Sim2RealError
@@ -55,6 +56,13 @@ def numbers(path: Path, name: str, values: NDArray[Any]) -> Array:
     if values.dtype.kind not in "fiub":
         raise LogError(f"{path}: '{name}' holds {values.dtype}, not numbers")
     return np.asarray(values, dtype=np.float64)
+
+
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with a YAML file, in one line, with its line (from 1) where that is known."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
+    return " ".join(str(error).split())
 
 
 @dataclass(frozen=True)
