@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
 from sim2real.kinematics import GRAVITY
+from sim2real.sim.quiet import quiet
+
+with quiet():  # it tells the terminal when it was built
+    import pybullet
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -93,15 +96,8 @@ class World:
         """
         if not urdf.is_file():
             raise SimulationError(f"no URDF at {urdf}")
-        flags = pybullet.URDF_USE_INERTIA_FROM_FILE
         for cell in self._cell.tolist():
-            place = cell if fixed_base else _ORIGIN
-            try:
-                body = pybullet.loadURDF(
-                    str(urdf), place, useFixedBase=fixed_base, flags=flags, physicsClientId=self._client
-                )
-            except pybullet.error as error:
-                raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
+            body = self._load(urdf, cell if fixed_base else _ORIGIN, fixed_base)
             for link in range(-1, pybullet.getNumJoints(body, self._client)):
                 pybullet.setCollisionFilterGroupMask(body, link, 0, 0, physicsClientId=self._client)
                 pybullet.changeDynamics(
@@ -109,6 +105,15 @@ class World:
                 )
             self.bodies.append(body)
         self._find_joints(urdf)
+
+    def _load(self, urdf: Path, place: Sequence[float], fixed_base: bool) -> int:
+        flags, client = pybullet.URDF_USE_INERTIA_FROM_FILE, self._client
+        try:
+            with quiet():  # what Bullet would remark of inertias and materials is checked here, or does not matter
+                body = pybullet.loadURDF(str(urdf), place, useFixedBase=fixed_base, flags=flags, physicsClientId=client)
+        except pybullet.error as error:
+            raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
+        return int(body)
 
     def _find_joints(self, urdf: Path) -> None:
         body, client = self.bodies[0], self._client
