@@ -62,7 +62,8 @@ class RandomizationTerm(Model):
         return rng.normal(low, high, count)
 
 
-def _apply(operation: str, value: Array, draw: Array) -> Array:
+def apply(operation: str, value: Array, draw: Array) -> Array:
+    """What an operation makes of a parameter's ``value`` with a ``draw`` of its term."""
     if operation == "set":
         return draw
     return value * draw if operation == "scale" else value + draw
@@ -128,7 +129,7 @@ class Randomization:
         """``count`` draws of all parameters, [count, P]: nominal values with the episode terms applied."""
         values = np.tile(self.params.nominal, (count, 1))
         for column, term in self._episode:
-            values[:, column] = _apply(term.operation, values[:, column], term.draw(self._rng, count))
+            values[:, column] = apply(term.operation, values[:, column], term.draw(self._rng, count))
         return np.clip(values, self.params.low, self.params.high)
 
     def reset(self, rows: Rows, values: Array | None = None) -> None:
@@ -140,5 +141,5 @@ class Randomization:
         """Redraw the terms of kind ``step`` around the episode's values, for every robot."""
         count = len(self.params.values)
         for column, term in self._step:
-            value = _apply(term.operation, self._base[:, column], term.draw(self._rng, count))
+            value = apply(term.operation, self._base[:, column], term.draw(self._rng, count))
             self.params.values[:, column] = np.clip(value, self.params.low[column], self.params.high[column])
