@@ -138,6 +138,7 @@ def test_a_urdf_that_describes_no_arm_is_refused(tmp_path, before, after, words)
     [
         ("control_rate_hz: -5", "robot.yaml: control_rate_hz: Input should be greater than 0$"),
         ("encoder_step: 0", "robot.yaml: encoder_step: Input should be greater than 0$"),
+        ("rest: {gripper: half}", "rest.gripper is 'half', not an angle"),
         ("rest: [0.0]", "'rest' must hold names and values"),
         (
             "servo: {gain: {unit: 1/rad, nominal: 9, low: 1, high: 2, reason: x}}",

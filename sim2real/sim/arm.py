@@ -252,6 +252,9 @@ def _with_defaults(described: dict[str, Any], chain: Chain, name: str) -> dict[s
     for key in ("servo", "parameters", "randomization", "rest"):
         if not isinstance(described.get(key, {}), dict):
             raise ConfigError(f"robot '{name}': '{key}' must hold names and values; leave it out where there are none")
+    for joint, value in described.get("rest", {}).items():
+        if not isinstance(value, int | float):
+            raise ConfigError(f"robot '{name}': rest.{joint} is '{value}', not an angle in rad")
     data = {"randomization": defaults["randomization"], **described}
     data["parameters"] = defaults["parameters"] | described.get("parameters", {})
     data["servo"] = _servo_from_limits(chain) | defaults["servo"] | described.get("servo", {})
@@ -305,8 +308,8 @@ def _first_fault(error: ValidationError, file: Path, described: Mapping[str, Any
     """What is wrong first, and where: in ``robot.yaml``, or in the URDF where that stands in for it."""
     first = error.errors()[0]
     place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    section, *names = first["loc"]
-    if section == "servo" and names and names[0] not in described.get("servo", {}):
+    loc = first["loc"]
+    if loc[:1] == ("servo",) and len(loc) > 1 and loc[1] not in described.get("servo", {}):
         urdf = file.parent / described["urdf"]
         return f"{urdf}: its limits make {place}: {message}; correct effort and velocity, or write {place} in {file}"
     if "spec" not in described:
