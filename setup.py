@@ -59,7 +59,7 @@ setup(
             "onnxscript>=0.5",
             "pillow>=10.0",
             "pybullet>=3.2.6",
-            "rosbags>=0.10",
+            "rosbags>=0.11",
             "rsl-rl-lib>=5.5.1,<6",
             "scipy>=1.11",
             "tensorboard>=2.16",

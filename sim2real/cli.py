@@ -104,6 +104,9 @@ def audit(
         )
     console.print(table)
     save_json(json_file, {"config": settings.name, "terms": [asdict(row) for row in rows]})
+    bounded = [f"{row.term} {row.cut:.0%}" for row in rows if row.cut > 0.0]
+    if bounded:
+        console.print(f"Draws outside the bounds of their parameter are set to the bound: {', '.join(bounded)}.")
     dead = [row.term for row in rows if not row.moves]
     if dead:
         console.print(

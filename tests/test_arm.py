@@ -1,5 +1,6 @@
 """Kinematics, weight, servo model and the simulated arm."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -19,8 +20,16 @@ from sim2real.sim.arm import Arm
 from sim2real.sim.arm_sim import ArmState
 from sim2real.sim.audit import Auditor, audit
 from sim2real.sim.servo import Servo
+from sim2real.sim.world import World
 
 ARM = Arm(robot_folder("so101"))
+
+
+def arm_of_pybullet(folder, files, urdf, ee):
+    """An arm that comes with pybullet_data, as a folder with three lines of YAML."""
+    shutil.copytree(Path(pybullet_data.getDataPath()) / files, folder)
+    (folder / "robot.yaml").write_text(f"urdf: {urdf}\nee: {ee}\ncontrol_rate_hz: 20\n")
+    return folder
 
 
 def servo_quantities(**changes):
@@ -86,17 +95,73 @@ def test_damped_least_squares_reaches_the_point():
     np.testing.assert_allclose(ARM.chain.frames(pose)["ee"][0], goal, atol=1e-4)
 
 
-def test_a_urdf_without_limits_or_mass_is_refused(tmp_path):
-    text = ARM.urdf.read_text()
-    for before, after, words in (
-        ('<limit lower="-1.69" upper="1.69" effort="3.0" velocity="6.0"/>', "", "'elbow_flex' has no limits"),
+LIMIT = '<limit lower="-1.69" upper="1.69" effort="3.0" velocity="6.0"/>'  # of elbow_flex
+UPPER_ARM = '<inertia ixx="4.08e-5" ixy="-1.98e-5" ixz="-4.0e-8" iyy="1.473e-4" iyz="9.0e-9" izz="1.425e-4"/>'
+ELBOW = '<parent link="upper_arm"/><child link="lower_arm"/>'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (LIMIT, "", "'elbow_flex' has no limits"),
+        (LIMIT, LIMIT.replace("3.0", "0"), "'elbow_flex' has effort=0 .*; write the joint's greatest torque, N·m"),
+        (LIMIT, LIMIT.replace("6.0", "0"), "'elbow_flex' has velocity=0 .*; write the joint's greatest speed, rad/s"),
+        (LIMIT, LIMIT.replace("6.0", "nan"), "'elbow_flex': velocity is 'nan', not a finite number"),
+        (
+            LIMIT,
+            LIMIT.replace("1.69", "96.8"),
+            "'elbow_flex' moves from -96.8 to 96.8 .*; URDF limits are radians",
+        ),
         ('<mass value="0.103"/>', '<mass value="0"/>', "'upper_arm' has no positive mass"),
         ("</robot>", "", "not a readable URDF"),
-    ):
-        assert before in text
-        (tmp_path / "a.urdf").write_text(text.replace(before, after))
-        with pytest.raises(ConfigError, match=words):
-            Chain(tmp_path / "a.urdf")
+        (ELBOW, '<child link="lower_arm"/>', "'elbow_flex': its <parent> has no 'link'"),
+        (ELBOW, '<parent link="upper_arm"/><child/>', "'elbow_flex': its <child> has no 'link'"),
+        (ELBOW, ELBOW.replace("upper_arm", "arm"), "'elbow_flex' has the parent 'arm', which is no link"),
+        (ELBOW, ELBOW.replace("lower_arm", "wrist"), "'wrist' is the child of two joints"),
+        (ELBOW, ELBOW.replace("upper_arm", "gripper"), "no joint leads from the root 'base' to lower_arm, wrist"),
+        ('<link name="wrist">', '<link name="gripper">', "two links 'gripper'"),
+        ('<link name="wrist">', "<link>", "a <link> has no 'name'"),
+        (UPPER_ARM, UPPER_ARM.replace("1.473e-4", "-1.473e-4"), "'upper_arm' has the inertia .*; all must be positive"),
+        (UPPER_ARM, UPPER_ARM.replace("-4.0e-8", "4e-4"), "'upper_arm' has the inertia .*ixz=0.0004.*; all must"),
+        (UPPER_ARM, UPPER_ARM.replace("1.473e-4", "nan"), "'upper_arm': iyy is 'nan', not a finite number"),
+        (UPPER_ARM, '<inertia ixx="0" iyy="0" izz="0"/>', "'upper_arm' has the inertia .*; all must be positive"),
+    ],
+)
+def test_a_urdf_that_describes_no_arm_is_refused(tmp_path, before, after, words):
+    text = ARM.urdf.read_text()
+    assert text.count(before) == 1
+    (tmp_path / "a.urdf").write_text(text.replace(before, after))
+    with pytest.raises(ConfigError, match=words):
+        Chain(tmp_path / "a.urdf")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("control_rate_hz: -5", "robot.yaml: control_rate_hz: Input should be greater than 0$"),
+        ("encoder_step: 0", "robot.yaml: encoder_step: Input should be greater than 0$"),
+        ("rest: {gripper: half}", "rest.gripper is 'half', not an angle"),
+        ("rest: [0.0]", "'rest' must hold names and values"),
+        (
+            "servo: {gain: {unit: 1/rad, nominal: 9, low: 1, high: 2, reason: x}}",
+            "servo.gain: nominal 9 is outside 1 .. 2",
+        ),
+    ],
+)
+def test_a_fault_in_a_description_is_one_line(tmp_path, line, words):
+    (tmp_path / "so101.urdf").write_text(ARM.urdf.read_text())
+    rate = "" if line.startswith("control") else "control_rate_hz: 20\n"
+    (tmp_path / "robot.yaml").write_text(f"urdf: so101.urdf\nee: ee\n{rate}{line}\n")
+    with pytest.raises(ConfigError, match=words) as caught:
+        Arm(tmp_path)
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+def test_limits_that_make_no_servo_are_the_urdfs_fault(tmp_path):
+    (tmp_path / "so101.urdf").write_text(ARM.urdf.read_text().replace(LIMIT, LIMIT.replace("3.0", "0.001")))
+    (tmp_path / "robot.yaml").write_text("urdf: so101.urdf\nee: ee\ncontrol_rate_hz: 20\n")
+    with pytest.raises(ConfigError, match=r"so101.urdf: its limits make servo.armature: elbow_flex \S+ is outside"):
+        Arm(tmp_path)
 
 
 def test_servo_reaches_and_respects_its_speed():
@@ -198,12 +263,26 @@ def test_payload_and_mass_pull_the_arm_down():
     assert heights[2] < heights[0] - 1e-3
 
 
-def test_every_arm_term_moves_the_arm():
-    terms = ARM.randomization
-    assert {"shoulder_pan.gain", "gripper.backlash", "payload", "upper_arm.mass_scale", "delay_jitter"} <= set(terms)
-    some = {name: terms[name] for name in terms if name.startswith(("elbow_flex.", "wrist.")) or "." not in name}
-    dead = [row.term for row in audit(ARM, some, Auditor(ARM, robots=4, seconds=1.5)) if not row.moves]
-    assert dead == []
+@pytest.mark.parametrize(
+    ("robot", "idle"),
+    [
+        ("so101", {"shoulder_pan.gravity_scale", "shoulder_pan.load_friction"}),
+        ("fr3", {"fr3_joint1.gravity_scale"}),
+        ("iiwa", {"lbr_iiwa_joint_1.gravity_scale", "lbr_iiwa_joint_7.gravity_scale"}),
+    ],
+)
+def test_every_arm_term_moves_the_arm(tmp_path, robot, idle):
+    if robot == "iiwa":
+        robot = str(arm_of_pybullet(tmp_path / "iiwa", "kuka_iiwa", "model.urdf", "lbr_iiwa_link_7"))
+    arm = load_robot(robot)
+    terms, auditor = arm.randomization, Auditor(arm, robots=2, seconds=1.5)
+    assert {f"{arm.joints[-1]}.gain", "payload", f"{arm.chain.link_names[3]}.mass_scale", "delay_jitter"} <= set(terms)
+    rows = audit(arm, terms, auditor)
+    assert [row.term for row in rows if not row.moves] == []
+    assert {row.term for row in rows} == set(terms) - idle
+    # What nothing weighs on really does nothing, and keeps its place among the random draws.
+    alone = audit(arm, {name: terms[name] for name in idle}, auditor)
+    assert len(alone) == len(idle) and max(row.effect for row in alone) < 1e-12
 
 
 def test_reach_starts_and_goals_are_in_its_region_and_the_controller_gets_there():
@@ -286,9 +365,7 @@ def test_coarse_physics_pushes_as_fine_physics_does(robot, decimation, fine):
 
 
 def test_third_arm_is_a_urdf_and_three_lines(tmp_path):
-    folder = tmp_path / "iiwa"
-    shutil.copytree(Path(pybullet_data.getDataPath()) / "kuka_iiwa", folder)
-    (folder / "robot.yaml").write_text("urdf: model.urdf\nee: lbr_iiwa_link_7\ncontrol_rate_hz: 20\n")
+    folder = arm_of_pybullet(tmp_path / "iiwa", "kuka_iiwa", "model.urdf", "lbr_iiwa_link_7")
     config = load_config("so101_reach", [f"robot={folder}", "sim.decimation=2"])
     env = build_env(config, 0, 32, restart=False)
     env.reset()
@@ -301,6 +378,35 @@ def test_third_arm_is_a_urdf_and_three_lines(tmp_path):
         (folder / "robot.yaml").write_text(text)
         with pytest.raises(ConfigError, match=words):
             Arm(folder)
+
+
+def test_an_inertia_that_breaks_only_the_triangle_inequality_is_mended(tmp_path, caplog):
+    folder = arm_of_pybullet(tmp_path / "xarm", "xarm", "xarm6_robot.urdf", "link6")
+    with caplog.at_level(logging.WARNING):
+        arm = Arm(folder)
+        Arm(folder)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2 and "'link2'" in told[0] and "0.003058, 0.02364, 0.0269 kg·m²" in told[0]
+    # 0.0269 is 0.0002 above the sum of the others: a third of that on each makes the nearest tensor.
+    assert "0.003124, 0.02371, 0.02683 are taken" in told[0] and "'link3'" in told[1]
+    world = World(2, 0.01)
+    world.load_robots(arm.urdf, fixed_base=True)
+    for link, (name, mass) in enumerate(list(arm.chain.masses.items())[1:]):
+        for body in world.bodies:
+            found = pybullet.getDynamicsInfo(body, link, world.client)
+            assert found[0] == mass and 0.0 < 2.0 * max(found[2]) <= sum(found[2]), name
+    np.testing.assert_allclose(found_inertia(world, 2), arm.chain.inertias["link2"])
+    world.close()
+    sim, start = arm.simulator(2, {}, 2, 0), arm.nominal_state(2)
+    sim.reset(np.arange(2), start, start.joint_pos)
+    for _ in range(20):
+        sim.step(start.joint_pos - 0.2)
+    assert np.abs(sim.state.joint_pos - start.joint_pos + 0.2).max() < 0.02
+    sim.close()
+
+
+def found_inertia(world, link):
+    return pybullet.getDynamicsInfo(world.bodies[0], link, world.client)[2]
 
 
 def test_fr3_is_frankas(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from sim2real.config import load_config
 from sim2real.learn.build import chosen_terms, excitation, robot_and_task
 from sim2real.robots import load_robot
-from sim2real.sim.audit import Auditor, audit
+from sim2real.sim.audit import Auditor, audit, cut, ends
 from sim2real.sim.physics import PhysicsParameter
 from sim2real.sim.randomization import RandomizationTerm
 
@@ -36,6 +36,23 @@ def test_a_term_that_nothing_reads_is_found(kind):
     )
     (row,) = audit(model, {"ghost": ghost})
     assert not row.moves and row.effect == 0.0
+
+
+def test_ends_and_draws_stay_within_the_bounds():
+    parameter = PhysicsParameter(unit="1", nominal=2.0, low=1.0, high=4.0)
+    wide = RandomizationTerm(operation="scale", distribution="uniform", range=(0.0, 4.0), reason="half of it is beyond")
+    assert ends(wide, 2.0, parameter) == (1.0, 4.0, 4.0)
+    assert cut(wide, 2.0, parameter) == pytest.approx(1.0 - 1.5 / 4.0, abs=0.02)
+    narrow = RandomizationTerm(operation="offset", distribution="uniform", range=(-1.0, 1.0), reason="all within")
+    assert ends(narrow, 2.0, parameter) == (1.0, 2.0, 3.0) and cut(narrow, 2.0, parameter) == 0.0
+
+
+def test_pengs_joint_damping_is_drawn_as_written():
+    config = load_config("so101_push_peng")
+    model, _ = robot_and_task(config)
+    for name, term in chosen_terms(config, model).items():
+        parameter = model.parameters[term.parameter]
+        assert cut(term, parameter.nominal, parameter) == 0.0, name
 
 
 def test_an_object_shows_where_it_is_touched():

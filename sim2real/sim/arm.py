@@ -23,7 +23,8 @@ from sim2real.spec import Model, RobotSpec
 
 Array = NDArray[np.float64]
 _STOPS = ("low_stop", "high_stop")
-WEIGHS_NM = 1e-6  # torque that 1 kg of a link must put on some joint, for its mass to be a parameter
+_OF_WEIGHT = ("gravity_scale", "load_friction")  # servos feel these where something weighs on the joint
+WEIGHS_NM = 1e-6  # torque that 1 kg of a link must put on a joint to weigh on it
 
 
 class ServoQuantity(Model):
@@ -44,9 +45,9 @@ class ServoQuantity(Model):
 
     @model_validator(mode="after")
     def _inside(self) -> ServoQuantity:
-        for value in (self.nominal, *self.joints.values()):
+        for owner, value in {"nominal": self.nominal, **self.joints}.items():
             if not self.low <= value <= self.high:
-                raise ValueError(f"nominal {value} is outside {self.low} .. {self.high}")
+                raise ValueError(f"{owner} {value:g} is outside {self.low:g} .. {self.high:g} {self.unit}")
         return self
 
 
@@ -97,10 +98,12 @@ class Arm:
                 raise ConfigError(f"{file} names no 'urdf'; an arm needs at least urdf, ee and control_rate_hz")
             self.chain = Chain(folder / described["urdf"])
             data = _ArmFile.model_validate(_with_defaults(described, self.chain, folder.resolve().name))
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file} cannot be read: {error}") from error
-        except (yaml.YAMLError, ValidationError) as error:
-            raise ConfigError(f"{file} is not an arm's description: {error}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is not valid YAML: {error}") from error
+        except ValidationError as error:
+            raise ConfigError(_first_fault(error, file, described)) from error
         self.spec = data.spec.model_copy(update={"ee": data.ee})
         self.aliases, self.servo = data.aliases, data.servo
         self.name, self.joints = data.spec.name, data.spec.actuators
@@ -163,23 +166,35 @@ class Arm:
         return {name: values.copy() for name, values in self._nominal.items()}
 
     def _all_parameters(self, others: Mapping[str, PhysicsParameter]) -> dict[str, PhysicsParameter]:
+        weighs = self._weighs()
+        borne = dict(zip(self.joints, np.any(list(weighs.values()), axis=0).tolist(), strict=True))
         servos = {
             f"{joint}.{name}": PhysicsParameter(
-                unit=quantity.unit, nominal=float(self._nominal[name][index]), low=quantity.low, high=quantity.high
+                unit=quantity.unit,
+                nominal=float(self._nominal[name][index]),
+                low=quantity.low,
+                high=quantity.high,
+                idle=name in _OF_WEIGHT and not borne[joint],
             )
             for index, joint in enumerate(self.joints)
             for name, quantity in self.servo.items()
         }
-        # A link that only turns about a vertical axis weighs on no joint, and weight is all that servos feel of mass.
-        poses = np.random.default_rng(0).uniform(self.chain.low, self.chain.high, (64, len(self.joints)))
-        bare = self.chain.gravity_torque(poses)
         masses = {
             f"{link}.mass_scale": PhysicsParameter(unit="1", nominal=1.0, low=0.1, high=10.0)
-            for link in self.chain.link_names
-            if link not in (self.chain.root, self.ee)
-            and np.abs(self.chain.gravity_torque(poses, {link: 1.0}) - bare).max() > WEIGHS_NM
+            for link, on in weighs.items()
+            if link != self.ee and on.any()
         }
         return {**servos, **masses, **others}
+
+    def _weighs(self) -> dict[str, NDArray[np.bool_]]:
+        """On which joints [J] every link weighs, the root apart: on none that only turn it about a vertical axis."""
+        poses = np.random.default_rng(0).uniform(self.chain.low, self.chain.high, (64, len(self.joints)))
+        bare = self.chain.gravity_torque(poses)
+        return {
+            link: np.abs(self.chain.gravity_torque(poses, {link: 1.0}) - bare).max(axis=0) > WEIGHS_NM
+            for link in self.chain.link_names
+            if link != self.chain.root
+        }
 
     def identified_terms(self, path: Path) -> dict[str, RandomizationTerm]:
         """The randomization with the ranges of what ``path`` (a parameters file) has identified in place of its own.
@@ -237,6 +252,12 @@ class Arm:
 def _with_defaults(described: dict[str, Any], chain: Chain, name: str) -> dict[str, Any]:
     """``robot.yaml`` with what it leaves out: from the URDF's limits and from ``arm_defaults.yaml``."""
     defaults = yaml.safe_load((Path(__file__).parent / "arm_defaults.yaml").read_text())
+    for key in ("servo", "parameters", "randomization", "rest"):
+        if not isinstance(described.get(key, {}), dict):
+            raise ConfigError(f"robot '{name}': '{key}' must hold names and values; leave it out where there are none")
+    for joint, value in described.get("rest", {}).items():
+        if not isinstance(value, int | float):
+            raise ConfigError(f"robot '{name}': rest.{joint} is '{value}', not an angle in rad")
     data = {"randomization": defaults["randomization"], **described}
     data["parameters"] = defaults["parameters"] | described.get("parameters", {})
     data["servo"] = _servo_from_limits(chain) | defaults["servo"] | described.get("servo", {})
@@ -266,8 +287,7 @@ def _with_defaults(described: dict[str, Any], chain: Chain, name: str) -> dict[s
 
 
 def _servo_from_limits(chain: Chain) -> dict[str, Any]:
-    torque = np.where(np.isfinite(chain.effort) & (chain.effort > 0), chain.effort, 50.0)
-    speed = np.where(np.isfinite(chain.velocity) & (chain.velocity > 0), np.minimum(chain.velocity, 6.0), 3.0)
+    torque, speed = chain.effort, np.minimum(chain.velocity, 6.0)
     reason = "the URDF's limits"
 
     def quantity(unit: str, values: Array, low: float, high: float, fixed: bool = False) -> dict[str, Any]:
@@ -285,6 +305,19 @@ def _servo_from_limits(chain: Chain) -> dict[str, Any]:
         "low_stop": quantity("rad", chain.low, -7.0, 7.0, True),
         "high_stop": quantity("rad", chain.high, -7.0, 7.0, True),
     }
+
+
+def _first_fault(error: ValidationError, file: Path, described: Mapping[str, Any]) -> str:
+    """What is wrong first, and where: in ``robot.yaml``, or in the URDF where that stands in for it."""
+    first = error.errors()[0]
+    place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    loc = first["loc"]
+    if loc[:1] == ("servo",) and len(loc) > 1 and loc[1] not in described.get("servo", {}):
+        urdf = file.parent / described["urdf"]
+        return f"{urdf}: its limits make {place}: {message}; correct effort and velocity, or write {place} in {file}"
+    if "spec" not in described:
+        place = place.removeprefix("spec.")
+    return f"{file}: {place}: {message}"
 
 
 def _value(name: str, p: Mapping[str, Array]) -> Array:

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.sim.randomization import RandomizationTerm
+from sim2real.sim.physics import PhysicsParameter
+from sim2real.sim.randomization import RandomizationTerm, apply
 from sim2real.sim.robot import RobotModel
 
 Array = NDArray[np.float64]
 NO_EFFECT = 1e-9
+DRAWS = 20_000  # to count those that leave the bounds
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class AuditRow:
         distance_m: Root-mean-square change of position along the rollout, at the end that moves it more.
         effect: The same over all measured signals, each divided by its own spread in the rollout.
         moves: Whether anything changed at all.
+        cut: Share of the draws that leave the parameter's bounds, and are set to the bound.
     """
 
     term: str
@@ -55,10 +58,17 @@ class AuditRow:
     distance_m: float
     effect: float
     moves: bool
+    cut: float
 
 
-def ends(term: RandomizationTerm, nominal: float) -> tuple[float, float, float]:
-    """Low end, middle and high end of the parameter under a term (two deviations for a gaussian)."""
+def ends(term: RandomizationTerm, around: float, parameter: PhysicsParameter) -> tuple[float, float, float]:
+    """Low end, middle and high end of a parameter under a term (two deviations for a gaussian), within its bounds.
+
+    Args:
+        term: How it is drawn.
+        around: The value that is scaled or offset.
+        parameter: Whose bounds hold.
+    """
     first, second = term.range
     if term.distribution == "gaussian":
         draws = (first - 2 * second, first, first + 2 * second)
@@ -66,10 +76,15 @@ def ends(term: RandomizationTerm, nominal: float) -> tuple[float, float, float]:
         draws = (first, float(np.sqrt(first * second)), second)
     else:
         draws = (first, 0.5 * (first + second), second)
-    if term.operation == "set":
-        return draws
-    low, middle, high = (nominal * d if term.operation == "scale" else nominal + d for d in draws)
+    values = apply(term.operation, np.full(3, around), np.array(draws))
+    low, middle, high = np.clip(values, parameter.low, parameter.high).tolist()
     return low, middle, high
+
+
+def cut(term: RandomizationTerm, around: float, parameter: PhysicsParameter) -> float:
+    """Share of a term's draws that leave the parameter's bounds; arguments as of :func:`ends`."""
+    values = apply(term.operation, np.full(DRAWS, around), term.draw(np.random.default_rng(0), DRAWS))
+    return float(((values < parameter.low) | (values > parameter.high)).mean())
 
 
 def wiggle(model: RobotModel, steps: int, robots: int, rng: np.random.Generator) -> Array:
@@ -130,7 +145,7 @@ class Auditor:
 
 
 def audit(model: RobotModel, terms: Mapping[str, RandomizationTerm], auditor: Auditor | None = None) -> list[AuditRow]:
-    """Audit every term, strongest first.
+    """Audit every term, strongest first; terms of idle parameters only where there are no others.
 
     Args:
         model: The robot.
@@ -138,41 +153,41 @@ def audit(model: RobotModel, terms: Mapping[str, RandomizationTerm], auditor: Au
         auditor: Rollouts to use; the default is 8 robots for 1.5 s.
     """
     auditor = auditor or Auditor(model)
-    nominal = {name: parameter.nominal for name, parameter in model.parameters.items()}
-    middle = dict(nominal)
+    table = model.parameters
+    felt = {name: term for name, term in terms.items() if not table[term.parameter or name].idle}
+    terms = felt or terms
+    middle = {name: parameter.nominal for name, parameter in table.items()}
     for name, term in terms.items():
         if term.kind == "episode":
             parameter = term.parameter or name
-            middle[parameter] = ends(term, nominal[parameter])[1]
+            middle[parameter] = ends(term, table[parameter].nominal, table[parameter])[1]
     reference = auditor.rollout(middle, {})
     place = model.position_signal
     spread = {name: max(float(value.std()), 1e-9) for name, value in reference.items()}
     rows = []
     for name, term in terms.items():
         parameter = term.parameter or name
-        low, _, high = ends(term, nominal[parameter] if term.kind == "episode" else middle[parameter])
+        around = table[parameter].nominal if term.kind == "episode" else middle[parameter]
+        low, _, high = ends(term, around, table[parameter])
         if term.kind == "step":
             rollouts = [auditor.rollout(middle, {name: term})]
         else:
             rollouts = [auditor.rollout({**middle, parameter: end}, {}) for end in (low, high)]
-        rows.append(_row(name, low, high, place, reference, spread, rollouts))
+        distance, effect = _compare(place, reference, spread, rollouts)
+        rows.append(
+            AuditRow(name, low, high, distance, effect, effect > NO_EFFECT, cut(term, around, table[parameter]))
+        )
     return sorted(rows, key=lambda row: -row.effect)
 
 
-def _row(
-    name: str,
-    low: float,
-    high: float,
-    place: str,
-    reference: dict[str, Array],
-    spread: dict[str, float],
-    rollouts: list[dict[str, Array]],
-) -> AuditRow:
+def _compare(
+    place: str, reference: dict[str, Array], spread: dict[str, float], rollouts: list[dict[str, Array]]
+) -> tuple[float, float]:
+    """Largest change of position in m, and largest effect, of rollouts."""
     effects, distances = [], []
     for rollout in rollouts:
         squares = [float((((rollout[s] - reference[s]) / spread[s]) ** 2).mean()) for s in reference]
         effects.append(float(np.sqrt(np.mean(squares))))
         moved = ((rollout[place] - reference[place]) ** 2).sum(axis=-1)
         distances.append(float(np.sqrt(moved.mean())))
-    effect = max(effects)
-    return AuditRow(name, low, high, max(distances, default=0.0), effect, effect > NO_EFFECT)
+    return max(distances), max(effects)

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
+from sim2real.sim.quiet import quiet
 from sim2real.sim.world import World
+
+with quiet():
+    import pybullet
 
 Array = NDArray[np.float64]
 Colour = tuple[float, float, float, float]  # red, green, blue, opacity, 0 to 1

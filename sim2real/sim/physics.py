@@ -13,12 +13,18 @@ Array = NDArray[np.float64]
 
 
 class PhysicsParameter(Model):
-    """One quantity of the physics: unit, nominal value and the bounds no randomization may leave."""
+    """One quantity of the physics: unit, nominal value and the bounds no randomization may leave.
+
+    Attributes:
+        idle: This robot cannot feel it. It keeps its place in the table and in the random draws, so that those of all
+            other parameters stay what they are.
+    """
 
     unit: str
     nominal: float
     low: float
     high: float
+    idle: bool = False
 
     @model_validator(mode="after")
     def _inside(self) -> PhysicsParameter:

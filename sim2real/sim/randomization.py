@@ -103,7 +103,8 @@ def _together(terms: Mapping[str, RandomizationTerm]) -> list[tuple[list[str], A
     return result
 
 
-def _apply(operation: str, value: Array, draw: Array) -> Array:
+def apply(operation: str, value: Array, draw: Array) -> Array:
+    """What an operation makes of a parameter's ``value`` with a ``draw`` of its term."""
     if operation == "set":
         return draw
     return value * draw if operation == "scale" else value + draw
@@ -175,7 +176,7 @@ class Randomization:
             drawn |= {name: self.terms[name].quantile(shares[:, i]) for i, name in enumerate(names)}
         for name, column, term in self._episode:
             value = drawn[name] if name in drawn else term.draw(self._rng, count)
-            values[:, column] = _apply(term.operation, values[:, column], value)
+            values[:, column] = apply(term.operation, values[:, column], value)
         return np.clip(values, self.params.low, self.params.high)
 
     def reset(self, rows: Rows, values: Array | None = None) -> None:
@@ -187,5 +188,5 @@ class Randomization:
         """Redraw the terms of kind ``step`` around the episode's values, for every robot."""
         count = len(self.params.values)
         for column, term in self._step:
-            value = _apply(term.operation, self._base[:, column], term.draw(self._rng, count))
+            value = apply(term.operation, self._base[:, column], term.draw(self._rng, count))
             self.params.values[:, column] = np.clip(value, self.params.low[column], self.params.high[column])

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pybullet
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
-from sim2real.kinematics import GRAVITY
+from sim2real.kinematics import GRAVITY, Chain
+from sim2real.sim.quiet import quiet
+
+with quiet():  # it tells the terminal when it was built
+    import pybullet
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -90,25 +93,41 @@ class World:
 
         Raises:
             SimulationError: The file is missing or Bullet refuses it.
+            ConfigError: Bullet finds an inertia impossible, and so does :class:`sim2real.kinematics.Chain`.
         """
         if not urdf.is_file():
             raise SimulationError(f"no URDF at {urdf}")
-        flags = pybullet.URDF_USE_INERTIA_FROM_FILE
         for cell in self._cell.tolist():
-            place = cell if fixed_base else _ORIGIN
-            try:
-                body = pybullet.loadURDF(
-                    str(urdf), place, useFixedBase=fixed_base, flags=flags, physicsClientId=self._client
-                )
-            except pybullet.error as error:
-                raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
+            body = self._load(urdf, cell if fixed_base else _ORIGIN, fixed_base)
             for link in range(-1, pybullet.getNumJoints(body, self._client)):
                 pybullet.setCollisionFilterGroupMask(body, link, 0, 0, physicsClientId=self._client)
                 pybullet.changeDynamics(
                     body, link, linearDamping=0.0, angularDamping=0.0, jointDamping=0.0, physicsClientId=self._client
                 )
             self.bodies.append(body)
+        if fixed_base:
+            self._mend_inertias(urdf)
         self._find_joints(urdf)
+
+    def _load(self, urdf: Path, place: Sequence[float], fixed_base: bool) -> int:
+        flags, client = pybullet.URDF_USE_INERTIA_FROM_FILE, self._client
+        try:
+            with quiet():  # what Bullet would remark of inertias and materials is checked here, or does not matter
+                body = pybullet.loadURDF(str(urdf), place, useFixedBase=fixed_base, flags=flags, physicsClientId=client)
+        except pybullet.error as error:
+            raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
+        return int(body)
+
+    def _mend_inertias(self, urdf: Path) -> None:
+        """Give links whose inertia Bullet has set to zero, for the least excess, what the chain makes of it."""
+        client, body = self._client, self.bodies[0]
+        info = [pybullet.getDynamicsInfo(body, link, client) for link in range(pybullet.getNumJoints(body, client))]
+        zeroed = [link for link, (mass, _, inertia, *_) in enumerate(info) if mass > 0.0 and not min(inertia) > 0.0]
+        inertias = Chain(urdf).inertias if zeroed else {}
+        for link in zeroed:
+            moments = inertias[pybullet.getJointInfo(body, link, client)[12].decode()].tolist()
+            for robot in self.bodies:
+                pybullet.changeDynamics(robot, link, localInertiaDiagonal=moments, physicsClientId=client)
 
     def _find_joints(self, urdf: Path) -> None:
         body, client = self.bodies[0], self._client
