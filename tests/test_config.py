@@ -73,8 +73,8 @@ def test_randomization_from_recordings(tmp_path):
     source = robot_folder("so101") / "identified.yaml"
     config = load_config("so101_reach", [f"randomize={{from: {source}}}"])
     terms = chosen_terms(config, robot_and_task(config)[0])
-    speed = terms["wrist_roll.no_load_speed"]
-    assert speed.operation == "set" and 1.2 < speed.range[0] < speed.range[1] < 1.4
+    speed = terms["wrist_flex.no_load_speed"]
+    assert speed.operation == "set" and 1.5 < speed.range[0] < speed.range[1] < 1.75
     assert terms["payload"].reason == robot_and_task(config)[0].randomization["payload"].reason
     assert validate_config(config.model_dump(mode="json", by_alias=True), "again") == config
     drone = tmp_path / "drone.yaml"
