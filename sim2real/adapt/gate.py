@@ -139,7 +139,7 @@ class _Findings:
     def refuse_share(self, count: float, of: float, allowed: float, reason: str) -> None:
         """Refuse where more than a share is found; a single one of a few is no share."""
         if count > 1 and count > allowed * of:
-            self.reasons.append(reason.format(share=f"{count / of:.1%}") + f", allowed {allowed:.1%}")
+            self.reasons.append(reason.replace("{share}", f"{count / of:.1%}") + f", allowed {allowed:.1%}")
 
 
 def judge(
@@ -202,7 +202,7 @@ def _judge_objects(held_out: Domain, adapted: Image, limits: GateConfig, detecto
         ways = {
             "edges": _judge_edges(name, held_out, adapted, truth == number, limits, found),
             "outlines": _judge_outlines(name, *outlines[number], limits, found),
-            "copies": number in copied,
+            "copies put elsewhere": number in copied,
         }
         trusted = trust[number] >= DETECTOR_LEAST
         if trusted:
