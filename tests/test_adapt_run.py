@@ -204,7 +204,9 @@ def test_the_gate_names_an_object_that_vanishes(judged: tuple[Domain, torch.nn.M
         result[::4] = images[::4, :3, :3].mean(axis=(1, 2))[:, None, None]
         return result
 
-    assert "loses the edges of object in 25.0%" in reasons(remove, judged)
+    told = reasons(remove, judged)
+    assert "loses the edges of object in 25.0%" in told
+    assert "makes 25.0% of what is seen of object vanish" in told
 
 
 def test_the_gate_names_an_object_that_is_invented(judged: tuple[Domain, torch.nn.Module]) -> None:

@@ -109,7 +109,8 @@ class GateConfig(Model):
         drift_p95_px: And by this much in the worst twentieth; never less than two pixels of your images.
         mask_iou: Masks found before and after agree at least so much, mean over objects.
         lost: Share of images in which an object's edges may not be found again.
-        removed, invented: Share of objects that may vanish, or of images in which one may appear.
+        removed, invented: Share of objects that may vanish, or of images in which one may appear; both for what the
+            detector finds and for what shows without it.
         spilled: Share of an object's surroundings that may take on its colour, mean over images.
         task_drop: Loss of the task's score (accuracy or mean IoU) on adapted, held-out images.
         detector_steps: Training steps of the detector that the gate looks with.
@@ -118,7 +119,7 @@ class GateConfig(Model):
     drift_px: float = Field(default=1.5, gt=0)
     drift_p95_px: float = Field(default=4.0, gt=0)
     mask_iou: float = Field(default=0.7, gt=0, le=1)
-    lost: float = Field(default=0.2, ge=0, le=1)
+    lost: float = Field(default=0.05, ge=0, le=1)
     removed: float = Field(default=0.03, ge=0, le=1)
     invented: float = Field(default=0.03, ge=0, le=1)
     spilled: float = Field(default=0.05, ge=0, le=1)

@@ -23,10 +23,20 @@ from calibration.dataset import HEADER, DatasetWriter, ImageDataset, read_datase
 from sim2real import __version__
 from sim2real.adapt import sheets
 from sim2real.adapt.config import AdaptConfig
-from sim2real.adapt.domains import Domain, Image, check_masks, check_pair, fit, load_domain, read_frame, with_pairs
+from sim2real.adapt.domains import (
+    Domain,
+    Image,
+    check_masks,
+    check_pair,
+    fit,
+    load_domain,
+    objects_of,
+    read_frame,
+    with_pairs,
+)
 from sim2real.adapt.downstream import commanded_change, located, located_change
 from sim2real.adapt.gate import Verdict, judge, train_detector
-from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, predict
+from sim2real.adapt.metrics import features, frechet_distance, kernel_distance
 from sim2real.adapt.networks import Generator, Segmenter, parameter_count
 from sim2real.adapt.origin import note_data, unseen
 from sim2real.adapt.train import Progress, Trainer, run_training, task_network
@@ -306,7 +316,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
     }
     checks = read_checks(run)
     best = best_check(checks)
-    pictures = _pictures(data, detector, adapted)
+    pictures = _pictures(data, adapted, verdict.faults)
     kept = best["step"] if best else -1
     return Finished(verdict, figures, pictures, checks, kept, facts, len(data.target_held))
 
@@ -339,22 +349,23 @@ def distances(data: Data, adapted: Image) -> dict[str, float]:
     return result | {f"fid_{name}": frechet_distance(found, real) for name, found in sets.items()}
 
 
-def _pictures(data: Data, detector: Segmenter | None, adapted: Image) -> dict[str, Image]:
+def _pictures(data: Data, adapted: Image, faults: NDArray[np.float64]) -> dict[str, Image]:
     held, shown = data.source_held, slice(0, sheets.SHOWN)
     near = sheets.nearest(features(adapted[shown]), features(data.target.images))
     rows = [held.images[shown], adapted[shown], data.target.images[near]]
     pictures = {"grid": sheets.sheet([sheets.enlarged(row) for row in rows])}
     if held.masks is not None:
-        both = [sheets.outlined(sheets.enlarged(x), _enlarged_masks(held.masks[shown], x)) for x in rows[:2]]
-        pictures["masks"] = sheets.sheet(both)
-    if held.masks is not None and detector is not None:
-        before, after = predict(detector, held.images), predict(detector, adapted)
-        worst = np.argsort([-float(((a > 0) ^ (b > 0)).mean()) for a, b in zip(before, after, strict=True)])[shown]
-        pairs = ((held.images[worst], before[worst]), (adapted[worst], after[worst]))
-        pictures["failures"] = sheets.sheet(
-            [sheets.outlined(sheets.enlarged(x), _enlarged_masks(m, x)) for x, m in pairs]
-        )
+        pictures["masks"] = _outlined(held, adapted, held.masks, np.arange(len(held))[shown])
+        if len(faults):
+            objects = np.where(np.isin(held.masks, objects_of(held.masks)), held.masks, 0).astype(np.uint8)
+            pictures["failures"] = _outlined(held, adapted, objects, np.argsort(-faults, kind="stable")[shown])
     return pictures
+
+
+def _outlined(held: Domain, adapted: Image, masks: Image, rows: NDArray[np.int64]) -> Image:
+    """Rendered images over adapted ones, with the outlines of the same masks on both."""
+    both = [sheets.enlarged(images[rows]) for images in (held.images, adapted)]
+    return sheets.sheet([sheets.outlined(x, _enlarged_masks(masks[rows], held.images)) for x in both])
 
 
 def _enlarged_masks(masks: NDArray[Any], images: Image) -> NDArray[Any]:
