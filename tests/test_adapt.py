@@ -11,6 +11,7 @@ from adapt_maker import scenes  # noqa: E402
 
 from sim2real.adapt import losses  # noqa: E402
 from sim2real.adapt.config import PRESETS, DiscriminatorConfig, GeneratorConfig, load_preset  # noqa: E402
+from sim2real.adapt.domains import Domain  # noqa: E402
 from sim2real.adapt.metrics import (  # noqa: E402
     edge_drift,
     features,
@@ -27,6 +28,7 @@ from sim2real.adapt.networks import (  # noqa: E402
     exemplar_of,
     set_domain,
 )
+from sim2real.adapt.run import Data  # noqa: E402
 from sim2real.adapt.translate import export_generator, translate, translate_any_size  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
 from sim2real.translation import Translator  # noqa: E402
@@ -161,6 +163,24 @@ def test_distances_of_like_and_unlike_images() -> None:
     a, b, c = features(first), features(second), features(other)
     assert abs(kernel_distance(a, b)) < 0.01 * kernel_distance(c, b)
     assert frechet_distance(a, b) < 0.2 * frechet_distance(c, b)
+
+
+def test_a_distance_to_few_real_images_does_not_hang_on_which() -> None:
+    """Features are scaled by how much they vary over all real images: of five, some hardly vary by chance."""
+    adapted, real = features(scenes(60, False, 0)[0]), features(scenes(200, True, 1)[0])
+    rng = np.random.default_rng(0)
+    few = [rng.permutation(200)[:5] for _ in range(20)]
+    with_all = [kernel_distance(adapted, real[rows], real) for rows in few]
+    alone = [kernel_distance(adapted, real[rows]) for rows in few]
+    assert max(with_all) / min(with_all) < 2.0 < max(alone) / min(alone)
+    assert np.median(with_all) == pytest.approx(kernel_distance(adapted, real), rel=0.3)
+
+
+def test_small_sets_of_real_images_hold_out_more_of_them() -> None:
+    source = Domain("sim", np.zeros((100, 8, 8, 3), np.uint8))
+    for count, held in ((24, 8), (50, 17), (100, 20), (200, 20), (1000, 100), (4000, 200)):
+        data = Data.of(source, Domain("real", np.zeros((count, 8, 8, 3), np.uint8)), 0)
+        assert len(data.target_held) == held and len(data.target) == count - held
 
 
 def test_frechet_distance_of_two_gaussians() -> None:

@@ -84,14 +84,16 @@ def frechet_distance(a: Array, b: Array) -> float:
     return float(difference @ difference + np.trace(first) + np.trace(second) - 2.0 * common)
 
 
-def kernel_distance(a: Array, b: Array) -> float:
+def kernel_distance(a: Array, b: Array, like: Array | None = None) -> float:
     """KID (Bińkowski et al. 2018): unbiased squared maximum mean discrepancy, kernel (x·y / F + 1)³.
 
-    Features [N, F] are scaled by the standard deviation of ``b`` first, so that no feature drowns the others. May be
-    a little below zero for samples of one distribution.
+    Features [N, F] are first moved and scaled by mean and standard deviation of ``like``, features [M, F] of more
+    images of ``b``'s kind (by default ``b``), so that no feature drowns the others: of a handful of images some feature
+    hardly varies by chance, and would. May be a little below zero for samples of one distribution.
     """
-    scale = b.std(axis=0) + 1e-6
-    a, b = (a - b.mean(axis=0)) / scale, (b - b.mean(axis=0)) / scale
+    like = b if like is None else like
+    scale = like.std(axis=0) + 1e-6
+    a, b = (a - like.mean(axis=0)) / scale, (b - like.mean(axis=0)) / scale
 
     def kernel(x: Array, y: Array) -> Array:
         return (x @ y.T / x.shape[1] + 1.0) ** 3

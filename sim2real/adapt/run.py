@@ -51,10 +51,14 @@ from sim2real.torch_io import save_state
 from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator, file_hashes, read_generator
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
+REAL_HELD_OUT = 20  # at least so many real images, or a third of them: a distance to fewer is chance
+REAL_SPREAD = 400  # real images that say how much features vary
 EXEMPLAR_COUNT = 256
 METRICS = "metrics.json"
 FEWEST_FOR_DISTANCES = 50  # held-out real images, under which KID and FID say little
 APPLY_BATCH = 16
+
+Array = NDArray[np.float64]
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +75,8 @@ class Data:
     @classmethod
     def of(cls, source: Domain, target: Domain, seed: int) -> Data:
         """Split two domains."""
-        return cls(*source.split(HELD_OUT, MOST_HELD_OUT, seed), *target.split(HELD_OUT, MOST_HELD_OUT, seed))
+        real = max(HELD_OUT, min(REAL_HELD_OUT / len(target), 1 / 3))
+        return cls(*source.split(HELD_OUT, MOST_HELD_OUT, seed), *target.split(real, MOST_HELD_OUT, seed))
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,7 @@ class _Keeper:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import
 
         self._data, self._detector, self._exemplars, self._run = data, detector, exemplars, run
-        self._real = features(data.target_held.images)
+        self._real, self._spread = real_features(data)
         self._events: Any = SummaryWriter(str(run))
 
     def look(self, trainer: Trainer, figures: dict[str, float]) -> None:
@@ -201,7 +206,7 @@ class _Keeper:
             self._detector,
             task,
         )
-        kid = kernel_distance(features(adapted), self._real)
+        kid = kernel_distance(features(adapted), self._real, self._spread)
         figures |= {"kid": kid, "passed": float(verdict.passed)}
         row = {"step": trainer.step, "kid": kid, "passed": verdict.passed, "reasons": list(verdict.reasons)}
         checks = [r for r in read_checks(self._run) if r["step"] < trainer.step]
@@ -340,12 +345,19 @@ def _write_gate(run: Path, config: AdaptConfig, verdict: Verdict, judged: Domain
     write_text(run / GATE, json.dumps(summary, indent=2) + "\n")
 
 
+def real_features(data: Data) -> tuple[Array, Array]:
+    """Features [N, F] of the held-out real images, and [M, F] of more of them, which say how much features vary."""
+    held = features(data.target_held.images)
+    more = max(REAL_SPREAD - len(held), 0)
+    return held, np.concatenate((held, features(data.target.images[:more]))) if more else held
+
+
 def distances(data: Data, adapted: Image) -> dict[str, float]:
     """Distance of held-out rendered and adapted images to held-out real ones, and of real training images (floor)."""
-    real = features(data.target_held.images)
+    real, spread = real_features(data)
     sets = {"rendered": features(data.source_held.images), "adapted": features(adapted)}
     sets["real"] = features(data.target.images[: len(data.source_held)])
-    result = {f"kid_{name}": kernel_distance(found, real) for name, found in sets.items()}
+    result = {f"kid_{name}": kernel_distance(found, real, spread) for name, found in sets.items()}
     return result | {f"fid_{name}": frechet_distance(found, real) for name, found in sets.items()}
 
 
