@@ -123,7 +123,8 @@ def main() -> None:
         keep(name, seed, cells, training_simulator=inside, training_s=took)
         if name == "up_osi":
             keep("oracle", seed, tried(lambda c: partial(oracle, bundle, c), config, arguments.episodes))  # noqa: B023
-    keep("controller alone", None, tried(lambda c: Controller, load_config("so101_push"), arguments.episodes))
+    if not arguments.more:
+        keep("controller alone", None, tried(lambda c: Controller, load_config("so101_push"), arguments.episodes))
     _table(json.loads(arguments.json.read_text()))
 
 
@@ -141,13 +142,15 @@ def write_row(file: Path, row: dict, figures: dict) -> None:
 
 def _table(rows: list[dict]) -> None:
     """Every rung over its seeds: a row of the README's table."""
-    for rung, more in dict.fromkeys((row["rung"], tuple(row["set"])) for row in rows):
-        these = [row for row in rows if (row["rung"], tuple(row["set"])) == (rung, more)]
+    for rung, more, episodes in dict.fromkeys((row["rung"], tuple(row["set"]), row["episodes_a_cell"]) for row in rows):
+        kind = {"rung": rung, "set": list(more), "episodes_a_cell": episodes}
+        these = [row for row in rows if all(row[key] == value for key, value in kind.items())]
         means = [mean_success({"so101": row["target"]}) for row in these]
         cells = {c: np.mean([row["target"][c]["success"] for row in these]) for c in these[0]["target"]}
         inside = [row["training_simulator"] for row in these if "training_simulator" in row]
+        name = f"{' '.join((rung, *more))}, {episodes} episodes a cell"
         print(
-            f"| {' '.join((rung, *more))} | {format(np.mean(inside), '.0%') if inside else ''} | "
+            f"| {name} | {format(np.mean(inside), '.0%') if inside else ''} | "
             + " | ".join(f"{share:.0%}" for share in cells.values())
             + f" | {np.mean(means):.1%} ({', '.join(f'{mean:.0%}' for mean in means)}) |"
         )

@@ -59,23 +59,26 @@ def main() -> None:
     camera = load_camera(robot_folder("so101") / "camera.yaml")
     render_dataset(validate(LocalizeConfig, *read_settings("so101_localize")), given.work / "sim", RENDERS, quiet)
     write_target_dataset(given.work / "real", camera, arm.chain, arm.ee, PHOTOGRAPHS, "unlabelled", quiet)
-    rows = {}
+    rows = json.loads(given.json.read_text())["rows"] if given.json.is_file() else {}
     for name in given.rows:
         preset, more = ROWS[name]
         run, began = given.work / name.replace(" ", "_"), time.perf_counter()
-        config = load_preset(preset, [*SIZE, *more, f"steps={given.steps}", f"check_every={given.steps // 3}"])
+        config = load_preset(preset, [*SIZE, *more, f"steps={given.steps}", f"check_every={max(1, given.steps // 3)}"])
         finished = adapt(config, load_data(config, given.work / "sim", given.work / "real"), run)
         if finished is None:
             raise KeyboardInterrupt
         page = write_adaptation_report(run, name, finished)
         verdict = finished.verdict
-        rows[name] = {"passed": verdict.passed, "reasons": verdict.reasons, "figures": verdict.figures}
-        rows[name]["took_s"] = time.perf_counter() - began
+        rows[name] = {
+            "passed": verdict.passed,
+            "reasons": verdict.reasons,
+            "figures": verdict.figures | finished.figures,
+        }
+        rows[name] |= {"took_s": time.perf_counter() - began, "steps": given.steps, "made": facts()}
         print(f"{name}: {'passes' if verdict.passed else 'refused'}; see {page}", flush=True)
         for reason in verdict.reasons:
             print(f"  {reason}")
-    made = {"made": facts(), "steps": given.steps, "size": SIZE, "rows": rows}
-    write_text(given.json, json.dumps(made, indent=1) + "\n")
+    write_text(given.json, json.dumps({"size": SIZE, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -270,7 +270,9 @@ def _turn(axis: Array, angle: Array) -> Array:
 
 def _tree(links: Sequence[str], joints: Sequence[_Joint], urdf: Path) -> tuple[str, list[_Joint]]:
     """The root, and the joints from there outwards."""
-    children = [joint.child for joint in joints]
+    children, named = [joint.child for joint in joints], [joint.name for joint in joints]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise ConfigError(f"{urdf} has two joints '{twice[0]}'; give one of them another name")
     for name in links:
         if links.count(name) > 1:
             raise ConfigError(f"{urdf} has two links '{name}'; give one of them another name")

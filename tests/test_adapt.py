@@ -183,6 +183,16 @@ def test_small_sets_of_real_images_hold_out_more_of_them() -> None:
         assert len(data.target_held) == held and len(data.target) == count - held
 
 
+def test_no_pair_of_a_held_out_image_is_trained_on() -> None:
+    rng = np.random.default_rng(0)
+    rendered, plain = (rng.integers(0, 255, (40, 8, 8, 3)).astype(np.uint8) for _ in range(2))
+    data = Data.of(Domain("sim", rendered, pairs=plain), Domain("real", plain), 0)
+    assert data.source_held.pairs is not None
+    np.testing.assert_array_equal(data.target_held.images, data.source_held.pairs)
+    known = {image.tobytes() for image in data.target.images}
+    assert len(known) == 36 and not known & {image.tobytes() for image in data.target_held.images}
+
+
 def test_frechet_distance_of_two_gaussians() -> None:
     """‖μ‖² + (σ₁ - σ₂)² in one dimension; the sample's own statistics are exact by construction."""
     x = np.random.default_rng(0).standard_normal((500, 1))

@@ -167,6 +167,27 @@ def test_objects_that_nothing_can_judge_are_a_reason() -> None:
     assert any("nor by its outlines and copies put elsewhere" in note for note in verdict.not_judged)
 
 
+def test_a_rare_object_is_not_judged_by_a_detector_that_hardly_met_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found well, but in three images: that it vanishes from all of them would not be seen."""
+    held = table(20)
+    held.masks[3:][held.masks[3:] == 1] = 2
+    after = np.where(held.masks == 1, 2, held.masks).astype(np.uint8)
+    answers = iter((held.masks, held.masks, after))
+    monkeypatch.setattr(gate, "predict", lambda *_: next(answers))
+    verdict = verdict_of(painted_out(held, 1.0), held)
+    assert not verdict.passed
+    assert any("finds it in fewer than" in note and "nor by its" in note for note in verdict.not_judged)
+
+
+def test_a_class_that_the_detector_does_not_know_is_judged_all_the_same() -> None:
+    held = table()
+    masks = np.where(held.masks == 1, 3, held.masks).astype(np.uint8)
+    unknown = Domain("sim", held.images, masks, classes={**CLASSES, 3: "other"})
+    verdict = judge(lambda _: painted_out(held, 1.0), unknown, GateConfig(), blind(3), None)[0]
+    assert any("other" in reason and "vanish" in reason for reason in verdict.reasons)
+    assert any("other by the detector, which was trained without it" in note for note in verdict.not_judged)
+
+
 # What a detector tells
 
 

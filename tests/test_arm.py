@@ -121,6 +121,7 @@ ELBOW = '<parent link="upper_arm"/><child link="lower_arm"/>'
         (ELBOW, ELBOW.replace("upper_arm", "gripper"), "no joint leads from the root 'base' to lower_arm, wrist"),
         ('<link name="wrist">', '<link name="gripper">', "two links 'gripper'"),
         ('<link name="wrist">', "<link>", "a <link> has no 'name'"),
+        ('<joint name="wrist_flex"', '<joint name="elbow_flex"', "two joints 'elbow_flex'"),
         (UPPER_ARM, UPPER_ARM.replace("1.473e-4", "-1.473e-4"), "'upper_arm' has the inertia .*; all must be positive"),
         (UPPER_ARM, UPPER_ARM.replace("-4.0e-8", "4e-4"), "'upper_arm' has the inertia .*ixz=0.0004.*; all must"),
         (UPPER_ARM, UPPER_ARM.replace("1.473e-4", "nan"), "'upper_arm': iyy is 'nan', not a finite number"),

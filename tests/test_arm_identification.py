@@ -222,6 +222,10 @@ def test_a_scaled_joint_has_the_zero_it_has_without_its_scale():
     shifted = [fault(fault(log, "offset", 2, 0.2), "scale", 2, 180 / np.pi) for log in logs]
     entry = check_joints(ARM, shifted).mapping()["joints"]["elbow_flex"]
     assert entry["offset"] == pytest.approx(np.degrees(0.2), rel=0.25)
+    for scale in (0.3, np.pi / 180):
+        shifted = [fault(fault(log, "offset", 2, 0.2), "scale", 2, scale) for log in logs]
+        entry = check_joints(ARM, shifted).mapping()["joints"]["elbow_flex"]
+        assert entry["offset"] == pytest.approx(0.2 * scale, rel=0.25)
 
 
 def test_doctor_does_not_judge_what_stands_still(logs):
@@ -398,6 +402,10 @@ def test_parameters_files_are_checked(tmp_path):
         ({"parameters": {"gripper.gain": {"value": 9.0, "identified": True, "low": 8.0}}}, "no number .* low or high"),
         ({"parameters": {"gripper.gain": {"value": 9.0, "low": "x"}}}, "no number"),
         ({"parameters": {"gripper.gain": {"value": 9.0, "high": float("nan")}}}, "not finite"),
+        ({"parameters": {"gripper.gain": {"value": 9.0, "low": 9.5, "high": 8.5}}}, "above its high"),
+        ({"correlation": [1]}, "is damaged"),
+        ({"correlation": {"gripper": {"names": ["gain", "gain"], "matrix": [[1.0, 0.0], [0.0, 1.0]]}}}, "is damaged"),
+        ({"correlation": {"gripper": {"names": ["gain"], "matrix": [[float("nan")]]}}}, "is damaged"),
         ({"correlation": {"gripper": {"names": ["gain"]}}}, "correlation of 'gripper' is damaged"),
         ({"correlation": {"gripper": {"names": ["gain"], "matrix": [[1.0]]}}}, "before servos had acceleration"),
         ({"parameters": [1]}, "is damaged"),
@@ -423,6 +431,10 @@ def test_what_was_identified_together_is_drawn_together():
     )
     told = terms["shoulder_pan.gain"].correlated["shoulder_pan.no_load_speed"]
     assert told < -0.95 and np.corrcoef(gain, speed)[0, 1] < -0.9
+    # What was not identified keeps the robot's own range, and is drawn by itself.
+    loose = [name for name, term in terms.items() if not term.reason.startswith("identified")]
+    assert "gripper.gravity_scale" in loose
+    assert not {other for term in terms.values() for other in term.correlated} & set(loose)
     assert abs(np.corrcoef(gain, other)[0, 1]) < 0.06
     low, high = terms["shoulder_pan.gain"].range
     quarters = np.array([0.25, 0.5, 0.75])

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 from sim2real.robots import robot_folder
 from sim2real.sim.quiet import quiet
@@ -33,6 +35,24 @@ def test_pybullet_says_nothing_of_its_own():
 
 
 def test_closed_streams_stay_closed():
-    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
-        command = f'exec "{sys.executable}" -c "import sim2real.sim.world" {closed}'
-        assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+    for closed, number in ((">&-", 1), ("2>&-", 2)):
+        look = f"import os, sim2real.sim.world; os.fstat({number})"
+        told = subprocess.run(["sh", "-c", f'exec "{sys.executable}" -c "{look}" {closed}'], check=False)
+        assert told.returncode == 1  # OSError: it is still closed
+    command = f'exec "{sys.executable}" -c "import sim2real.sim.world" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command], check=False).returncode == 0
+
+
+def test_two_threads_do_not_silence_each_other_for_good(capfd):
+    def work(wait, hold):
+        time.sleep(wait)
+        with quiet():
+            time.sleep(hold)
+
+    threads = [threading.Thread(target=work, args=times) for times in ((0.0, 0.2), (0.1, 0.2))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(1, b"ours")
+    assert capfd.readouterr().out == "ours"

@@ -192,7 +192,7 @@ def _judge_objects(held_out: Domain, adapted: Image, limits: GateConfig, detecto
     copied = _judge_invented(held_out, adapted, truth, limits, found)
     outlines = vanished(held_out.images, adapted, truth)
     judged = 0
-    for number, change in changes.items():
+    for number in sorted({*changes, *outlines}):
         name = _name(held_out, number)
         if number not in outlines:
             what = "a surface, no object" if (truth == number).any() else "in no image"
@@ -204,17 +204,18 @@ def _judge_objects(held_out: Domain, adapted: Image, limits: GateConfig, detecto
             "outlines": _judge_outlines(name, *outlines[number], limits, found),
             "copies put elsewhere": number in copied,
         }
-        trusted = trust[number] >= DETECTOR_LEAST
-        if trusted:
-            found.figures[f"{name}.detector_iou"] = trust[number]
-            _judge_detected(name, held_out, change, limits, found)
-        else:
+        why = "which was trained without it"
+        looked = False
+        if number in changes:
+            why = f"which finds it with an IoU of {trust[number]:.2f} only"
+            if trust[number] >= DETECTOR_LEAST:
+                found.figures[f"{name}.detector_iou"] = trust[number]
+                looked = _judge_detected(name, held_out, changes[number], limits, found)
+                why = f"which finds it in fewer than {FEWEST_SEEN} images"
+        if not looked:
             blind = " and ".join(way for way, works in ways.items() if not works)
-            found.not_judged.append(
-                f"{name} by the detector, which finds it with an IoU of {trust[number]:.2f} only"
-                + (f"; nor by its {blind}" if blind else "")
-            )
-        judged += trusted or all(ways.values())
+            found.not_judged.append(f"{name} by the detector, {why}" + (f"; nor by its {blind}" if blind else ""))
+        judged += looked or all(ways.values())
     if not judged:
         found.reasons.append(
             "of no object could be judged whether it is moved, removed and invented: render more images, larger "
@@ -322,11 +323,11 @@ def _judge_spill(
         )
 
 
-def _judge_detected(name: str, held_out: Domain, change: ObjectChange, limits: GateConfig, found: _Findings) -> None:
-    """Judge one class by what the detector finds before and after."""
+def _judge_detected(name: str, held_out: Domain, change: ObjectChange, limits: GateConfig, found: _Findings) -> bool:
+    """Judge one class by what the detector finds before and after; False where it finds it too rarely."""
     seen = int(np.isfinite(change.iou).sum())
     if seen < FEWEST_SEEN:
-        return
+        return False
     scale = min(held_out.size) / 128.0
     drift = float(np.nanmedian(change.drift_px)) / scale if np.isfinite(change.drift_px).any() else float("nan")
     figures = {
@@ -349,6 +350,7 @@ def _judge_detected(name: str, held_out: Domain, change: ObjectChange, limits: G
         found.reasons.append(
             f"invents {name} in {figures['invented']:.1%} of the images, allowed {limits.invented:.1%}"
         )
+    return True
 
 
 def _judge_task(held_out: Domain, adapted: Image, limits: GateConfig, task: nn.Module | None, found: _Findings) -> None:

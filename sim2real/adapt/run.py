@@ -74,7 +74,11 @@ class Data:
 
     @classmethod
     def of(cls, source: Domain, target: Domain, seed: int) -> Data:
-        """Split two domains."""
+        """Split two domains; where every rendered image has its pair, the camera's images are these, split likewise."""
+        if source.pairs is not None:
+            parts = source.split(HELD_OUT, MOST_HELD_OUT, seed)
+            shown = [part.pairs for part in parts if part.pairs is not None]
+            return cls(*parts, *(replace(target, images=images, masks=None, labels=None) for images in shown))
         real = max(HELD_OUT, min(REAL_HELD_OUT / len(target), 1 / 3))
         return cls(*source.split(HELD_OUT, MOST_HELD_OUT, seed), *target.split(real, MOST_HELD_OUT, seed))
 

@@ -228,7 +228,7 @@ def _check_states(path: Path, joints: tuple[str, ...], state: Sequence[_Stream],
                     f"{stream.numbers[rows[0]]} on {topic} ({len(rows)} such messages); cut the recording there or "
                     "record again"
                 )
-    return [f"{label} of {', '.join(names)} is no number and left out" for label, names in missing.items()
+    return [f"{label} is left out: no numbers for {', '.join(names)}" for label, names in missing.items()
             if label in known]  # fmt: skip
 
 

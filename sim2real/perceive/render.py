@@ -263,8 +263,9 @@ def render_dataset(
         count: Images in it at the end.
         on_progress: Called now and then.
         resume: Go on with what is there.
-        canonical: The same scenes in one look: lamps, colours and textures as they are without randomization, and
-            everything where it is in the other dataset. What 'sim2real adapt --preset rcan' learns to draw.
+        canonical: The same scenes in one look: lamps, room, robot and object as they are without randomization,
+            distractors in their own colours, everything where it is in the other dataset. It is what
+            'sim2real adapt --preset rcan' learns to draw.
 
     Returns:
         Images in the dataset; fewer than ``count`` when Ctrl-C came.

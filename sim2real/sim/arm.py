@@ -206,8 +206,9 @@ class Arm:
         """
         entries, correlations = read_entries(path, self), read_correlations(path, self)
         terms = dict(self.randomization)
+        identified = {n for n, entry in entries.items() if entry.get("identified") and entry["low"] < entry["high"]}
         for name, entry in entries.items():
-            if entry.get("identified") and entry["low"] < entry["high"]:
+            if name in identified:
                 terms = {key: term for key, term in terms.items() if term.parameter != name or term.kind == "step"}
                 terms[name] = RandomizationTerm(
                     parameter=name,
@@ -215,7 +216,7 @@ class Arm:
                     distribution="uniform",
                     range=(float(entry["low"]), float(entry["high"])),
                     reason=f"identified: {path.name}",
-                    correlated=correlations.get(name, {}),
+                    correlated={o: r for o, r in correlations.get(name, {}).items() if o in identified},
                 )
         return terms
 
@@ -355,6 +356,8 @@ def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"{path}: {name} has no number as its value, low or high") from None
         if not np.isfinite([value, *ends]).all():
             raise ConfigError(f"{path}: {name} is not finite")
+        if len(ends) == 2 and ends[0] > ends[1]:
+            raise ConfigError(f"{path}: the low of {name}, {ends[0]}, is above its high, {ends[1]}")
         if not bounds.low <= value <= bounds.high:
             raise ConfigError(f"{path}: {name} is {value}, outside {bounds.low} .. {bounds.high} {bounds.unit}")
     for joint in arm.joints:
@@ -374,10 +377,13 @@ def read_correlations(path: Path, arm: Arm) -> dict[str, dict[str, float]]:
     content = yaml.safe_load(path.read_text())
     result: dict[str, dict[str, float]] = {}
     fitted = {name for name, quantity in arm.servo.items() if not (quantity.fixed or quantity.low == quantity.high)}
-    for joint, entry in (content.get("correlation") or {}).items():
+    section = content.get("correlation") or {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{path} is damaged: 'correlation' must hold JOINT: {{names: …, matrix: …}}")
+    for joint, entry in section.items():
         try:
-            names, matrix = list(entry["names"]), np.asarray(entry["matrix"], dtype=np.float64)
-            if matrix.shape != (len(names), len(names)):
+            names, matrix = [str(name) for name in entry["names"]], np.asarray(entry["matrix"], dtype=np.float64)
+            if matrix.shape != (len(names), len(names)) or len(set(names)) < len(names) or np.isnan(matrix).any():
                 raise ValueError
         except (KeyError, TypeError, ValueError):
             raise ConfigError(

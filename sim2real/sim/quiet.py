@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 
 STREAMS = (1, 2)  # standard output and error
+_LOCK = threading.RLock()  # streams are the whole process's: a second thread would save what the first has put in place
 
 
 @contextmanager
@@ -18,6 +20,11 @@ def quiet() -> Iterator[None]:
 
     What was written before is flushed; a stream that is closed stays closed.
     """
+    with _LOCK:
+        yield from _silenced()
+
+
+def _silenced() -> Iterator[None]:
     _flush()
     kept = {stream: copy for stream in STREAMS if (copy := _copy(stream)) is not None}
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -42,6 +49,6 @@ def _copy(stream: int) -> int | None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
+        if stream is not None and not getattr(stream, "closed", False):
             stream.flush()
     ctypes.CDLL(None).fflush(None)
