@@ -341,6 +341,11 @@ def test_topics_are_found_or_named(tmp_path):
     np.testing.assert_allclose(log.position, content()["q"], atol=1e-9)
     with pytest.raises(LogError, match="no joint topic /nothing"):
         read_log(odd, JOINTS, topics=Topics(command=("/nothing",)))
+    bag = BagMaker(tmp_path / "t")
+    with bag.writer:
+        bag.trajectory("/joint_trajectory", 0.0, JOINTS, [(0.0, [0, 1])])
+    with pytest.raises(LogError, match="is trajectory_msgs/msg/JointTrajectory; --state-topic needs a sensor_msgs"):
+        read_log(bag.path, JOINTS, topics=Topics(state=("/joint_trajectory",)))
 
 
 def test_a_database_alone_is_its_bag(tmp_path):

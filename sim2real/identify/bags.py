@@ -148,6 +148,8 @@ def _topics(kinds: Mapping[str, str], given: Topics, path: Path) -> tuple[list[s
     unknown = [topic for topic in (*given.state, *given.command) if kinds.get(topic) not in COMMAND_TYPES]
     if unknown:
         raise LogError(f"{path} has no joint topic {', '.join(unknown)}; it has {', '.join(sorted(kinds))}")
+    if silent := [topic for topic in given.state if kinds[topic] != STATE_TYPE]:
+        raise LogError(f"{path}: {silent[0]} is {kinds[silent[0]]}; --state-topic needs a {STATE_TYPE}")
     known = sorted(topic for topic, kind in kinds.items() if kind in COMMAND_TYPES and topic not in given.state)
 
     def named(part: Callable[[str], str]) -> list[str]:
