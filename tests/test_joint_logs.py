@@ -282,7 +282,7 @@ def test_velocities_that_are_no_numbers(tmp_path):
     log = read_log(with_velocity(tmp_path / "none", lambda k: []), JOINTS)
     assert log.velocity is None and log.note == ""
     log = read_log(with_velocity(tmp_path / "never", lambda k: [k, np.nan]), JOINTS)
-    assert log.velocity is None and log.note == "velocity of lift is no number and left out"
+    assert log.velocity is None and log.note == "velocity is left out: no numbers for lift"
     damaged = with_velocity(tmp_path / "some", lambda k: [np.nan if k in (7, 9) else k, k])
     with pytest.raises(LogError, match=r"velocity of 'pan' is nan in message 7 on /joint_states \(2 such"):
         read_log(damaged, JOINTS)
