@@ -1,9 +1,9 @@
 """Adaptation on the arm: what rendered images made to look like the target's are worth to a localizer.
 
-    python benchmarks/adapt_arm.py WORK [--full] [--rows randomized adapted_200 ...] [--seeds 0 1 2] [--json OUT]
+    python benchmarks/adapt_arm.py WORK [--rows randomized adapted_200 ...] [--seeds 0 1 2] [--split test] [--json OUT]
 
-Every row is one training of the localizer with the same number of steps (see ``SMALL``; with ``--full`` as the shipped
-configuration has it), measured on the same labelled photographs of the MuJoCo target, which nothing is trained on:
+Every row is one training of the localizer with the same number of steps (see ``SMALL``), measured on the same labelled
+photographs of the MuJoCo target, which nothing is trained on:
 
 - ``plain``: renders without visual randomization; ``randomized``: with all of it.
 - ``plain_adapted_1000``: the former through a generator of their own, which adds noise so that not all look alike.
@@ -49,7 +49,6 @@ SMALL = (
     "localizer.augment=[exposure, white_red, white_blue, blur, noise]",
 )  # fmt: skip
 PLAIN = ("render.randomize=[]", "localizer.augment=[]")
-FULL = "full"  # a file in WORK: the rows there are as large as the shipped configuration
 PRESET = "graspgan"
 ADAPT = (
     "steps=1500", "batch_size=4", "check_every=500", "weights.perception=0", "generator.width=8", "generator.downs=2",
@@ -116,16 +115,14 @@ def first(dataset: Path, count: int, out: Path) -> Path:
     return joined([dataset], out, count)
 
 
-def settings_of(work: Path, seed: int, *more: str) -> LocalizeConfig:
+def settings_of(seed: int, *more: str) -> LocalizeConfig:
     """A row's experiment."""
-    size = () if (work / FULL).is_file() else SMALL
-    return validate(LocalizeConfig, *read_settings("so101_localize", (*size, f"seed={seed}", *more)))
+    return validate(LocalizeConfig, *read_settings("so101_localize", (*SMALL, f"seed={seed}", *more)))
 
 
 def renders(work: Path, seed: int, plain: bool = False) -> Path:
     """Renders of a seed, drawn once for all rows."""
-    folder = work / f"{'plain_' if plain else ''}renders_{seed}"
-    config = settings_of(work, seed, *(PLAIN if plain else ()))
+    folder, config = work / f"{'plain_' if plain else ''}renders_{seed}", settings_of(seed, *(PLAIN if plain else ()))
     if render_dataset(config, folder, config.render.images, quiet) < config.render.images:
         raise KeyboardInterrupt
     return folder
@@ -176,7 +173,7 @@ def measure(row: str, seed: int, work: Path, split: Split, seen: ImageDataset) -
         return json.loads(result.read_text())
     trained = folder / "trained.json"
     if not trained.is_file():  # otherwise it was trained for another split
-        settings = settings_of(work, seed, f"name={row}", *row_settings(row, work, seed))
+        settings = settings_of(seed, f"name={row}", *row_settings(row, work, seed))
         first(renders(work, seed, row.startswith("plain")), settings.render.images, folder / "images")
         began = time.perf_counter()
         if train(settings, folder, quiet) is None:
@@ -212,12 +209,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--split", choices=("development", "test"), default="test")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--full", action="store_true", help="with the shipped configuration; WORK has one size only")
     given = parser.parse_args()
-    if (given.work / FULL).is_file() != given.full and any(given.work.glob("*renders_*")):
-        parser.error(f"{given.work} holds rows of the other size; take another folder, or turn --full around")
-    if given.full:
-        write_text(given.work / FULL, "the shipped configuration\n")
     seen = read_dataset(photographs(given.work, given.split))
     rows: dict[str, dict[str, dict]] = {}
     generators: dict[str, dict] = {}
@@ -250,8 +242,7 @@ def main() -> None:
         print(f"{row:22s} {' '.join(parts)} {average(seeds, 'within_15_mm'):13.0%}")
     if given.json:
         made = {
-            "made": facts(), "split": given.split,
-            "settings": {"localizer": "as shipped" if given.full else SMALL, "adaptation": (PRESET, *ADAPT)},
+            "made": facts(), "settings": {"localizer": SMALL, "adaptation": (PRESET, *ADAPT)}, "split": given.split,
             "photographs": PHOTOGRAPHS, "rows": rows, "generators": generators, "refused": refused,
         }  # fmt: skip
         write_text(given.json, json.dumps(made, indent=1) + "\n")

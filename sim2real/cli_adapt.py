@@ -115,7 +115,7 @@ def apply(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted call.")] = False,
 ) -> None:
     """Translate a dataset."""
-    from sim2real.adapt.run import apply as translate_dataset
+    from sim2real.adapt.apply import apply as translate_dataset
 
     with progress_bars() as progress:
         bar = progress.add_task("translate", total=None, figures="")

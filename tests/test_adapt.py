@@ -12,14 +12,7 @@ from adapt_maker import scenes  # noqa: E402
 from sim2real.adapt import losses  # noqa: E402
 from sim2real.adapt.config import PRESETS, DiscriminatorConfig, GeneratorConfig, load_preset  # noqa: E402
 from sim2real.adapt.domains import Domain  # noqa: E402
-from sim2real.adapt.metrics import (  # noqa: E402
-    edge_drift,
-    features,
-    frechet_distance,
-    kernel_distance,
-    mean_iou,
-    object_changes,
-)
+from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, mean_iou  # noqa: E402
 from sim2real.adapt.networks import (  # noqa: E402
     Classifier,
     Discriminator,
@@ -28,6 +21,7 @@ from sim2real.adapt.networks import (  # noqa: E402
     exemplar_of,
     set_domain,
 )
+from sim2real.adapt.objects import edge_drift, object_changes  # noqa: E402
 from sim2real.adapt.run import Data  # noqa: E402
 from sim2real.adapt.translate import export_generator, translate, translate_any_size  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402

@@ -20,9 +20,10 @@ from test_adapt_run import SMALL, domains, finished, folders, photographs, small
 from typer.testing import CliRunner  # noqa: E402
 
 from calibration.dataset import DatasetWriter, read_dataset, read_header  # noqa: E402
+from sim2real.adapt.apply import apply  # noqa: E402
 from sim2real.adapt.domains import Domain, check_masks, check_pair, count_alike, load_domain, thumbnail  # noqa: E402
 from sim2real.adapt.origin import DATA, note_data, unseen  # noqa: E402
-from sim2real.adapt.run import Data, adapt, apply, check, check_depth, load_data  # noqa: E402
+from sim2real.adapt.run import Data, adapt, check, check_depth, load_data  # noqa: E402
 from sim2real.bundle import PolicyBundle  # noqa: E402
 from sim2real.cli import app  # noqa: E402
 from sim2real.errors import AdaptationError, BundleError, ConfigError  # noqa: E402

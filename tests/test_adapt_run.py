@@ -21,14 +21,16 @@ from real_data import real_data  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from calibration.dataset import read_dataset  # noqa: E402
+from sim2real.adapt.apply import apply  # noqa: E402
 from sim2real.adapt.config import AdaptConfig, GateConfig, load_preset  # noqa: E402
 from sim2real.adapt.dann import train_classifier  # noqa: E402
 from sim2real.adapt.domains import Domain, check_pair, load_domain  # noqa: E402
 from sim2real.adapt.downstream import commanded_change, located, located_change  # noqa: E402
 from sim2real.adapt.gate import judge, train_detector  # noqa: E402
-from sim2real.adapt.metrics import predict, spill  # noqa: E402
+from sim2real.adapt.metrics import predict  # noqa: E402
 from sim2real.adapt.networks import Segmenter  # noqa: E402
-from sim2real.adapt.run import Data, adapt, apply, best_check, check, load_data, load_run_config  # noqa: E402
+from sim2real.adapt.objects import spill  # noqa: E402
+from sim2real.adapt.run import Data, adapt, best_check, check, load_data, load_run_config  # noqa: E402
 from sim2real.adapt.train import Trainer, run_training  # noqa: E402
 from sim2real.bundle import PolicyBundle  # noqa: E402
 from sim2real.cli import app  # noqa: E402

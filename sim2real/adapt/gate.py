@@ -2,8 +2,8 @@
 
 Objects are looked at twice: with a detector, which knows classes but is asked only where it is good enough, and by
 their edges and colours alone (``edge_drift``, ``spill``, ``vanished``, ``invented``), which need no training. On
-rendered arms (128 px, randomized) two minutes of training leave the detector under ``DETECTOR_LEAST``; there the second
-way judges alone. What neither can judge is said; where that goes for every object, the generator is refused.
+randomized renders of arms the detector stays under ``DETECTOR_LEAST``, and the second way judges alone. What neither
+can judge is said; where that goes for every object, the generator is refused.
 """
 
 from __future__ import annotations
@@ -21,21 +21,19 @@ from torch.nn import functional
 from sim2real.adapt import losses
 from sim2real.adapt.config import GateConfig
 from sim2real.adapt.domains import Domain, Image, objects_of
-from sim2real.adapt.metrics import (
+from sim2real.adapt.metrics import class_ious, mean_iou, predict
+from sim2real.adapt.networks import Classifier, Segmenter
+from sim2real.adapt.objects import (
     LEAST_AREA,
     NEW_BACKGROUND,
     ObjectChange,
-    class_ious,
     edge_drift,
     invented,
-    mean_iou,
     object_changes,
-    predict,
     spill,
     vanished,
     with_copies,
 )
-from sim2real.adapt.networks import Classifier, Segmenter
 from sim2real.torch_io import to_tensor
 
 DETECTOR_BATCH, DETECTOR_WIDTH, DETECTOR_RATE = 16, 8, 3e-3

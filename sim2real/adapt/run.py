@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import logging
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,18 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
-from calibration.dataset import HEADER, DatasetWriter, ImageDataset, read_dataset, read_header
+from calibration.dataset import read_dataset
 from sim2real import __version__
 from sim2real.adapt import sheets
 from sim2real.adapt.config import AdaptConfig
-from sim2real.adapt.domains import (
-    Domain,
-    Image,
-    check_masks,
-    check_pair,
-    fit,
-    load_domain,
-    objects_of,
-    read_frame,
-    with_pairs,
-)
+from sim2real.adapt.domains import Domain, Image, check_masks, check_pair, load_domain, objects_of, with_pairs
 from sim2real.adapt.downstream import commanded_change, located, located_change
 from sim2real.adapt.gate import Verdict, judge, train_detector
 from sim2real.adapt.metrics import features, frechet_distance, kernel_distance
 from sim2real.adapt.networks import Generator, Segmenter, parameter_count
 from sim2real.adapt.origin import note_data, unseen
 from sim2real.adapt.train import Progress, Trainer, run_training, task_network
-from sim2real.adapt.translate import cut_exemplars, export_generator, translate, translate_any_size
+from sim2real.adapt.translate import cut_exemplars, export_generator, translate
 from sim2real.bundle import PolicyBundle
 from sim2real.config import prepare_run, validate
 from sim2real.errors import AdaptationError, ConfigError
@@ -56,11 +44,8 @@ REAL_SPREAD = 400  # real images that say how much features vary
 EXEMPLAR_COUNT = 256
 METRICS = "metrics.json"
 FEWEST_FOR_DISTANCES = 50  # held-out real images, under which KID and FID say little
-APPLY_BATCH = 16
 
 Array = NDArray[np.float64]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,12 +60,12 @@ class Data:
     @classmethod
     def of(cls, source: Domain, target: Domain, seed: int) -> Data:
         """Split two domains; where every rendered image has its pair, the camera's images are these, split likewise."""
-        if source.pairs is not None:
-            parts = source.split(HELD_OUT, MOST_HELD_OUT, seed)
-            shown = [part.pairs for part in parts if part.pairs is not None]
-            return cls(*parts, *(replace(target, images=images, masks=None, labels=None) for images in shown))
+        train, held = source.split(HELD_OUT, MOST_HELD_OUT, seed)
+        if train.pairs is not None and held.pairs is not None:
+            real_parts = (Domain(target.name, part, folder=target.folder) for part in (train.pairs, held.pairs))
+            return cls(train, held, *real_parts)
         real = max(HELD_OUT, min(REAL_HELD_OUT / len(target), 1 / 3))
-        return cls(*source.split(HELD_OUT, MOST_HELD_OUT, seed), *target.split(real, MOST_HELD_OUT, seed))
+        return cls(train, held, *target.split(real, MOST_HELD_OUT, seed))
 
 
 @dataclass(frozen=True)
@@ -103,7 +88,7 @@ class Finished:
     checks: list[dict[str, Any]]
     kept: int
     facts: dict[str, str]
-    real_held_out: int = FEWEST_FOR_DISTANCES
+    real_held_out: int
 
 
 def load_data(config: AdaptConfig, sim: Path, real: Path) -> Data:
@@ -463,93 +448,3 @@ def _downstream(localizer: Path, policy: Path | None, sim: Path, held: Domain, a
     if joints is None:
         raise AdaptationError(f"the frames of {sim} have no joint_pos, which --policy needs; render-dataset writes it")
     return figures | commanded_change(PolicyBundle.load(policy), joints, before, after)
-
-
-def apply(
-    run: Path,
-    dataset: Path,
-    out: Path,
-    anyway: bool = False,
-    resume: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Translate a dataset into a new one: images change, masks and everything known of the frames stay.
-
-    Frames that cannot be read, or lack the mask that others have, are left out; images of another size than the first
-    are brought to it, with their masks. Both are counted and logged. Every new frame says in ``from_frame`` which it
-    was.
-
-    Args:
-        run: Finished run.
-        dataset: To translate.
-        out: Folder for the new one.
-        anyway: Also where the gate refused the run.
-        resume: Go on with a folder that an interrupted call left, with the same generator and dataset.
-        on_progress: Called after every batch with frames done and in all.
-
-    Returns:
-        Number of frames in ``out``.
-
-    Raises:
-        ConfigError: No run, no dataset, or a folder that is not empty, or begun with another generator or dataset.
-        AdaptationError: The gate refused the run, or no image can be read.
-    """
-    translator = Translator(run, anyway)
-    source = read_dataset(dataset)
-    with_masks = any("mask" in frame for frame in source.frames)
-    height, width = _first_size(source, with_masks)
-    made = {
-        "run": str(run), "preset": load_run_config(run).name, "from": str(dataset.resolve()), "files": file_hashes(run),
-    }  # fmt: skip
-    if resume:
-        _same_origin(out, made)
-    resized = 0
-    with DatasetWriter(out, width, height, source.classes, {**source.about, "adapted": made}, resume) as writer:
-        begin = read_dataset(out).frames[-1]["from_frame"] + 1 if writer.count else 0
-        for start in range(begin, len(source), APPLY_BATCH):
-            rows, images, masks = [], [], []
-            for row in range(start, min(start + APPLY_BATCH, len(source))):
-                read = read_frame(dataset, source.frames[row], with_masks)
-                if isinstance(read, str):
-                    continue
-                image, mask = read
-                resized += image.shape[:2] != (height, width)
-                rows.append(row)
-                images.append(fit(image, (height, width)))
-                masks.append(None if mask is None else fit(mask, (height, width), nearest=True))
-            adapted = translate_any_size(translator, np.stack(images), np.array(rows)) if rows else ()
-            for row, image, mask in zip(rows, adapted, masks, strict=True):
-                known = {k: v for k, v in source.frames[row].items() if k not in ("image", "mask", "from_frame")}
-                writer.add(image, mask, from_frame=row, **known)
-            if on_progress is not None:
-                on_progress(min(start + APPLY_BATCH, len(source)), len(source))
-        count = writer.count
-    if count < len(source):
-        why = "cannot be read" + (", or have no mask of their size" if with_masks else "")
-        log.warning("%s: left out %d of %d frames, which %s", dataset, len(source) - count, len(source), why)
-    if resized:
-        log.warning("%s: brought %d images to the size of the first, %d x %d", dataset, resized, width, height)
-    return count
-
-
-def _first_size(source: ImageDataset, with_masks: bool) -> tuple[int, int]:
-    """Height and width of a dataset's first frame that can be read."""
-    for frame in source.frames:
-        read = read_frame(source.folder, frame, with_masks)
-        if not isinstance(read, str):
-            height, width = read[0].shape[:2]
-            return height, width
-    raise AdaptationError(f"{source.folder} has no image that can be read{' with its mask' if with_masks else ''}")
-
-
-def _same_origin(out: Path, made: dict[str, Any]) -> None:
-    """Refuse to go on with a dataset that another generator or another dataset began."""
-    if not (out / HEADER).is_file():
-        return
-    before = read_header(out)["about"].get("adapted", {})
-    what = {"files": f"the generator of {before.get('run')}", "from": f"images of {before.get('from')}"}
-    other = [text for name, text in what.items() if before.get(name) != made[name]]
-    if other:
-        raise ConfigError(
-            f"{out} was begun with {' and '.join(other)}, not with what is given now; choose another folder"
-        )

@@ -400,15 +400,11 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
         for name, value in fit.values.items():
             bounds, spread = arm.servo[name], std.get(name, 0.0)
             width = value * np.log(bounds.high / bounds.low) if name in LOGARITHMIC else bounds.high - bounds.low
-
-            def inside(number: float, low: float = bounds.low, high: float = bounds.high) -> float:
-                return float(min(max(round(number, 6), low), high))
-
             parameters[f"{fit.joint}.{name}"] = {
-                "value": inside(value),
+                "value": _written(value, bounds),
                 "std": round(spread, 6),
-                "low": inside(value - 2.0 * spread),
-                "high": inside(value + 2.0 * spread),
+                "low": _written(value - 2.0 * spread, bounds),
+                "high": _written(value + 2.0 * spread, bounds),
                 "unit": bounds.unit,
                 "identified": bool(name in fit.names and spread < 0.25 * width),
             }
@@ -424,6 +420,11 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
             for fit in fits
         },
     }
+
+
+def _written(number: float, bounds: ServoQuantity) -> float:
+    """A number with as many digits as a file keeps, inside bounds that may have more."""
+    return float(np.clip(round(number, 6), bounds.low, bounds.high))
 
 
 def correlation(matrix: Array) -> Array:

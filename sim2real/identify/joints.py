@@ -361,16 +361,16 @@ def _finding(
     sign = -1.0 if flipped else 1.0
     if flipped:
         faults.append("turns the other way (sign flipped)")
-    within = 2.0 * slope_std + tolerance * size
     apart = OFFSET_RAD * max(1.0, size)
+    found = JointFinding(name, True, source, sign * size, slope_std, sign * offset, offset_std, tolerance, ())
     if abs(size - 1.0) > tolerance + 2.0 * slope_std:
         apart = OFFSET_RAD * size
-        faults.append(f"is scaled by {size:.3g} ± {within:.2g}{_unit_hint(size, within)}")
+        faults.append(f"is scaled by {size:.3g} ± {found.within:.2g}{_unit_hint(size, found.within)}")
         # The zero of what is left when this is undone.
-        offset += float(by.straight[at] - (_unit(size, within) or size)) * float(by.centre[joint])
+        offset += float(by.straight[at] - (_unit(size, found.within) or size)) * float(by.centre[joint])
     if abs(offset) > apart + 2.0 * offset_std:
         faults.append(f"has its zero off by {sign * offset:+.3f} ± {2 * offset_std:.3f} rad")
-    return JointFinding(name, True, source, sign * size, slope_std, sign * offset, offset_std, tolerance, tuple(faults))
+    return replace(found, offset=sign * offset, faults=tuple(faults))
 
 
 def _unit(scale: float, within: float) -> float | None:

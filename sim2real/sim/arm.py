@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -202,22 +203,22 @@ class Arm:
         What was identified of one joint is drawn together, as the file's correlations say.
 
         Raises:
-            ConfigError: The file cannot be used; see :func:`read_parameters`.
+            ConfigError: The file cannot be used; see :func:`read_parameters_file`.
         """
-        entries, correlations = read_entries(path, self), read_correlations(path, self)
-        terms = dict(self.randomization)
-        identified = {n for n, entry in entries.items() if entry.get("identified") and entry["low"] < entry["high"]}
-        for name, entry in entries.items():
-            if name in identified:
-                terms = {key: term for key, term in terms.items() if term.parameter != name or term.kind == "step"}
-                terms[name] = RandomizationTerm(
-                    parameter=name,
-                    operation="set",
-                    distribution="uniform",
-                    range=(float(entry["low"]), float(entry["high"])),
-                    reason=f"identified: {path.name}",
-                    correlated={o: r for o, r in correlations.get(name, {}).items() if o in identified},
-                )
+        file, terms = read_parameters_file(path, self), dict(self.randomization)
+        identified = {
+            n: e for n, e in file.entries.items() if e.get("identified") and float(e["low"]) < float(e["high"])
+        }
+        for name, entry in identified.items():
+            terms = {key: term for key, term in terms.items() if term.parameter != name or term.kind == "step"}
+            terms[name] = RandomizationTerm(
+                parameter=name,
+                operation="set",
+                distribution="uniform",
+                range=(float(entry["low"]), float(entry["high"])),
+                reason=f"identified: {path.name}",
+                correlated={o: r for o, r in file.correlations.get(name, {}).items() if o in identified},
+            )
         return terms
 
     def servo_quantities(self, values: Array, table: PhysicsParams) -> dict[str, Array]:
@@ -311,8 +312,8 @@ def _servo_from_limits(chain: Chain) -> dict[str, Any]:
 def _first_fault(error: ValidationError, file: Path, described: Mapping[str, Any]) -> str:
     """What is wrong first, and where: in ``robot.yaml``, or in the URDF where that stands in for it."""
     first = error.errors()[0]
-    place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    loc = first["loc"]
+    loc, message = first["loc"], first["msg"].removeprefix("Value error, ")
+    place = ".".join(map(str, loc))
     if loc[:1] == ("servo",) and len(loc) > 1 and loc[1] not in described.get("servo", {}):
         urdf = file.parent / described["urdf"]
         return f"{urdf}: its limits make {place}: {message}; correct effort and velocity, or write {place} in {file}"
@@ -321,15 +322,33 @@ def _first_fault(error: ValidationError, file: Path, described: Mapping[str, Any
     return f"{file}: {place}: {message}"
 
 
+def _has_range(entry: Mapping[str, Any]) -> bool:
+    return bool(entry.get("identified")) and float(entry["low"]) < float(entry["high"])
+
+
 def _value(name: str, p: Mapping[str, Array]) -> Array:
     return p[name]
 
 
-def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
-    """The entries of a parameters file by ``JOINT.QUANTITY``, checked.
+@dataclass(frozen=True)
+class ParametersFile:
+    """What a parameters file says of an arm, checked.
+
+    Attributes:
+        entries: By ``JOINT.QUANTITY``.
+        correlations: ``JOINT.QUANTITY`` → the joint's others → correlation; empty without any.
+    """
+
+    entries: dict[str, dict[str, Any]]
+    correlations: dict[str, dict[str, float]]
+
+
+def read_parameters_file(path: Path, arm: Arm) -> ParametersFile:
+    """Read what 'sim2real identify' wrote.
 
     Raises:
-        ConfigError: The file is missing, of another robot, or names or values are wrong.
+        ConfigError: The file is missing, damaged, of another robot, names or values are wrong, or it was written when a
+            servo had fewer quantities.
     """
     try:
         content: Any = yaml.safe_load(path.read_text())
@@ -339,7 +358,12 @@ def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path} is not a parameters file; 'sim2real identify {arm.name} LOG … --out' writes one")
     if content.get("robot") != arm.name:
         raise ConfigError(f"{path} holds parameters of '{content.get('robot')}', not of '{arm.name}'")
-    entries: Any = content.get("parameters")
+    return ParametersFile(
+        _entries(path, arm, content.get("parameters")), _correlations(path, arm, content.get("correlation") or {})
+    )
+
+
+def _entries(path: Path, arm: Arm, entries: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise ConfigError(
             f"{path} is damaged: 'parameters' must hold JOINT.QUANTITY: {{value: …}}; run 'sim2real identify' again"
@@ -368,16 +392,9 @@ def read_entries(path: Path, arm: Arm) -> dict[str, dict[str, Any]]:
     return checked
 
 
-def read_correlations(path: Path, arm: Arm) -> dict[str, dict[str, float]]:
-    """Correlations in a parameters file: ``JOINT.QUANTITY`` → the joint's others → correlation; empty without any.
-
-    Raises:
-        ConfigError: They are damaged, or were written when a servo had fewer quantities.
-    """
-    content = yaml.safe_load(path.read_text())
+def _correlations(path: Path, arm: Arm, section: Any) -> dict[str, dict[str, float]]:
     result: dict[str, dict[str, float]] = {}
     fitted = {name for name, quantity in arm.servo.items() if not (quantity.fixed or quantity.low == quantity.high)}
-    section = content.get("correlation") or {}
     if not isinstance(section, Mapping):
         raise ConfigError(f"{path} is damaged: 'correlation' must hold JOINT: {{names: …, matrix: …}}")
     for joint, entry in section.items():
@@ -407,11 +424,10 @@ def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
     """Servo quantities [J] from a parameters file; what it does not name keeps the description's value.
 
     Raises:
-        ConfigError: As :func:`read_entries` and :func:`read_correlations`.
+        ConfigError: As :func:`read_parameters_file`.
     """
-    values, entries = arm.described(), read_entries(path, arm)
-    read_correlations(path, arm)
-    for name, entry in entries.items():
+    values = arm.described()
+    for name, entry in read_parameters_file(path, arm).entries.items():
         joint, _, quantity = name.rpartition(".")
         values[quantity][arm.joints.index(joint)] = float(entry["value"])
     return values

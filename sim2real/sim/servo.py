@@ -67,7 +67,6 @@ class Servo:
         self.velocity = velocity.copy()
         self.motor = position.copy()
         self._profile, self._profile_speed = position.copy(), velocity.copy()
-        self._free, self._all_free = np.zeros(position.shape, dtype=np.bool_), False
         self.configure(slice(None), parameters)
 
     def configure(self, rows: Rows, parameters: Mapping[str, Array]) -> None:
@@ -92,8 +91,7 @@ class Servo:
         }
         for name, values in derived.items():
             self._p[name][rows] = values
-        self._free[rows] = p["acceleration"] >= FREE_ACCELERATION
-        self._all_free = bool(self._free.all())
+        self._plans = bool((self._p["acceleration"] < FREE_ACCELERATION).any())
 
     def place(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Start ``rows`` anew, in the middle of their play."""
@@ -113,7 +111,7 @@ class Servo:
             gravity: Torque that gravity asks of the joint at this pose, N·m.
         """
         p = self._p
-        followed = reference if self._all_free else self._plan(reference)
+        followed = self._plan(reference) if self._plans else reference
         error = followed + p["offset"] - self.position
         error -= _clip(error, p["dead_band"])
         load = p["gravity_scale"] * gravity
@@ -137,7 +135,8 @@ class Servo:
         fastest = np.sqrt(change * change + 2.0 * acceleration * np.abs(way)) - change
         self._profile_speed += _clip(np.copysign(fastest, way) - self._profile_speed, change)
         self._profile += self._dt * self._profile_speed
-        return np.where(self._free, reference, self._profile - 0.5 * self._dt * self._profile_speed)
+        middle = self._profile - 0.5 * self._dt * self._profile_speed
+        return np.where(acceleration < FREE_ACCELERATION, middle, reference)
 
 
 def _clip(values: Array, limit: Array | float) -> Array:
