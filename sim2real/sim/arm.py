@@ -206,9 +206,7 @@ class Arm:
             ConfigError: The file cannot be used; see :func:`read_parameters_file`.
         """
         file, terms = read_parameters_file(path, self), dict(self.randomization)
-        identified = {
-            n: e for n, e in file.entries.items() if e.get("identified") and float(e["low"]) < float(e["high"])
-        }
+        identified = {name: entry for name, entry in file.entries.items() if _has_range(entry)}
         for name, entry in identified.items():
             terms = {key: term for key, term in terms.items() if term.parameter != name or term.kind == "step"}
             terms[name] = RandomizationTerm(
