@@ -62,7 +62,10 @@ class Data:
         """Split two domains; where every rendered image has its pair, the camera's images are these, split likewise."""
         train, held = source.split(HELD_OUT, MOST_HELD_OUT, seed)
         if train.pairs is not None and held.pairs is not None:
-            real_parts = (Domain(target.name, part, folder=target.folder) for part in (train.pairs, held.pairs))
+            real_parts = (
+                Domain(target.name, part, folder=target.folder, resized=target.resized)
+                for part in (train.pairs, held.pairs)
+            )
             return cls(train, held, *real_parts)
         real = max(HELD_OUT, min(REAL_HELD_OUT / len(target), 1 / 3))
         return cls(train, held, *target.split(real, MOST_HELD_OUT, seed))
