@@ -1,16 +1,21 @@
-"""Adaptation on the arm: what rendered images made to look like the target's are worth to a localizer.
+"""Adaptation on the arm: what photographs without labels are worth to a localizer.
 
-    python benchmarks/adapt_arm.py WORK [--rows randomized adapted_200 ...] [--seeds 0 1 2] [--split test] [--json OUT]
+    python benchmarks/adapt_arm.py WORK [--rows randomized teacher_200 ...] [--seeds 0 1 2] [--split test] [--json OUT]
 
 Every row is one training of the localizer with the same number of steps (see ``SMALL``), measured on the same labelled
 photographs of the MuJoCo target, which nothing is trained on:
 
 - ``plain``: renders without visual randomization; ``randomized``: with all of it.
-- ``plain_adapted_1000``: the former through a generator of their own, which adds noise so that not all look alike.
-- ``adapted_N``: randomized renders through a generator that was trained with N unlabelled photographs (``ADAPT``).
+- ``generator_N``: randomized renders through a generator that was trained with N unlabelled photographs (``ADAPT``).
+- ``teacher_N``: randomized renders, and a mean teacher on N unlabelled photographs. ``both_N``: that and a generator.
 - ``oracle``: trained on labelled photographs alone.
-- ``labelled_N``, ``adapted_labelled_N``: N labelled photographs make up half of every batch; the other half are
-  randomized renders, as they are or through the generator of ``adapted_1000``. This is the curve of sample efficiency.
+- ``labelled_N``, ``teacher_labelled_N``: N labelled photographs make up half of every batch, the other half are
+  randomized renders; without anything else, or with a teacher on all unlabelled photographs. This is the curve of
+  sample efficiency.
+
+A localizer turns a pixel into a place with the camera's calibrated pose. The target's camera stands some millimetres
+beside it, another way in every photograph, which no training can know: ``as deployed`` has that error in it, ``at true
+pose`` has not. Intervals are of 95 %, over seeds and photographs drawn again with replacement, the same for all rows.
 
 No photograph's label takes part in adaptation. Settings are chosen with ``--split development``. WORK keeps everything:
 what is finished is not done again.
@@ -22,9 +27,12 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from calibration.dataset import ImageDataset, read_dataset
 from sim2real.adapt.config import load_preset
@@ -34,7 +42,7 @@ from sim2real.config import read_settings, validate
 from sim2real.errors import AdaptationError
 from sim2real.evaluate.adaptation import write_adaptation_report
 from sim2real.evaluate.identification import facts
-from sim2real.evaluate.localization import localization_figures, locate_all
+from sim2real.evaluate.localization import at_true_poses, localization_figures, locate_all
 from sim2real.evaluate.target_images import Split, write_target_dataset
 from sim2real.files import write_text
 from sim2real.perceive.config import LocalizeConfig
@@ -44,8 +52,10 @@ from sim2real.perception import PerceptionBundle
 from sim2real.robots import robot_folder
 from sim2real.sim.arm import Arm
 
+Array = NDArray[np.float64]
+
 SMALL = (
-    "render.images=4000", "render.held_out=200", "render.workers=1", "localizer.epochs=6", "localizer.width=16",
+    "render.images=4000", "render.held_out=200", "render.workers=1", "localizer.epochs=24", "localizer.width=16",
     "localizer.augment=[exposure, white_red, white_blue, blur, noise]",
 )  # fmt: skip
 PLAIN = ("render.randomize=[]", "localizer.augment=[]")
@@ -55,19 +65,23 @@ ADAPT = (
     "discriminator.width=16", "discriminator.layers=3", "task.width=8", "gate.detector_steps=150", "bf16=false",
     "learning_rate=6e-4", "discriminator_learning_rate=4e-4", "task.learning_rate=2e-3", "average=0.99",
 )  # fmt: skip
-ADAPT_PLAIN = ("generator.noise=4", "discriminator.spread=true")
 ADAPT_RENDERS = 2000
 LEAST_GAP = 0.1  # of the error with randomization, under which a share of it says nothing
 CURVE = (50, 200, 1000)
-ADAPT_WITH = (50, 200, 1000)
+UNLABELLED = (50, 200, 1000)
+MOST = max(UNLABELLED)
 # How many, room by room. A room has 30 textures; a localizer that has seen only one of them does not know others.
-PHOTOGRAPHS: dict[Split, tuple[int, ...]] = {
-    "unlabelled": (max(ADAPT_WITH),), "labelled": (2000, 1000, 1000), "development": (300,), "test": (300,),
-}  # fmt: skip
+PHOTOGRAPHS: dict[Split, dict[int, int]] = {
+    "unlabelled": {0: MOST},
+    "labelled": {0: 2000, 1: 1000, 2: 1000},
+    "development": {0: 300},
+    "test": {11: 400, 12: 400, 13: 400},
+}
 ROWS = (
-    "plain", "plain_adapted_1000", "randomized", *(f"adapted_{n}" for n in ADAPT_WITH), "oracle",
-    *(f"{kind}_{n}" for n in CURVE for kind in ("labelled", "adapted_labelled")),
+    "plain", "randomized", "oracle", *(f"{kind}_{n}" for n in UNLABELLED for kind in ("teacher", "generator", "both")),
+    *(f"{kind}_{n}" for n in CURVE for kind in ("labelled", "teacher_labelled")),
 )  # fmt: skip
+BOOTSTRAPS = 2000
 
 
 def quiet(*_) -> None:
@@ -79,7 +93,7 @@ def photographs(work: Path, split: Split) -> Path:
     arm = Arm(robot_folder("so101"))
     camera = load_camera(robot_folder("so101") / "camera.yaml")
     rooms = []
-    for room, count in enumerate(PHOTOGRAPHS[split]):
+    for room, count in PHOTOGRAPHS[split].items():
         rooms.append(work / (f"{split}_room_{room}" if room else split))
         if write_target_dataset(rooms[-1], camera, arm.chain, arm.ee, count, split, quiet, room=room) < count:
             raise KeyboardInterrupt
@@ -128,15 +142,14 @@ def renders(work: Path, seed: int, plain: bool = False) -> Path:
     return folder
 
 
-def generator(work: Path, seed: int, count: int, plain: bool = False) -> tuple[Path, dict]:
+def generator(work: Path, seed: int, count: int) -> tuple[Path, dict]:
     """Train a generator with ``count`` unlabelled photographs; the run, and how it went."""
-    kind = "plain_" if plain else ""
-    run = work / f"{kind}generator_{count}_{seed}"
+    run = work / f"gan_{count}_{seed}"
     result = run / "result.json"
     if not result.is_file():
-        config = load_preset(PRESET, (*ADAPT, *(ADAPT_PLAIN if plain else ()), f"seed={seed}", "threads=1"))
-        sim = first(renders(work, seed, plain), ADAPT_RENDERS, work / f"{kind}adapt_renders_{seed}")
-        real = first(photographs(work, "unlabelled"), count, work / f"unlabelled_{count}")
+        config = load_preset(PRESET, (*ADAPT, f"seed={seed}", "threads=1"))
+        sim = first(renders(work, seed), ADAPT_RENDERS, work / f"adapt_renders_{seed}")
+        real = unlabelled(work, count)
         began = time.perf_counter()
         finished = adapt(config, load_data(config, sim, real), run)
         if finished is None:
@@ -147,59 +160,110 @@ def generator(work: Path, seed: int, count: int, plain: bool = False) -> tuple[P
     return run, json.loads(result.read_text())
 
 
+def unlabelled(work: Path, count: int) -> Path:
+    """The first unlabelled photographs."""
+    return first(photographs(work, "unlabelled"), count, work / f"unlabelled_{count}")
+
+
 def row_settings(row: str, work: Path, seed: int) -> tuple[str, ...]:
     """A row's settings; its generator is trained first."""
     if row in ("plain", "randomized"):
         return PLAIN if row == "plain" else ()
     if row == "oracle":
         return f"labelled={photographs(work, 'labelled')}", "labelled_share=1"
-    count = int(row.rpartition("_")[2])
-    if row.startswith("plain"):
-        return *PLAIN, f"adapted={generator(work, seed, count, plain=True)[0]}", "unadapted=0"
+    kind, _, number = row.rpartition("_")
+    count = int(number)
     settings: tuple[str, ...] = ()
-    if row.startswith("adapted"):
-        run, _ = generator(work, seed, max(ADAPT_WITH) if "labelled" in row else count)
-        settings = (f"adapted={run}",)
-    if "labelled" in row:
+    if kind.endswith("labelled"):
         settings += (f"labelled={first(photographs(work, 'labelled'), count, work / f'labelled_{count}')}",)
+        count = MOST  # unlabelled ones
+    if kind in ("generator", "both"):
+        settings += (f"adapted={generator(work, seed, count)[0]}",)
+    if kind.startswith(("teacher", "both")):
+        settings += (f"unlabelled={unlabelled(work, count)}",)
     return settings
 
 
-def measure(row: str, seed: int, work: Path, split: Split, seen: ImageDataset) -> dict:
-    """Train a row and measure it; its figures are kept in its folder."""
+def measure(row: str, seed: int, work: Path, split: Split, seen: ImageDataset) -> tuple[dict, dict[str, Array]]:
+    """Train a row and measure it: figures, and every photograph's error, m; what is finished is not done again."""
     folder = work / f"{row}_{seed}"
-    result = folder / f"{split}.json"
-    if result.is_file():
-        return json.loads(result.read_text())
-    trained = folder / "trained.json"
+    result, trained = folder / f"{split}.json", folder / "trained.json"
     if not trained.is_file():  # otherwise it was trained for another split
         settings = settings_of(seed, f"name={row}", *row_settings(row, work, seed))
-        first(renders(work, seed, row.startswith("plain")), settings.render.images, folder / "images")
+        first(renders(work, seed, row == "plain"), settings.render.images, folder / "images")
         began = time.perf_counter()
         if train(settings, folder, quiet) is None:
             raise KeyboardInterrupt
         write_text(trained, json.dumps({"took_s": time.perf_counter() - began}))
-    answers = locate_all(PerceptionBundle.load(folder / "bundle").locator(), seen)
-    figures = localization_figures(*answers, seen.column("visible"))
-    held_out = json.loads((folder / "history.json").read_text())["held_out"]
-    figures |= {"held_out_m": held_out["mean_error_m"], **json.loads(trained.read_text())}
-    write_text(result, json.dumps(figures, indent=1))
-    for images in ("images", "adapted"):
-        shutil.rmtree(folder / images, ignore_errors=True)
-    return figures
+        for images in ("images", "adapted"):
+            shutil.rmtree(folder / images, ignore_errors=True)
+    if not result.is_file():
+        bundle = PerceptionBundle.load(folder / "bundle")
+        places, stds, truth = locate_all(bundle.locator(), seen)
+        true_pose = at_true_poses(places, bundle.spec, seen.column("T_base_camera"))
+        figures = localization_figures(places, stds, truth, seen.column("visible"), true_pose)
+        held_out = json.loads((folder / "history.json").read_text())["held_out"]
+        figures |= {"held_out_m": held_out["mean_error_m"], **json.loads(trained.read_text())}
+        errors = {
+            name: np.linalg.norm(p - truth, axis=1) for name, p in (("deployed", places), ("true_pose", true_pose))
+        }
+        np.savez(folder / f"{split}.npz", **errors)
+        write_text(result, json.dumps(figures, indent=1))
+    with np.load(folder / f"{split}.npz") as errors:
+        return json.loads(result.read_text()), dict(errors)
 
 
-def average(seeds: dict[str, dict], figure: str) -> float:
-    """Mean over seeds."""
-    return statistics.mean(figures[figure] for figures in seeds.values())
+def summary(rows: dict[str, Array]) -> dict[str, dict[str, list[float]]]:
+    """Mean and median error of rows and the share of the gap from randomized to oracle that each closes.
+
+    Args:
+        rows: Errors [seeds, photographs] m, of the same seeds and photographs in all rows.
+
+    Returns:
+        By row and figure: value, and both ends of its interval; a share is left out where there is no gap.
+    """
+    rng = np.random.default_rng(0)
+    seeds, images = next(iter(rows.values())).shape
+    draws = [(np.arange(seeds), np.arange(images))] + [
+        (rng.integers(seeds, size=seeds), rng.integers(images, size=images)) for _ in range(BOOTSTRAPS)
+    ]
+    found: dict[str, dict[str, list[float]]] = {row: {} for row in rows}
+    for figure, over in (("mean", np.mean), ("median", np.median)):
+        # Over photographs, then over seeds: [draws] of every row.
+        drawn = {
+            row: np.array([over(errors[np.ix_(*draw)], axis=1).mean() for draw in draws])
+            for row, errors in rows.items()
+        }
+        for row, values in drawn.items():
+            found[row][f"{figure}_m"] = interval(values)
+        if {"randomized", "oracle"} <= set(rows):
+            start, end = drawn["randomized"], drawn["oracle"]
+            if start[0] - end[0] > LEAST_GAP * start[0]:
+                for row, values in drawn.items():
+                    found[row][f"{figure}_gap_closed"] = interval((start - values) / (start - end))
+    return found
 
 
-def closed(rows: dict[str, dict[str, dict]], row: str, figure: str) -> str:
-    """Share of the gap from randomization to oracle that a row closes, where there is a gap worth the name."""
-    if not {"randomized", "oracle"} <= set(rows):
-        return ""
-    start, end, reached = (average(rows[name], figure) for name in ("randomized", "oracle", row))
-    return f"{(start - reached) / (start - end):.0%}" if start - end > LEAST_GAP * start else "no gap"
+def labels_needed(found: dict[str, dict[str, list[float]]], row: str, figure: str) -> str:
+    """How many labelled photographs make up for adaptation: the fewest without it that are as good as a row."""
+    without = {0: "randomized"} | {count: f"labelled_{count}" for count in CURVE}
+    known = {count: found[name][figure][0] for count, name in without.items() if name in found}
+    enough = [count for count, error in known.items() if error <= found[row][figure][0]]
+    return str(min(enough)) if enough else f"more than {max(known, default=0)}"
+
+
+def interval(values: Array) -> list[float]:
+    """The first value, and where 95 % of the others lie."""
+    return [float(values[0]), *np.percentile(values[1:], (2.5, 97.5)).tolist()]
+
+
+def shown(values: Sequence[float] | None, scale: float, unit: str) -> str:
+    """A value with its interval."""
+    if values is None:
+        return "no gap"
+    value, low, high = (scale * v for v in values)
+    digits = 0 if unit else 1
+    return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def main() -> None:
@@ -212,38 +276,53 @@ def main() -> None:
     given = parser.parse_args()
     seen = read_dataset(photographs(given.work, given.split))
     rows: dict[str, dict[str, dict]] = {}
+    errors: dict[str, list[dict[str, Array]]] = {}
     generators: dict[str, dict] = {}
     refused: dict[str, str] = {}
     for seed in given.seeds:  # a seed of all rows first, so that a stopped run compares like with like
         for row in given.rows:
             try:
-                figures = measure(row, seed, given.work, given.split, seen)
+                figures, off = measure(row, seed, given.work, given.split, seen)
             except AdaptationError as error:  # the gate refused its generator
                 refused[f"{row}, seed {seed}"] = str(error).replace(str(given.work), "WORK")
-                print(f"{row:22s} seed {seed}: {error}", flush=True)
+                print(f"{row:21s} seed {seed}: {error}", flush=True)
                 continue
             rows.setdefault(row, {})[str(seed)] = figures
-            if "adapted" in row and "labelled" not in row:
-                count, plain = int(row.rpartition("_")[2]), row.startswith("plain")
-                generators[f"{row}, seed {seed}"] = generator(given.work, seed, count, plain)[1]
+            errors.setdefault(row, []).append(off)
+            if row.startswith(("generator", "both")):
+                count = int(row.rpartition("_")[2])
+                generators[f"{count}, seed {seed}"] = generator(given.work, seed, count)[1]
             print(
-                f"{row:22s} seed {seed}: target {1e3 * figures['mean_error_m']:5.1f} mm mean, "
-                f"{1e3 * figures['median_error_m']:5.1f} median; held out of training "
-                f"{1e3 * figures['held_out_m']:5.1f}; {figures['took_s']:.0f} s",
+                f"{row:21s} seed {seed}: {1e3 * figures['mean_error_m']:5.1f} mm mean, "
+                f"{1e3 * figures['median_error_m']:4.1f} median; at true pose "
+                f"{1e3 * figures['mean_error_at_true_pose_m']:5.1f}, "
+                f"{1e3 * figures['median_error_at_true_pose_m']:4.1f}; {figures['took_s']:.0f} s",
                 flush=True,
             )
-    print(f"\nmm, mean over {len(given.seeds)} seeds; gap: share of randomized to oracle that is closed")
-    print(f"{'row':22s} {'mean':>7s} {'gap':>7s} {'median':>7s} {'gap':>7s} {'within 15 mm':>13s}")
-    for row, seeds in rows.items():
-        parts = [
-            f"{1e3 * average(seeds, figure):7.1f} {closed(rows, row, figure):>7s}"
-            for figure in ("mean_error_m", "median_error_m")
-        ]
-        print(f"{row:22s} {' '.join(parts)} {average(seeds, 'within_15_mm'):13.0%}")
+    summaries = {}
+    for kind, title in (("true_pose", "at true pose"), ("deployed", "as deployed")):
+        whole = {r: np.array([e[kind] for e in seeds]) for r, seeds in errors.items() if len(seeds) == len(given.seeds)}
+        if not whole:
+            continue
+        summaries[kind] = summary(whole)
+        print(f"\n{title}, mm over {len(given.seeds)} seeds and {len(seen)} photographs; gap: share of randomized to "
+              "oracle that is closed")  # fmt: skip
+        print(f"{'row':21s} {'mean':>20s} {'gap':>18s} {'median':>18s} {'gap':>18s}")
+        for row, parts in summaries[kind].items():
+            print(
+                f"{row:21s} {shown(parts['mean_m'], 1e3, ''):>20s} "
+                f"{shown(parts.get('mean_gap_closed'), 100, ' %'):>18s} "
+                f"{shown(parts['median_m'], 1e3, ''):>18s} {shown(parts.get('median_gap_closed'), 100, ' %'):>18s}"
+            )
+        for row in summaries[kind]:
+            if row.startswith(("teacher", "generator", "both")):
+                means, medians = (labels_needed(summaries[kind], row, f"{figure}_m") for figure in ("mean", "median"))
+                print(f"{row}: without adaptation {means} labelled photographs are as good (mean), {medians} (median)")
     if given.json:
         made = {
             "made": facts(), "settings": {"localizer": SMALL, "adaptation": (PRESET, *ADAPT)}, "split": given.split,
-            "photographs": PHOTOGRAPHS, "rows": rows, "generators": generators, "refused": refused,
+            "photographs": PHOTOGRAPHS, "rows": rows, "summary": summaries, "generators": generators,
+            "refused": refused,
         }  # fmt: skip
         write_text(given.json, json.dumps(made, indent=1) + "\n")
 

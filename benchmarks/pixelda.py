@@ -3,6 +3,8 @@
     python benchmarks/pixelda.py                          # all rows, then the table
     python benchmarks/pixelda.py --rows PixelDA --steps 20000 --out runs/pixelda_long
 
+    python benchmarks/pixelda.py --photographs FOLDER     # digits in crops of these, a target no setting was chosen on
+
 Target labels are used for the accuracy that is printed, once, of the networks at the end of each run: not for training,
 not for choosing a checkpoint. (These settings were chosen with such accuracies in sight; see the README.) Rows go on
 where they were stopped. A result takes the place of the one of the same row, seed, steps and --set in
@@ -23,7 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from calibration.dataset import read_dataset
 from sim2real.adapt.config import AdaptConfig, load_preset
 from sim2real.adapt.dann import train_classifier
 from sim2real.adapt.domains import Domain
@@ -74,6 +78,36 @@ def data(root: Path) -> tuple[Domain, Domain, Domain]:
         Domain("mnist", images, labels=source["y"].astype(np.int64)),
         Domain("mnist-m", target["x"]),
         Domain("mnist-m test", test["x"], labels=test["y"].astype(np.int64)),
+    )
+
+
+def stand_in(root: Path, folder: Path) -> tuple[Domain, Domain, Domain]:
+    """As ``data``, with a target made like MNIST-M (Ganin et al. 2016) from other photographs and other digits.
+
+    A digit's difference to a crop of a photograph, in every channel. No digit is in two of the three sets, and no
+    photograph in both of the target's.
+    """
+    source = np.load(root / "mnist_train.npz")
+    digits = np.pad(source["x"], ((0, 0), (2, 2), (2, 2)))[..., None].repeat(3, axis=-1)
+    labels = source["y"].astype(np.int64)
+    photographs = read_dataset(folder).images
+    rng = np.random.default_rng(5)
+    rows = np.split(rng.permutation(len(digits)), (20000, 36000))
+    half = len(photographs) // 2
+
+    def blended(chosen: NDArray[np.int64], backgrounds: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = backgrounds.shape[1:3]
+        made = np.empty((len(chosen), 32, 32, 3), np.uint8)
+        for image, digit in zip(made, digits[chosen], strict=True):
+            v, u = rng.integers(height - 31), rng.integers(width - 31)
+            crop = backgrounds[rng.integers(len(backgrounds)), v : v + 32, u : u + 32]
+            image[:] = np.abs(crop.astype(np.int16) - digit)
+        return made
+
+    return (
+        Domain("mnist", digits[rows[0]], labels=labels[rows[0]]),
+        Domain("stand-in", blended(rows[1], photographs[:half])),
+        Domain("stand-in test", blended(rows[2], photographs[half:]), labels=labels[rows[2]]),
     )
 
 
@@ -161,16 +195,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pixelda"))
     default = os.environ.get("SIM2REAL_DATA", HERE.parent.parent / "shared" / "data")
     parser.add_argument("--data", type=Path, default=Path(default) / "pixelda")
+    parser.add_argument("--photographs", type=Path, help="dataset or folder of images of one size, 32 px or more")
     parser.add_argument("--note", default="", help="kept beside the result")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    source, target, test = data(arguments.data)
+    given = arguments.photographs
+    source, target, test = stand_in(arguments.data, given) if given else data(arguments.data)
     for row in arguments.rows:
         steps = arguments.steps or STEPS.get(row, DEFAULT_STEPS)
         result = train_row(row, steps, arguments.seed, arguments.out, source, target, test, arguments.more)
         result |= {
             "row": row,
+            "target": target.name,
             "set": arguments.more,
             "seed": arguments.seed,
             "date": datetime.date.today().isoformat(),
@@ -179,11 +216,11 @@ def main() -> None:
             "note": arguments.note,
         }
         print(f"{row}: {result['accuracy']:.4f} in {result['wall_s']:.0f} s", flush=True)
-        same = ("row", "seed", "steps", "set")
+        same = ("target", "row", "seed", "steps", "set")
         others = [r for r in recorded() if any(r[key] != result[key] for key in same)]
         write_text(RESULTS, json.dumps(sorted([*others, result], key=lambda r: [r[k] for k in same]), indent=2) + "\n")
-    print("\n| method | steps | accuracy on MNIST-M, a seed each | minutes |\n| --- | --- | --- | --- |")
-    runs = recorded()
+    print(f"\n| method | steps | accuracy on {target.name}, a seed each | minutes |\n| --- | --- | --- | --- |")
+    runs = [r for r in recorded() if r["target"] == target.name]
     for row, steps in sorted({(r["row"], r["steps"]) for r in runs if not r["set"]}):
         these = [r for r in runs if (r["row"], r["steps"], r["set"]) == (row, steps, [])]
         accuracies = ", ".join(f"{100 * r['accuracy']:.1f}" for r in these)

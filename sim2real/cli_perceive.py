@@ -94,14 +94,17 @@ def locate(
 
     with _vision():
         from calibration.dataset import read_dataset
-        from sim2real.evaluate.localization import localization_figures, locate_all
+        from sim2real.evaluate.localization import at_true_poses, localization_figures, locate_all
     from sim2real.perception import PerceptionBundle
 
     data = read_dataset(dataset)
     with console.status("looking"):
-        answers = locate_all(PerceptionBundle.load(bundle).locator(), data)
+        loaded = PerceptionBundle.load(bundle)
+        answers = locate_all(loaded.locator(), data)
     visible = data.column("visible") if "visible" in data.frames[0] else None
-    figures = localization_figures(*answers, visible)
+    poses = data.column("T_base_camera") if "T_base_camera" in data.frames[0] else None
+    true_pose = None if poses is None else at_true_poses(answers[0], loaded.spec, poses)
+    figures = localization_figures(*answers, visible, true_pose)
     table = Table("figure", "value", title=f"{data.about.get('what', dataset)}: {len(data)} images")
     for name, value in figures.items():
         if isinstance(value, dict):

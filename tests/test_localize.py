@@ -178,7 +178,7 @@ def test_the_best_map_has_the_pixel_as_its_mean():
 
     def closure():
         optimizer.zero_grad()
-        loss = pixel_loss(torch.log_softmax(logits, 1), pixel, 8, 16)
+        loss = pixel_loss(torch.log_softmax(logits, 1), pixel, 8, 16).mean()
         loss.backward()
         return loss
 

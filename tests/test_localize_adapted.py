@@ -110,12 +110,15 @@ def test_a_localizer_trains_on_adapted_images_and_photographs(generator: Path, r
     assert len(read_dataset(run / "adapted")) == len(read_dataset(run / "images")) == 48
     golden = PerceptionBundle.load(bundle).golden()["image"]
     np.testing.assert_array_equal(golden, read_dataset(run / "adapted").images[32:40])
-    assert PerceptionBundle.load(bundle).provenance["metrics"]["generator"] == file_hashes(generator)
+    learned_from = PerceptionBundle.load(bundle).provenance["metrics"]["learned_from"]
+    assert {name: learned_from[name] for name in file_hashes(generator)} == file_hashes(generator)
     # Another generator in the same place: even without the images of the old one, its weights are not taken for new.
-    other = {"generator.onnx": "another"}
-    with pytest.raises(ConfigError, match="images of another generator"):
+    other = {**learned_from, "generator.onnx": "another"}
+    with pytest.raises(ConfigError, match="other images than there are now"):
         Trainer(settings, run, looking_through(settings), other).load()
-    assert Trainer(settings, run, looking_through(settings), file_hashes(generator)).load()
+    with pytest.raises(ConfigError, match=r"than there are now \(labelled\)"):
+        Trainer(settings, run, looking_through(settings), {**learned_from, "labelled": "another"}).load()
+    assert Trainer(settings, run, looking_through(settings), learned_from).load()
 
 
 def test_photographs_know_their_pixels_from_the_camera(rendered: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from calibration.dataset import ImageDataset
 from sim2real.evaluate.figures import data_uri, figure_uri, plt
 from sim2real.evaluate.page import write_page
-from sim2real.perception import Locator
+from sim2real.perception import Locator, PerceptionSpec, table_homography
 
 Array = NDArray[np.float64]
 _VISIBLE = (0.35, 0.6, 0.8, 0.95, 1.01)  # edges of the groups by visible share
@@ -35,7 +36,29 @@ def locate_all(locator: Locator, data: ImageDataset) -> tuple[Array, Array, Arra
     return np.array([s.position[:2] for s in seen]), np.array([s.std for s in seen]), truth
 
 
-def localization_figures(answers: Array, stds: Array, truth: Array, visible: Array | None = None) -> dict[str, Any]:
+def at_true_poses(answers: Array, spec: PerceptionSpec, poses: Array) -> Array:
+    """What answers would be, had the network known where the camera really was at each image.
+
+    An answer is a pixel seen from the calibrated pose; the same pixel is seen from the true one. What is left of the
+    error is the network's, without the calibration's.
+
+    Args:
+        answers: Places [N, 2] m.
+        spec: Of the network that gave them.
+        poses: ``T_base_camera`` of every image [N, 4, 4].
+
+    Returns:
+        Places [N, 2] m.
+    """
+    to_pixels = np.linalg.inv(table_homography(spec.camera(), spec.height_m))
+    true = [table_homography(replace(spec.camera(), T_base_camera=pose), spec.height_m) for pose in poses]
+    ahead = np.einsum("nij,nj->ni", np.array(true) @ to_pixels, np.column_stack((answers, np.ones(len(answers)))))
+    return ahead[:, :2] / ahead[:, 2:]
+
+
+def localization_figures(
+    answers: Array, stds: Array, truth: Array, visible: Array | None = None, true_pose: Array | None = None
+) -> dict[str, Any]:
     """Errors, m, and how honest the standard deviations are.
 
     Args:
@@ -43,6 +66,7 @@ def localization_figures(answers: Array, stds: Array, truth: Array, visible: Arr
         stds: Its standard deviations [N, 2] m.
         truth: [N, 2] m.
         visible: Share of the object that is visible [N], where it is known.
+        true_pose: Answers ``at_true_poses`` [N, 2] m, where these are known.
     """
     off = answers - truth
     error = np.linalg.norm(off, axis=1)
@@ -64,6 +88,11 @@ def localization_figures(answers: Array, stds: Array, truth: Array, visible: Arr
             np.corrcoef(np.argsort(np.argsort(sure)), np.argsort(np.argsort(error)))[0, 1]
         ),
     }
+    if true_pose is not None:
+        left = np.linalg.norm(true_pose - truth, axis=1)
+        figures |= {
+            "mean_error_at_true_pose_m": float(left.mean()), "median_error_at_true_pose_m": float(np.median(left)),
+        }  # fmt: skip
     if visible is not None:
         groups = {}
         for low, high in pairwise(_VISIBLE):

@@ -94,6 +94,26 @@ class LocalizerConfig(Model):
     save_every: int = Field(default=1, ge=1)
 
 
+class TeacherConfig(Model):
+    """How photographs without labels are learned from: the network's slow average labels them.
+
+    Attributes:
+        weight: Of agreement with it; 0 leaves it out.
+        starts: Share of the run after which it is listened to.
+        share: Photographs a step, as a share of ``batch_size``.
+        confidence: It counts where the average has at least this share of its map in one place.
+        average: Decay of the average, a step.
+        shift_px: The average and the network see a photograph moved by up to this much.
+    """
+
+    weight: float = Field(default=1.0, ge=0)
+    starts: float = Field(default=0.3, ge=0, lt=1)
+    share: float = Field(default=0.5, gt=0, le=4)
+    confidence: float = Field(default=0.5, ge=0, lt=1)
+    average: float = Field(default=0.99, ge=0, lt=1)
+    shift_px: int = Field(default=6, ge=0, le=32)
+
+
 class LocalizeConfig(Model):
     """One localization experiment (Tobin et al. 2017): trained on randomized renders, unless it says otherwise.
 
@@ -106,6 +126,8 @@ class LocalizeConfig(Model):
         labelled: Dataset of photographs that say where the object is (``object_pos``), trained on beside the renders.
         labelled_share: Share of every batch that comes from there; with 1 the renders only set how many steps there
             are, and what the network is calibrated on.
+        unlabelled: Dataset or folder of photographs that nobody has labelled, which ``teacher`` learns from.
+        teacher: How.
         localizer: Network and training.
     """
 
@@ -118,6 +140,8 @@ class LocalizeConfig(Model):
     unadapted: float = Field(default=0.25, ge=0, lt=1)
     labelled: Path | None = None
     labelled_share: float = Field(default=0.5, gt=0, le=1)
+    unlabelled: Path | None = None
+    teacher: TeacherConfig = TeacherConfig()
     localizer: LocalizerConfig = LocalizerConfig()
     seed: int = 0
 

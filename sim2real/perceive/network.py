@@ -89,7 +89,7 @@ class Localizer(nn.Module):
     def _read(self, features: torch.Tensor, heat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         logs = functional.log_softmax(heat, dim=1)
         shares = logs.exp()
-        pixel = self._pixel(shares)
+        pixel, _ = self.read_pixels(shares)
         ray = torch.cat((pixel, torch.ones_like(pixel[:, :1])), dim=1) @ self.homography.T
         # The horizon maps to infinity; rows above the table are no places.
         place = (ray[:, :2] / ray[:, 2:].clamp_min(0.05)).clamp(self.low, self.high)
@@ -100,12 +100,20 @@ class Localizer(nn.Module):
         std = self.log_std(hidden).exp().clamp(LEAST_STD_M, MOST_STD_M) * self.std_factor
         return place, std, logs
 
-    def _pixel(self, shares: torch.Tensor) -> torch.Tensor:
-        """Mean pixel around the largest cell: what is likely elsewhere would pull it aside [N, 2]."""
+    def read_pixels(self, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where a map has the object: what is likely elsewhere would pull the mean aside.
+
+        Args:
+            shares: Probabilities of the map's cells [N, R × C].
+
+        Returns:
+            Mean pixel (column, row) around the largest cell [N, 2], and the share of the map that is there [N].
+        """
         best = self.pixels[shares.argmax(dim=1)]  # [N, 2]
         near = ((self.pixels[None] - best[:, None]).abs().amax(dim=2) <= _WINDOW_PX).to(shares.dtype)
         local = shares * near
-        return (local @ self.pixels) / local.sum(dim=1, keepdim=True)
+        mass = local.sum(dim=1, keepdim=True)
+        return (local @ self.pixels) / mass, mass[:, 0]
 
 
 class Deployed(nn.Module):

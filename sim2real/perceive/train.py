@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -29,6 +30,7 @@ from sim2real.perceive.config import LocalizeConfig, ObjectConfig
 from sim2real.perceive.export import export_localizer
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import looking_through, render_dataset
+from sim2real.perceive.teacher import Lesson, Teacher, load_unlabelled
 from sim2real.perception import PerceptionSpec, table_homography, write_perception_bundle
 from sim2real.pictures import contact_sheet
 from sim2real.provenance import provenance
@@ -63,6 +65,13 @@ class Labelled:
         """Some of them."""
         return Labelled(self.images[index], self.place[index], self.pixels[index])
 
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        whole = hashlib.sha256()
+        for array in (self.images, self.place, self.pixels):
+            whole.update(np.ascontiguousarray(array).tobytes())
+        return whole.hexdigest()
+
     def with_rows_of(self, other: Labelled) -> Labelled:
         """These and then the others."""
         return Labelled(
@@ -85,9 +94,10 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         The bundle's path, or None when Ctrl-C ended it early (what is done is kept).
 
     Raises:
-        ConfigError: The folder holds a run of another configuration, ``adapted`` is no finished adaptation, or
-            ``labelled`` no labelled dataset of the camera's images.
-        AdaptationError: The gate refused the adaptation, or it is for images of another size.
+        ConfigError: The folder holds a run of another configuration or one that has learned from other images,
+            ``adapted`` is no finished adaptation, or ``labelled`` no labelled dataset of the camera's images.
+        AdaptationError: The gate refused the adaptation, or it is for images of another size; or ``unlabelled`` holds
+            too few images.
         SimulationError: Training diverged.
     """
     prepare_run(config, run_dir)
@@ -95,6 +105,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     if config.adapted is not None:  # what is wrong with it is said at once, not after hours of drawing
         Translator(config.adapted).need_size(camera.height, camera.width)
     photographs = None if config.labelled is None else load_photographs(config.labelled, config, camera)
+    unlabelled = None if config.unlabelled is None else load_unlabelled(config.unlabelled, camera.height, camera.width)
     count, folder = config.render.images, run_dir / "images"
     if render_dataset(config, folder, count, on_progress) < count:
         return None
@@ -109,7 +120,12 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         everything.rows(slice(-config.render.held_out, None)),
     )
     generator = {} if config.adapted is None else file_hashes(config.adapted)
-    trainer = Trainer(config, run_dir, camera, generator)
+    origins = dict(generator)
+    if photographs is not None:
+        origins["labelled"] = photographs.digest()
+    if unlabelled is not None:
+        origins["unlabelled"] = hashlib.sha256(unlabelled.tobytes()).hexdigest()
+    trainer = Trainer(config, run_dir, camera, origins, unlabelled)
     trainer.load()
     if not trainer.train(trained_on, held_out, on_progress, photographs):
         return None
@@ -120,7 +136,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     bundle = write_perception_bundle(
         run_dir / "bundle",
         spec_of(config, trainer.camera),
-        provenance(config, PACKAGES, {"held_out_renders": figures, "generator": generator}),
+        provenance(config, PACKAGES, {"held_out_renders": figures, "learned_from": origins}),
         export_localizer(trainer.network, golden),
         golden,
         replace=True,
@@ -196,10 +212,12 @@ class Trainer:
         config: The experiment.
         run_dir: Where checkpoints and events go.
         camera: The network's.
-        generator: Hashes of the generator whose images it learns from.
+        origins: Hashes of what it learns from beside the renders: the generator, photographs.
+        unlabelled: Photographs [N, H, W, 3] that a teacher labels.
 
     Attributes:
         network: The localizer.
+        teacher: Labels photographs that nobody has labelled, where there are any.
         history: Figures of every epoch.
     """
 
@@ -208,9 +226,10 @@ class Trainer:
         config: LocalizeConfig,
         run_dir: Path,
         camera: CameraCalibration,
-        generator: Mapping[str, str] = MappingProxyType({}),
+        origins: Mapping[str, str] = MappingProxyType({}),
+        unlabelled: Image | None = None,
     ) -> None:
-        self.config, self.run_dir, self.camera, self.generator = config, run_dir, camera, dict(generator)
+        self.config, self.run_dir, self.camera, self.origins = config, run_dir, camera, dict(origins)
         settings = config.localizer
         torch.manual_seed(config.seed)
         homography = torch.as_tensor(table_homography(camera, 0.5 * config.object.height_m))
@@ -220,6 +239,7 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        self.teacher = None if unlabelled is None else Teacher(self.network, config.teacher, unlabelled)
         self.history: list[dict[str, float]] = []
 
     def train(
@@ -259,45 +279,64 @@ class Trainer:
         return True
 
     def _epoch(self, data: Labelled, photographs: Labelled | None, epoch: int) -> dict[str, float]:
-        settings = self.config.localizer
+        settings, seed = self.config.localizer, self.config.seed
         began = time.perf_counter()
-        order = np.random.default_rng([self.config.seed, 31, epoch]).permutation(len(data.images))
-        augment = Augmentation(chosen(settings.augment), self.config.seed * 1000 + epoch)
+        order = np.random.default_rng([seed, 31, epoch]).permutation(len(data.images))
+        augment = Augmentation(chosen(settings.augment), seed * 1000 + epoch)
+        teaching = (
+            np.random.default_rng([seed, 33, epoch]),
+            Augmentation(chosen(settings.augment), seed * 1000 + epoch + 500),
+        )
         steps = len(order) // settings.batch_size or 1
         self.network.train()
-        sums = np.zeros(3)
+        figures: list[dict[str, float]] = []
         for step in range(steps):
             batch = data.rows(np.sort(order[step * settings.batch_size : (step + 1) * settings.batch_size]))
             if photographs is not None:
                 batch = self._mixed(batch, photographs, (epoch, step))
-            self._anneal((epoch + step / steps) / settings.epochs)
-            images = augment(to_tensor(batch.images)).contiguous(memory_format=torch.channels_last)
-            place = torch.as_tensor(batch.place, dtype=torch.float32)
-            pixels = torch.as_tensor(batch.pixels, dtype=torch.float32)
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-                found, std, heat = self.network(images)
-            # What is learned is the pixel. A place that learned to be right in spite of a moved camera would learn
-            # from how the robot looks, and be wrong where it looks otherwise.
-            likelihood = gaussian_nll_loss(found.detach(), place, std.square())
-            finding = pixel_loss(heat, pixels, self.network.rows, self.network.columns)
-            self._optimizer.zero_grad()
-            (likelihood + finding).backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            self._optimizer.step()
-            error = float((found.detach() - place).norm(dim=1).mean())
-            sums += (float(likelihood.detach()), float(finding.detach()), error)
-            if not math.isfinite(sums[0]):
+            done = (epoch + step / steps) / settings.epochs
+            self._anneal(done)
+            lesson = self.teacher.lesson(settings.batch_size, done, *teaching) if self.teacher else None
+            figures.append(self._step(augment(to_tensor(batch.images)), batch, lesson))
+            if not math.isfinite(figures[-1]["likelihood"]):
                 raise SimulationError(
                     f"training diverged in epoch {epoch + 1}; lower localizer.learning_rate and run again: it goes on "
                     "from the last checkpoint"
                 )
-        likelihood_mean, finding_mean, error_mean = (sums / steps).tolist()
-        return {
-            "likelihood": likelihood_mean,
-            "finding": finding_mean,
-            "error_m": error_mean,
-            "images_per_s": steps * settings.batch_size / (time.perf_counter() - began),
+            if self.teacher:
+                self.teacher.follow(self.network, epoch * steps + step)
+        means = {name: float(np.mean([step[name] for step in figures if name in step])) for name in figures[-1]}
+        return {**means, "images_per_s": steps * settings.batch_size / (time.perf_counter() - began)}
+
+    def _step(self, images: torch.Tensor, batch: Labelled, lesson: Lesson | None) -> dict[str, float]:
+        """One step on a batch, whose images are already augmented, and on what the teacher says."""
+        network, count = self.network, len(images)
+        place = torch.as_tensor(batch.place, dtype=torch.float32)
+        pixels = torch.as_tensor(batch.pixels, dtype=torch.float32)
+        if lesson is not None:
+            images = torch.cat((images, lesson.images))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.localizer.precision == "bf16"):
+            found, std, heat = network(images.contiguous(memory_format=torch.channels_last))
+        # What is learned is the pixel. A place that learned to be right in spite of a moved camera would learn from how
+        # the robot looks, and be wrong where it looks otherwise.
+        likelihood = gaussian_nll_loss(found[:count].detach(), place, std[:count].square())
+        finding = pixel_loss(heat[:count], pixels, network.rows, network.columns).mean()
+        loss = likelihood + finding
+        figures = {
+            "likelihood": float(likelihood.detach()),
+            "finding": float(finding.detach()),
+            "error_m": float((found[:count].detach() - place).norm(dim=1).mean()),
         }
+        if lesson is not None:
+            apart = pixel_loss(heat[count:], lesson.pixels, network.rows, network.columns)
+            agreement = (apart * lesson.sure).mean()
+            loss = loss + lesson.weight * agreement
+            figures |= {"agreement": float(agreement.detach()), "photographs_believed": float(lesson.sure.mean())}
+        self._optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        self._optimizer.step()
+        return figures
 
     def _mixed(self, batch: Labelled, photographs: Labelled, at: tuple[int, int]) -> Labelled:
         """A batch in which photographs take the places of some renders."""
@@ -317,33 +356,39 @@ class Trainer:
         """Write ``checkpoint.pt`` at once."""
         state = {
             "network": self.network.state_dict(), "optimizer": self._optimizer.state_dict(), "history": self.history,
-            "generator": self.generator,
+            "origins": self.origins,
         }  # fmt: skip
+        if self.teacher:
+            state["teacher"] = self.teacher.average.state_dict()
         save_state(state, self.run_dir / "checkpoint.pt")
 
     def load(self) -> bool:
         """Continue from ``checkpoint.pt`` if there is one.
 
         Raises:
-            ConfigError: It has learned from the images of another generator.
+            ConfigError: It has learned from other images.
         """
         path = self.run_dir / "checkpoint.pt"
         if not path.is_file():
             return False
         state = torch.load(path, weights_only=True)
-        if state["generator"] != self.generator:
+        before = state.get("origins", {})
+        other = [name for name in sorted({*before, *self.origins}) if before.get(name) != self.origins.get(name)]
+        if other:
             raise ConfigError(
-                f"{path} has learned from the images of another generator than there is now in {self.config.adapted}; "
-                "train into another folder with --run"
+                f"{path} has learned from other images than there are now ({', '.join(other)}); train into another "
+                "folder with --run"
             )
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self.teacher:
+            self.teacher.average.load_state_dict(state["teacher"])
         self.history = state["history"]
         return True
 
 
 def pixel_loss(heat: torch.Tensor, pixel: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Cross-entropy of a map's log-probabilities [N, rows × columns] to the object's pixel [N, 2].
+    """Cross-entropy [N] of a map's log-probabilities [N, rows × columns] to the object's pixel [N, 2].
 
     The target is spread over the four nearest cells so that its mean is the pixel itself.
     """
@@ -357,7 +402,7 @@ def pixel_loss(heat: torch.Tensor, pixel: torch.Tensor, rows: int, columns: int)
         for right in (0, 1):
             weight = (share[:, 0] if right else 1 - share[:, 0]) * (share[:, 1] if down else 1 - share[:, 1])
             total = total - weight * heat.gather(1, (first + down * columns + right)[:, None])[:, 0]
-    return total.mean()
+    return total
 
 
 @torch.inference_mode()

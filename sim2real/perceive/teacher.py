@@ -1,0 +1,112 @@
+"""A localizer learns from photographs that nobody has labelled: its own slow average says where the object is.
+
+A mean teacher (Tarvainen and Valpola 2017), for a change of domain as in French et al. 2018, which counts only where it
+is sure (Sohn et al. 2020). Both see a photograph at places of their own, the network also augmented: what is found must
+move with the image, so what the average errs by at one place is averaged away over many.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from sim2real.adapt.domains import load_domain
+from sim2real.perceive.augment import Augmentation
+from sim2real.perceive.config import TeacherConfig
+from sim2real.perceive.network import Localizer
+from sim2real.torch_io import to_tensor
+
+Image = NDArray[np.uint8]
+
+RAMP = 0.1  # of the run, in which the weight grows to its value
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Photographs as the network is to see them, and what it is to find.
+
+    Attributes:
+        images: [N, 3, H, W].
+        pixels: Columns and rows [N, 2].
+        sure: 1 where the average is sure of itself, otherwise 0 [N].
+        weight: Of the agreement.
+    """
+
+    images: torch.Tensor
+    pixels: torch.Tensor
+    sure: torch.Tensor
+    weight: float
+
+
+class Teacher:
+    """The average, and what it says of photographs.
+
+    Args:
+        network: The localizer that learns; the average begins as a copy.
+        config: Settings.
+        photographs: [N, H, W, 3], of the localizer's size.
+
+    Attributes:
+        average: The localizer that teaches.
+    """
+
+    def __init__(self, network: Localizer, config: TeacherConfig, photographs: Image) -> None:
+        self.average = copy.deepcopy(network).eval()
+        self._config, self._photographs = config, photographs
+
+    @torch.no_grad()
+    def lesson(self, batch_size: int, done: float, rng: np.random.Generator, augment: Augmentation) -> Lesson | None:
+        """Some photographs, and where the average believes the object to be.
+
+        Args:
+            batch_size: Of the labelled images beside them.
+            done: Share of the run; None comes back before ``starts``.
+            rng: Chooses and moves them.
+            augment: What the network sees on top.
+        """
+        weight = self._config.weight * min((done - self._config.starts) / RAMP, 1.0)
+        if weight <= 0.0:
+            return None
+        count = max(round(self._config.share * batch_size), 1)
+        rows = rng.choice(len(self._photographs), count, replace=count > len(self._photographs))
+        images, most = to_tensor(self._photographs[rows]), self._config.shift_px
+        there, here = (torch.as_tensor(rng.integers(-most, most + 1, (count, 2))) for _ in range(2))
+        shown = moved(images, there).contiguous(memory_format=torch.channels_last)
+        pixels, mass = self.average.read_pixels(self.average(shown)[2].exp())
+        sure = (mass >= self._config.confidence).to(pixels.dtype)
+        return Lesson(moved(augment(images), here), pixels + (here - there), sure, weight)
+
+    @torch.no_grad()
+    def follow(self, network: Localizer, step: int) -> None:
+        """Move the average towards the network; at the start of a run it follows fast."""
+        share = 1.0 - min(self._config.average, (step + 1.0) / (step + 10.0))
+        for mine, its in zip(self.average.state_dict().values(), network.state_dict().values(), strict=True):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(its, share)
+            else:
+                mine.copy_(its)
+
+
+def load_unlabelled(folder: Path, height: int, width: int) -> Image:
+    """Photographs [N, H, W, 3] of a dataset or a folder of images, brought to a size.
+
+    Raises:
+        ConfigError: There is no dataset.
+        AdaptationError: Too few usable images.
+    """
+    return load_domain(folder, "unlabelled", size=(height, width)).images
+
+
+def moved(images: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """Images [N, C, H, W] moved by columns and rows [N, 2], whole px; what comes in repeats the border."""
+    height, width = images.shape[-2:]
+    most = int(by.abs().max())
+    wide = functional.pad(images, (most, most, most, most), mode="replicate")
+    left, top = (most - by).T.tolist()
+    return torch.stack([image[:, v : v + height, u : u + width] for image, u, v in zip(wide, left, top, strict=True)])
