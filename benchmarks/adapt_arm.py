@@ -67,7 +67,7 @@ ADAPT = (
 )  # fmt: skip
 ADAPT_RENDERS = 2000
 LEAST_GAP = 0.1  # of the error with randomization, under which a share of it says nothing
-CURVE = (50, 200, 1000)
+CURVE = (50, 200, 1000, 4000)
 UNLABELLED = (50, 200, 1000)
 MOST = max(UNLABELLED)
 # How many, room by room. A room has 30 textures; a localizer that has seen only one of them does not know others.
