@@ -94,7 +94,7 @@ def locate(
 
     with _vision():
         from calibration.dataset import read_dataset
-        from sim2real.evaluate.localization import at_true_poses, localization_figures, locate_all
+        from sim2real.evaluate.localization import at_recorded_poses, localization_figures, locate_all
     from sim2real.perception import PerceptionBundle
 
     data = read_dataset(dataset)
@@ -103,8 +103,8 @@ def locate(
         answers = locate_all(loaded.locator(), data)
     visible = data.column("visible") if "visible" in data.frames[0] else None
     poses = data.column("T_base_camera") if "T_base_camera" in data.frames[0] else None
-    true_pose = None if poses is None else at_true_poses(answers[0], loaded.spec, poses)
-    figures = localization_figures(*answers, visible, true_pose)
+    recorded_pose = None if poses is None else at_recorded_poses(answers[0], loaded.spec, poses)
+    figures = localization_figures(*answers, visible, recorded_pose)
     table = Table("figure", "value", title=f"{data.about.get('what', dataset)}: {len(data)} images")
     for name, value in figures.items():
         if isinstance(value, dict):

@@ -111,9 +111,10 @@ def test_a_localizer_trains_on_adapted_images_and_photographs(generator: Path, r
     golden = PerceptionBundle.load(bundle).golden()["image"]
     np.testing.assert_array_equal(golden, read_dataset(run / "adapted").images[32:40])
     learned_from = PerceptionBundle.load(bundle).provenance["metrics"]["learned_from"]
-    assert {name: learned_from[name] for name in file_hashes(generator)} == file_hashes(generator)
+    assert {f"adapted: {name}" for name in file_hashes(generator)} | {"labelled"} == set(learned_from)
+    assert learned_from["adapted: generator.onnx"] == file_hashes(generator)["generator.onnx"]
     # Another generator in the same place: even without the images of the old one, its weights are not taken for new.
-    other = {**learned_from, "generator.onnx": "another"}
+    other = {**learned_from, "adapted: generator.onnx": "another"}
     with pytest.raises(ConfigError, match="other images than there are now"):
         Trainer(settings, run, looking_through(settings), other).load()
     with pytest.raises(ConfigError, match=r"than there are now \(labelled\)"):

@@ -153,7 +153,12 @@ def read_frame(folder: Path, frame: Mapping[str, Any], with_mask: bool) -> tuple
 
 
 def load_domain(
-    folder: Path, name: str, image_size: int = 0, size: tuple[int, int] | None = None, labels: bool = False
+    folder: Path,
+    name: str,
+    image_size: int = 0,
+    size: tuple[int, int] | None = None,
+    labels: bool = False,
+    masks: bool = True,
 ) -> Domain:
     """Read a dataset, or a folder of images of any sizes.
 
@@ -166,6 +171,7 @@ def load_domain(
         image_size: Shorter side in px; 0 keeps the first image's.
         size: Height and width, in place of ``image_size``.
         labels: Every frame has a ``label``, a class number.
+        masks: Read them, where frames have them.
 
     Raises:
         ConfigError: There is no dataset, or its layout is broken.
@@ -173,13 +179,13 @@ def load_domain(
     """
     dataset = read_dataset(folder)
     images: list[Image] = []
-    masks: list[Image] = []
+    read_masks: list[Image] = []
     thumbnails: list[NDArray[np.int16]] = []
     frames: list[int] = []
     skipped = {"unreadable": 0, "flat": 0, "duplicate": 0, "without a mask": 0}
     resized = 0
     seen: set[str] = set()
-    with_masks = any("mask" in frame for frame in dataset.frames)
+    with_masks = masks and any("mask" in frame for frame in dataset.frames)
     for index, frame in enumerate(dataset.frames):
         read = read_frame(folder, frame, with_masks)
         if isinstance(read, str):
@@ -200,7 +206,7 @@ def load_domain(
         thumbnails.append(small)
         frames.append(index)
         if mask is not None:
-            masks.append(fit(mask, size, nearest=True))
+            read_masks.append(fit(mask, size, nearest=True))
     skipped = {reason: count for reason, count in skipped.items() if count}
     left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
     if left_out:
@@ -218,7 +224,7 @@ def load_domain(
     return Domain(
         name=name,
         images=np.stack(images),
-        masks=np.stack(masks) if masks else None,
+        masks=np.stack(read_masks) if read_masks else None,
         labels=dataset.column("label").astype(np.int64)[kept] if labels else None,
         classes=dataset.classes,
         frames=kept,

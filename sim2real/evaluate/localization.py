@@ -36,11 +36,13 @@ def locate_all(locator: Locator, data: ImageDataset) -> tuple[Array, Array, Arra
     return np.array([s.position[:2] for s in seen]), np.array([s.std for s in seen]), truth
 
 
-def at_true_poses(answers: Array, spec: PerceptionSpec, poses: Array) -> Array:
-    """What answers would be, had the network known where the camera really was at each image.
+def at_recorded_poses(answers: Array, spec: PerceptionSpec, poses: Array) -> Array:
+    """What answers would be, had the network known where the dataset says the camera was at each image.
 
-    An answer is a pixel seen from the calibrated pose; the same pixel is seen from the true one. What is left of the
-    error is the network's, without the calibration's.
+    An answer is a pixel seen from the calibrated pose; the same pixel is seen from the recorded one. Simulators record
+    the true pose: what is left of the error is without that of the calibrated pose (not without the lens's or the
+    zoom's). A collected dataset holds the calibration's own pose, and the answers stay as they are. Answers at the
+    border of the network's area are no pixels of its choice: large errors are larger than they look.
 
     Args:
         answers: Places [N, 2] m.
@@ -51,13 +53,13 @@ def at_true_poses(answers: Array, spec: PerceptionSpec, poses: Array) -> Array:
         Places [N, 2] m.
     """
     to_pixels = np.linalg.inv(table_homography(spec.camera(), spec.height_m))
-    true = [table_homography(replace(spec.camera(), T_base_camera=pose), spec.height_m) for pose in poses]
-    ahead = np.einsum("nij,nj->ni", np.array(true) @ to_pixels, np.column_stack((answers, np.ones(len(answers)))))
+    recorded = [table_homography(replace(spec.camera(), T_base_camera=pose), spec.height_m) for pose in poses]
+    ahead = np.einsum("nij,nj->ni", np.array(recorded) @ to_pixels, np.column_stack((answers, np.ones(len(answers)))))
     return ahead[:, :2] / ahead[:, 2:]
 
 
 def localization_figures(
-    answers: Array, stds: Array, truth: Array, visible: Array | None = None, true_pose: Array | None = None
+    answers: Array, stds: Array, truth: Array, visible: Array | None = None, recorded_pose: Array | None = None
 ) -> dict[str, Any]:
     """Errors, m, and how honest the standard deviations are.
 
@@ -66,7 +68,7 @@ def localization_figures(
         stds: Its standard deviations [N, 2] m.
         truth: [N, 2] m.
         visible: Share of the object that is visible [N], where it is known.
-        true_pose: Answers ``at_true_poses`` [N, 2] m, where these are known.
+        recorded_pose: Answers ``at_recorded_poses`` [N, 2] m, where the dataset has these.
     """
     off = answers - truth
     error = np.linalg.norm(off, axis=1)
@@ -88,11 +90,12 @@ def localization_figures(
             np.corrcoef(np.argsort(np.argsort(sure)), np.argsort(np.argsort(error)))[0, 1]
         ),
     }
-    if true_pose is not None:
-        left = np.linalg.norm(true_pose - truth, axis=1)
+    if recorded_pose is not None:
+        left = np.linalg.norm(recorded_pose - truth, axis=1)
         figures |= {
-            "mean_error_at_true_pose_m": float(left.mean()), "median_error_at_true_pose_m": float(np.median(left)),
-        }  # fmt: skip
+            "mean_error_at_recorded_pose_m": float(left.mean()),
+            "median_error_at_recorded_pose_m": float(np.median(left)),
+        }
     if visible is not None:
         groups = {}
         for low, high in pairwise(_VISIBLE):

@@ -101,7 +101,7 @@ class TeacherConfig(Model):
         weight: Of agreement with it; 0 leaves it out.
         starts: Share of the run after which it is listened to.
         share: Photographs a step, as a share of ``batch_size``.
-        confidence: It counts where the average has at least this share of its map in one place.
+        confidence: A photograph counts where the average has at least this share of its map in one place.
         average: Decay of the average, a step.
         shift_px: The average and the network see a photograph moved by up to this much.
     """
@@ -126,8 +126,9 @@ class LocalizeConfig(Model):
         labelled: Dataset of photographs that say where the object is (``object_pos``), trained on beside the renders.
         labelled_share: Share of every batch that comes from there; with 1 the renders only set how many steps there
             are, and what the network is calibrated on.
-        unlabelled: Dataset or folder of photographs that nobody has labelled, which ``teacher`` learns from.
-        teacher: How.
+        unlabelled: Dataset or folder of photographs that nobody has labelled, trained on beside the renders: of the
+            camera that will be used, without its lens distortion, with the object in nearly all of them.
+        teacher: How ``unlabelled`` is learned from.
         localizer: Network and training.
     """
 

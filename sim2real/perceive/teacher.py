@@ -8,6 +8,7 @@ move with the image, so what the average errs by at one place is averaged away o
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from sim2real.adapt.domains import load_domain
+from sim2real.adapt.domains import Domain, load_domain
 from sim2real.perceive.augment import Augmentation
 from sim2real.perceive.config import TeacherConfig
 from sim2real.perceive.network import Localizer
 from sim2real.torch_io import to_tensor
 
 Image = NDArray[np.uint8]
+
+log = logging.getLogger(__name__)
 
 RAMP = 0.1  # of the run, in which the weight grows to its value
 
@@ -47,18 +50,21 @@ class Lesson:
 class Teacher:
     """The average, and what it says of photographs.
 
+    Batch norm's statistics are averaged like weights. At the end of a run, where the learning rate is nothing, average
+    and network are the same to a tenth of a millimetre, so the network is what is exported.
+
     Args:
         network: The localizer that learns; the average begins as a copy.
         config: Settings.
-        photographs: [N, H, W, 3], of the localizer's size.
+        unlabelled: Photographs [N, H, W, 3], of the localizer's size.
 
     Attributes:
         average: The localizer that teaches.
     """
 
-    def __init__(self, network: Localizer, config: TeacherConfig, photographs: Image) -> None:
+    def __init__(self, network: Localizer, config: TeacherConfig, unlabelled: Image) -> None:
         self.average = copy.deepcopy(network).eval()
-        self._config, self._photographs = config, photographs
+        self._config, self._unlabelled = config, unlabelled
 
     @torch.no_grad()
     def lesson(self, batch_size: int, done: float, rng: np.random.Generator, augment: Augmentation) -> Lesson | None:
@@ -74,13 +80,15 @@ class Teacher:
         if weight <= 0.0:
             return None
         count = max(round(self._config.share * batch_size), 1)
-        rows = rng.choice(len(self._photographs), count, replace=count > len(self._photographs))
-        images, most = to_tensor(self._photographs[rows]), self._config.shift_px
+        rows = rng.choice(len(self._unlabelled), count, replace=count > len(self._unlabelled))
+        images, most = to_tensor(self._unlabelled[rows]), self._config.shift_px
         there, here = (torch.as_tensor(rng.integers(-most, most + 1, (count, 2))) for _ in range(2))
         shown = moved(images, there).contiguous(memory_format=torch.channels_last)
-        pixels, mass = self.average.read_pixels(self.average(shown)[2].exp())
-        sure = (mass >= self._config.confidence).to(pixels.dtype)
-        return Lesson(moved(augment(images), here), pixels + (here - there), sure, weight)
+        pixels, mass = self.average.read_pixels(self.average(shown)[2].exp())  # in fp32: bf16 rounds places
+        pixels = pixels + (here - there)
+        inside = ((pixels >= 0) & (pixels <= self.average.size - 1)).all(dim=1)
+        sure = (inside & (mass >= self._config.confidence)).to(pixels.dtype)
+        return Lesson(moved(augment(images), here), pixels, sure, weight)
 
     @torch.no_grad()
     def follow(self, network: Localizer, step: int) -> None:
@@ -93,14 +101,20 @@ class Teacher:
                 mine.copy_(its)
 
 
-def load_unlabelled(folder: Path, height: int, width: int) -> Image:
-    """Photographs [N, H, W, 3] of a dataset or a folder of images, brought to a size.
+def load_unlabelled(folder: Path, height: int, width: int) -> Domain:
+    """Photographs of a dataset or a folder of images, brought to a size; labels and masks are not looked at.
 
     Raises:
         ConfigError: There is no dataset.
         AdaptationError: Too few usable images.
     """
-    return load_domain(folder, "unlabelled", size=(height, width)).images
+    found = load_domain(folder, "unlabelled", size=(height, width), masks=False)
+    if found.resized:
+        log.warning(
+            "%s: %d of %d images are of another size and were scaled and cut to %d x %d; the teacher sees the object "
+            "larger or smaller than the camera does", folder, found.resized, len(found), width, height,
+        )  # fmt: skip
+    return found
 
 
 def moved(images: torch.Tensor, by: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -20,9 +21,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from calibration.dataset import read_dataset
 from calibration.lens import project
+from sim2real.adapt.domains import Domain, digest
 from sim2real.camera import CameraCalibration
 from sim2real.config import prepare_run
-from sim2real.errors import ConfigError, SimulationError
+from sim2real.errors import AdaptationError, ConfigError, SimulationError
 from sim2real.files import write_text
 from sim2real.perceive.adapt import adapt_dataset
 from sim2real.perceive.augment import Augmentation, chosen
@@ -37,6 +39,8 @@ from sim2real.provenance import provenance
 from sim2real.torch_io import save_state, to_tensor
 from sim2real.translation import Translator, file_hashes
 
+log = logging.getLogger(__name__)
+
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -44,6 +48,7 @@ Progress = Callable[[str, int, int, dict[str, float]], None]
 GOLDEN_IMAGES = 8
 PACKAGES = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")
 _SHEET = 48
+_LEAST_BELIEVED = 0.2  # share of photographs without labels in which a teacher finds the object for sure
 _WATCHED = 500  # held-out images looked at after every epoch
 
 
@@ -64,13 +69,6 @@ class Labelled:
     def rows(self, index: slice | NDArray[np.int64]) -> Labelled:
         """Some of them."""
         return Labelled(self.images[index], self.place[index], self.pixels[index])
-
-    def digest(self) -> str:
-        """SHA-256 of all of it."""
-        whole = hashlib.sha256()
-        for array in (self.images, self.place, self.pixels):
-            whole.update(np.ascontiguousarray(array).tobytes())
-        return whole.hexdigest()
 
     def with_rows_of(self, other: Labelled) -> Labelled:
         """These and then the others."""
@@ -97,14 +95,14 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         ConfigError: The folder holds a run of another configuration or one that has learned from other images,
             ``adapted`` is no finished adaptation, or ``labelled`` no labelled dataset of the camera's images.
         AdaptationError: The gate refused the adaptation, or it is for images of another size; or ``unlabelled`` holds
-            too few images.
+            too few images, or renders.
         SimulationError: Training diverged.
     """
     prepare_run(config, run_dir)
     camera = looking_through(config)
     if config.adapted is not None:  # what is wrong with it is said at once, not after hours of drawing
         Translator(config.adapted).need_size(camera.height, camera.width)
-    photographs = None if config.labelled is None else load_photographs(config.labelled, config, camera)
+    labelled = None if config.labelled is None else load_photographs(config.labelled, config, camera)
     unlabelled = None if config.unlabelled is None else load_unlabelled(config.unlabelled, camera.height, camera.width)
     count, folder = config.render.images, run_dir / "images"
     if render_dataset(config, folder, count, on_progress) < count:
@@ -119,16 +117,22 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         everything.rows(slice(0, -config.render.held_out)),
         everything.rows(slice(-config.render.held_out, None)),
     )
-    generator = {} if config.adapted is None else file_hashes(config.adapted)
-    origins = dict(generator)
-    if photographs is not None:
-        origins["labelled"] = photographs.digest()
     if unlabelled is not None:
-        origins["unlabelled"] = hashlib.sha256(unlabelled.tobytes()).hexdigest()
-    trainer = Trainer(config, run_dir, camera, origins, unlabelled)
+        _check_unlabelled(unlabelled, everything.images, folder)
+    origins = {} if config.adapted is None else {f"adapted: {k}": v for k, v in file_hashes(config.adapted).items()}
+    for name, images in (("labelled", labelled), ("unlabelled", unlabelled)):
+        if images is not None:
+            origins[name] = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
+    trainer = Trainer(config, run_dir, camera, origins, None if unlabelled is None else unlabelled.images)
     trainer.load()
-    if not trainer.train(trained_on, held_out, on_progress, photographs):
+    if not trainer.train(trained_on, held_out, on_progress, labelled):
         return None
+    believed = trainer.history[-1].get("photographs_believed", 1.0)
+    if believed < _LEAST_BELIEVED:
+        log.warning(
+            "the object was found for sure in %.0f %% of the photographs of %s only, and the others taught nothing: is "
+            "it in them, and seen by this camera?", 100.0 * believed, config.unlabelled,
+        )  # fmt: skip
     factor, figures = calibrate(trainer.network, held_out, config.seed)
     trainer.network.std_factor = factor
     write_text(run_dir / "history.json", json.dumps({"epochs": trainer.history, "held_out": figures}, indent=1))
@@ -178,6 +182,16 @@ def load_photographs(folder: Path, config: LocalizeConfig, camera: CameraCalibra
     poses = data.column("T_base_camera") if known else np.tile(camera.T_base_camera, (len(place), 1, 1))  # type: ignore[arg-type]
     pixels = [project(camera, where[None], np.linalg.inv(pose))[0] for where, pose in zip(place, poses, strict=True)]
     return Labelled(data.images, place[:, :2], np.array(pixels))
+
+
+def _check_unlabelled(unlabelled: Domain, rendered: Image, folder: Path) -> None:
+    """Refuse renders that are given as photographs."""
+    shared = len({digest(image) for image in unlabelled.images} & {digest(image) for image in rendered})
+    if shared:
+        raise AdaptationError(
+            f"{shared} images of {unlabelled.folder} are also in {folder}: renders are no photographs; give "
+            "'unlabelled' images of the real camera"
+        )
 
 
 def spec_of(config: LocalizeConfig, camera: CameraCalibration) -> PerceptionSpec:
@@ -243,7 +257,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
 
     def train(
-        self, data: Labelled, held_out: Labelled, on_progress: Progress, photographs: Labelled | None = None
+        self, data: Labelled, held_out: Labelled, on_progress: Progress, labelled: Labelled | None = None
     ) -> bool:
         """Train to the end.
 
@@ -251,7 +265,7 @@ class Trainer:
             data: Rendered images, in the order they are drawn from.
             held_out: Rendered images, looked at after every epoch.
             on_progress: Called after every epoch.
-            photographs: Make up ``labelled_share`` of every batch.
+            labelled: Make up ``labelled_share`` of every batch.
 
         Returns:
             True when finished; False when Ctrl-C came, after which the last checkpoint is whole.
@@ -262,7 +276,7 @@ class Trainer:
         try:
             with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=len(self.history)) as writer:
                 while len(self.history) < epochs:
-                    figures = self._epoch(data, photographs, len(self.history))
+                    figures = self._epoch(data, labelled, len(self.history))
                     figures |= {
                         f"held_out_{k}": v
                         for k, v in measure(self.network, held_out.rows(slice(0, _WATCHED)), self.config.seed).items()
@@ -278,7 +292,7 @@ class Trainer:
         self.save()
         return True
 
-    def _epoch(self, data: Labelled, photographs: Labelled | None, epoch: int) -> dict[str, float]:
+    def _epoch(self, data: Labelled, labelled: Labelled | None, epoch: int) -> dict[str, float]:
         settings, seed = self.config.localizer, self.config.seed
         began = time.perf_counter()
         order = np.random.default_rng([seed, 31, epoch]).permutation(len(data.images))
@@ -292,13 +306,13 @@ class Trainer:
         figures: list[dict[str, float]] = []
         for step in range(steps):
             batch = data.rows(np.sort(order[step * settings.batch_size : (step + 1) * settings.batch_size]))
-            if photographs is not None:
-                batch = self._mixed(batch, photographs, (epoch, step))
+            if labelled is not None:
+                batch = self._mixed(batch, labelled, (epoch, step))
             done = (epoch + step / steps) / settings.epochs
             self._anneal(done)
             lesson = self.teacher.lesson(settings.batch_size, done, *teaching) if self.teacher else None
             figures.append(self._step(augment(to_tensor(batch.images)), batch, lesson))
-            if not math.isfinite(figures[-1]["likelihood"]):
+            if not all(map(math.isfinite, figures[-1].values())):
                 raise SimulationError(
                     f"training diverged in epoch {epoch + 1}; lower localizer.learning_rate and run again: it goes on "
                     "from the last checkpoint"
@@ -338,13 +352,13 @@ class Trainer:
         self._optimizer.step()
         return figures
 
-    def _mixed(self, batch: Labelled, photographs: Labelled, at: tuple[int, int]) -> Labelled:
+    def _mixed(self, batch: Labelled, labelled: Labelled, at: tuple[int, int]) -> Labelled:
         """A batch in which photographs take the places of some renders."""
         count = min(max(round(self.config.labelled_share * len(batch.images)), 1), len(batch.images))
         rng = np.random.default_rng([self.config.seed, 32, *at])
-        rows = rng.choice(len(photographs.images), count, replace=count > len(photographs.images))
+        rows = rng.choice(len(labelled.images), count, replace=count > len(labelled.images))
         kept = rng.permutation(len(batch.images))[count:]
-        return batch.rows(kept).with_rows_of(photographs.rows(rows))
+        return batch.rows(kept).with_rows_of(labelled.rows(rows))
 
     def _anneal(self, done: float) -> None:
         """One cosine from the learning rate to nothing, after a short warm-up."""
@@ -372,6 +386,11 @@ class Trainer:
         if not path.is_file():
             return False
         state = torch.load(path, weights_only=True)
+        if "origins" not in state and (state.get("generator") or self.origins):
+            raise ConfigError(
+                f"{path} is of a version that did not note the images it learned from; train into another folder with "
+                "--run"
+            )
         before = state.get("origins", {})
         other = [name for name in sorted({*before, *self.origins}) if before.get(name) != self.origins.get(name)]
         if other:
