@@ -146,7 +146,7 @@ def train_row(
             result["accuracy_with_the_targets_statistics"] = with_statistics_of(network, test)
         return result
     config = settings(row, steps, seed, more)
-    run = out / config.name
+    run = out / target.name / config.name
     prepare_run(config, run)
     trainer = Trainer(config, source, target)
     spent_file = run / "wall_s.json"
@@ -208,6 +208,7 @@ def main() -> None:
         result |= {
             "row": row,
             "target": target.name,
+            "photographs": str(given) if given else "",
             "set": arguments.more,
             "seed": arguments.seed,
             "date": datetime.date.today().isoformat(),
