@@ -264,14 +264,14 @@ def summary(rows: dict[str, Array]) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def labels_needed(found: dict[str, dict[str, list[float]]], row: str, figure: str) -> str:
+def labels_needed(found: dict[str, dict[str, list[float]]], row: str, figure: str) -> str | None:
     """How many labelled photographs make up for adaptation: the fewest without it that are as good as a row, in words.
 
-    Of those that were measured: "1000" means that 200 are not enough.
+    Of those that were measured: "1000" means that 200 are not enough. None where the curve is not whole.
     """
     without = {0: "randomized"} | {count: f"labelled_{count}" for count in CURVE}
     if not set(without.values()) <= set(found):
-        return "?"
+        return None
     enough = [count for count, name in without.items() if found[name][figure][0] <= found[row][figure][0]]
     return str(min(enough)) if enough else f"more than {max(without)}"
 
@@ -341,7 +341,8 @@ def main() -> None:
         for row in summaries[kind]:
             if row.startswith(("teacher", "generator", "both")):
                 means, medians = (labels_needed(summaries[kind], row, f"{figure}_m") for figure in ("mean", "median"))
-                print(f"{row}: as good without adaptation: {means} labelled photographs (mean), {medians} (median)")
+                if means and medians:
+                    print(f"{row}: as good without adaptation: {means} labelled photographs (mean), {medians} (median)")
     if given.json:
         made = {
             "made": facts(), "settings": {"localizer": SMALL, "adaptation": (PRESET, *ADAPT)}, "split": given.split,
