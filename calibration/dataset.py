@@ -13,6 +13,7 @@ An image is written before its line, each at once, so a killed writer leaves a s
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -233,6 +234,24 @@ def read_dataset(folder: Path) -> ImageDataset:
         raise ConfigError(f"{folder} is a dataset without frames; record or render it again")
     classes = {int(number): str(name) for number, name in header["classes"].items()}
     return ImageDataset(folder, frames, classes, header["about"])
+
+
+def fit(image: Image, size: tuple[int, int], nearest: bool = False) -> Image:
+    """An image scaled to cover ``size`` (height, width) and cut to it in the middle; class numbers need ``nearest``."""
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    scale = max(size[0] / height, size[1] / width)
+    scaled = (max(size[1], round(width * scale)), max(size[0], round(height * scale)))
+    method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    result = cv2.resize(image, scaled, interpolation=method)
+    top, left = (result.shape[0] - size[0]) // 2, (result.shape[1] - size[1]) // 2
+    return result[top : top + size[0], left : left + size[1]]
+
+
+def digest(image: Image) -> str:
+    """SHA-1 of an image's pixels, by which it is known again."""
+    return hashlib.sha1(np.ascontiguousarray(image).tobytes(), usedforsecurity=False).hexdigest()
 
 
 def read_header(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from calibration.dataset import DatasetWriter, read_dataset
 from calibration.lens import project
 from sim2real.cli import app
 from sim2real.config import read_settings, validate
-from sim2real.errors import AdaptationError, ConfigError
+from sim2real.errors import ConfigError
 from sim2real.evaluate.localization import at_recorded_poses, locate_all
 from sim2real.perceive.config import LocalizeConfig, TeacherConfig
 from sim2real.perceive.network import Localizer
@@ -224,7 +224,7 @@ def test_too_few_photographs_are_refused_before_anything_is_drawn(tmp_path: Path
     folder = tmp_path / "few"
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
-    with pytest.raises(AdaptationError, match=r"few \(unlabelled\) has 1 usable"):
+    with pytest.raises(ConfigError, match=r"few \(unlabelled\) has 1 images"):
         train(config(f"unlabelled={folder}"), tmp_path / "run", quiet)
     assert not (tmp_path / "run" / "images").exists()
 
@@ -232,14 +232,14 @@ def test_too_few_photographs_are_refused_before_anything_is_drawn(tmp_path: Path
 def test_renders_are_no_photographs(rendered: Path, tmp_path: Path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "images").symlink_to(rendered)
-    with pytest.raises(AdaptationError, match=r"48 images of .* renders are no photographs"):
+    with pytest.raises(ConfigError, match=r"48 images of .* among the renders"):
         train(config(f"unlabelled={rendered}"), tmp_path / "run", quiet)
 
 
 def test_a_useless_teacher_is_said(photographs: Path, rendered: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "images").symlink_to(rendered)
     train(config(f"unlabelled={photographs}", "teacher.confidence=0.99"), tmp_path, quiet)
-    assert "20 of 20 images are of another size" in caplog.text
+    assert "images of 320 x 240 are scaled and cut in the middle to 128 x 128" in caplog.text
     assert "found for sure in 0 % of the photographs" in caplog.text
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from calibration.dataset import HEADER, DatasetWriter, ImageDataset, read_dataset, read_header
-from sim2real.adapt.domains import fit, read_frame
+from calibration.dataset import HEADER, DatasetWriter, ImageDataset, fit, read_dataset, read_header
+from sim2real.adapt.domains import read_frame
 from sim2real.adapt.run import load_run_config
 from sim2real.adapt.translate import translate_any_size
 from sim2real.errors import AdaptationError, ConfigError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import read_dataset
+from calibration.dataset import digest, fit, read_dataset
 from sim2real.errors import AdaptationError, ConfigError
 
 Image = NDArray[np.uint8]
@@ -96,24 +95,6 @@ def network_size(height: int, width: int, image_size: int) -> tuple[int, int]:
     )
 
 
-def fit(image: Image, size: tuple[int, int], nearest: bool = False) -> Image:
-    """An image scaled to cover ``size`` (height, width) and cut to it in the middle; class numbers need ``nearest``."""
-    height, width = image.shape[:2]
-    if (height, width) == size:
-        return image
-    scale = max(size[0] / height, size[1] / width)
-    scaled = (max(size[1], round(width * scale)), max(size[0], round(height * scale)))
-    method = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    result = cv2.resize(image, scaled, interpolation=method)
-    top, left = (result.shape[0] - size[0]) // 2, (result.shape[1] - size[1]) // 2
-    return result[top : top + size[0], left : left + size[1]]
-
-
-def digest(image: Image) -> str:
-    """SHA-1 of an image's pixels, by which it is known again."""
-    return hashlib.sha1(np.ascontiguousarray(image).tobytes(), usedforsecurity=False).hexdigest()
-
-
 def thumbnail(image: Image) -> NDArray[np.int16]:
     """An image [H, W, 3] as averages of its parts [16, 16, 3]."""
     return cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.int16)
@@ -153,12 +134,7 @@ def read_frame(folder: Path, frame: Mapping[str, Any], with_mask: bool) -> tuple
 
 
 def load_domain(
-    folder: Path,
-    name: str,
-    image_size: int = 0,
-    size: tuple[int, int] | None = None,
-    labels: bool = False,
-    masks: bool = True,
+    folder: Path, name: str, image_size: int = 0, size: tuple[int, int] | None = None, labels: bool = False
 ) -> Domain:
     """Read a dataset, or a folder of images of any sizes.
 
@@ -171,7 +147,6 @@ def load_domain(
         image_size: Shorter side in px; 0 keeps the first image's.
         size: Height and width, in place of ``image_size``.
         labels: Every frame has a ``label``, a class number.
-        masks: Read them, where frames have them.
 
     Raises:
         ConfigError: There is no dataset, or its layout is broken.
@@ -179,13 +154,13 @@ def load_domain(
     """
     dataset = read_dataset(folder)
     images: list[Image] = []
-    read_masks: list[Image] = []
+    masks: list[Image] = []
     thumbnails: list[NDArray[np.int16]] = []
     frames: list[int] = []
     skipped = {"unreadable": 0, "flat": 0, "duplicate": 0, "without a mask": 0}
     resized = 0
     seen: set[str] = set()
-    with_masks = masks and any("mask" in frame for frame in dataset.frames)
+    with_masks = any("mask" in frame for frame in dataset.frames)
     for index, frame in enumerate(dataset.frames):
         read = read_frame(folder, frame, with_masks)
         if isinstance(read, str):
@@ -206,7 +181,7 @@ def load_domain(
         thumbnails.append(small)
         frames.append(index)
         if mask is not None:
-            read_masks.append(fit(mask, size, nearest=True))
+            masks.append(fit(mask, size, nearest=True))
     skipped = {reason: count for reason, count in skipped.items() if count}
     left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
     if left_out:
@@ -224,7 +199,7 @@ def load_domain(
     return Domain(
         name=name,
         images=np.stack(images),
-        masks=np.stack(read_masks) if read_masks else None,
+        masks=np.stack(masks) if masks else None,
         labels=dataset.column("label").astype(np.int64)[kept] if labels else None,
         classes=dataset.classes,
         frames=kept,

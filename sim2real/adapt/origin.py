@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from sim2real.adapt.domains import Domain, digest
+from calibration.dataset import digest
+from sim2real.adapt.domains import Domain
 from sim2real.errors import AdaptationError, ConfigError
 from sim2real.files import write_text
 

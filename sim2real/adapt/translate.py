@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sim2real.adapt.domains import Image, fit
+from calibration.dataset import fit
+from sim2real.adapt.domains import Image
 from sim2real.adapt.networks import Generator, exemplar_of
 from sim2real.errors import AdaptationError
 from sim2real.policy import onnx_session

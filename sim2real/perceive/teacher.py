@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from sim2real.adapt.domains import Domain, load_domain
+from calibration.dataset import fit, read_dataset
+from sim2real.errors import ConfigError
 from sim2real.perceive.augment import Augmentation
 from sim2real.perceive.config import TeacherConfig
 from sim2real.perceive.network import Localizer
@@ -27,6 +28,7 @@ Image = NDArray[np.uint8]
 
 log = logging.getLogger(__name__)
 
+FEWEST = 16
 RAMP = 0.1  # of the run, in which the weight grows to its value
 
 
@@ -101,20 +103,21 @@ class Teacher:
                 mine.copy_(its)
 
 
-def load_unlabelled(folder: Path, height: int, width: int) -> Domain:
-    """Photographs of a dataset or a folder of images, brought to a size; labels and masks are not looked at.
+def load_unlabelled(folder: Path, height: int, width: int) -> Image:
+    """Photographs [N, H, W, 3] of a dataset or a folder of images, scaled and cut to a size.
 
     Raises:
-        ConfigError: There is no dataset.
-        AdaptationError: Too few usable images.
+        ConfigError: There are none, too few, or they cannot be read.
     """
-    found = load_domain(folder, "unlabelled", size=(height, width), masks=False)
-    if found.resized:
+    images = read_dataset(folder).images
+    if len(images) < FEWEST:
+        raise ConfigError(f"{folder} (unlabelled) has {len(images)} images; at least {FEWEST} are needed, 50 better")
+    if images.shape[1:3] != (height, width):
         log.warning(
-            "%s: %d of %d images are of another size and were scaled and cut to %d x %d; the teacher sees the object "
-            "larger or smaller than the camera does", folder, found.resized, len(found), width, height,
+            "%s: images of %d x %d are scaled and cut in the middle to %d x %d", folder, images.shape[2],
+            images.shape[1], width, height,
         )  # fmt: skip
-    return found
+    return np.stack([fit(image, (height, width)) for image in images])
 
 
 def moved(images: torch.Tensor, by: torch.Tensor) -> torch.Tensor:

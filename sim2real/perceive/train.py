@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from torch.nn.functional import gaussian_nll_loss
 from torch.utils.tensorboard import SummaryWriter
 
-from calibration.dataset import read_dataset
+from calibration.dataset import digest, read_dataset
 from calibration.lens import project
-from sim2real.adapt.domains import Domain, digest
 from sim2real.camera import CameraCalibration
 from sim2real.config import prepare_run
-from sim2real.errors import AdaptationError, ConfigError, SimulationError
+from sim2real.errors import ConfigError, SimulationError
 from sim2real.files import write_text
 from sim2real.perceive.adapt import adapt_dataset
 from sim2real.perceive.augment import Augmentation, chosen
@@ -93,9 +92,9 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
 
     Raises:
         ConfigError: The folder holds a run of another configuration or one that has learned from other images,
-            ``adapted`` is no finished adaptation, or ``labelled`` no labelled dataset of the camera's images.
-        AdaptationError: The gate refused the adaptation, or it is for images of another size; or ``unlabelled`` holds
-            too few images, or renders.
+            ``adapted`` is no finished adaptation, ``labelled`` no labelled dataset of the camera's images, or
+            ``unlabelled`` holds too few images, or renders.
+        AdaptationError: The gate refused the adaptation, or it is for images of another size.
         SimulationError: Training diverged.
     """
     prepare_run(config, run_dir)
@@ -118,12 +117,12 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         everything.rows(slice(-config.render.held_out, None)),
     )
     if unlabelled is not None:
-        _check_unlabelled(unlabelled, everything.images, folder)
+        _check_unlabelled(unlabelled, everything.images, config.unlabelled)
     origins = {} if config.adapted is None else {f"adapted: {k}": v for k, v in file_hashes(config.adapted).items()}
-    for name, images in (("labelled", labelled), ("unlabelled", unlabelled)):
+    for name, images in (("labelled", None if labelled is None else labelled.images), ("unlabelled", unlabelled)):
         if images is not None:
-            origins[name] = hashlib.sha256(np.ascontiguousarray(images.images).data).hexdigest()
-    trainer = Trainer(config, run_dir, camera, origins, None if unlabelled is None else unlabelled.images)
+            origins[name] = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    trainer = Trainer(config, run_dir, camera, origins, unlabelled)
     trainer.load()
     if not trainer.train(trained_on, held_out, on_progress, labelled):
         return None
@@ -184,13 +183,13 @@ def load_photographs(folder: Path, config: LocalizeConfig, camera: CameraCalibra
     return Labelled(data.images, place[:, :2], np.array(pixels))
 
 
-def _check_unlabelled(unlabelled: Domain, rendered: Image, folder: Path) -> None:
+def _check_unlabelled(unlabelled: Image, rendered: Image, folder: Path | None) -> None:
     """Refuse renders that are given as photographs."""
-    shared = len({digest(image) for image in unlabelled.images} & {digest(image) for image in rendered})
+    shared = len({digest(image) for image in unlabelled} & {digest(image) for image in rendered})
     if shared:
-        raise AdaptationError(
-            f"{shared} images of {unlabelled.folder} are also in {folder}: renders are no photographs; give "
-            "'unlabelled' images of the real camera"
+        raise ConfigError(
+            f"{shared} images of {folder} (unlabelled) are among the renders, which are no photographs; give images of "
+            "the real camera"
         )
 
 
