@@ -130,7 +130,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     if believed < _LEAST_BELIEVED:
         log.warning(
             "the object was found for sure in %.0f %% of the photographs of %s only, and the others taught nothing: is "
-            "it in them, as this camera sees it, and was the training long enough?", 100.0 * believed, config.unlabelled,
+            "it in them, as this camera sees it, and was training long enough?", 100.0 * believed, config.unlabelled,
         )  # fmt: skip
     factor, figures = calibrate(trainer.network, held_out, config.seed)
     trainer.network.std_factor = factor
