@@ -1,4 +1,4 @@
-"""Between torch and the outside: images to tensors, networks to ONNX, state to files. For training only."""
+"""Between torch and the outside (images, ONNX, files), and what several trainings do to tensors. For training only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,50 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 OPSET = 18
+RAMP = 0.1  # of a run, in which a teacher's weight grows to its value
 
 
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
     """uint8 [N, H, W, 3] to float [N, 3, H, W] in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def moved(images: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """Images [N, C, H, W] moved by columns and rows [N, 2], whole px; what comes in repeats the border."""
+    height, width = images.shape[-2:]
+    most = int(by.abs().max())
+    wide = functional.pad(images, (most, most, most, most), mode="replicate")
+    left, top = (most - by).T.tolist()
+    return torch.stack([image[:, v : v + height, u : u + width] for image, u, v in zip(wide, left, top, strict=True)])
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float, step: int, statistics: bool) -> None:
+    """Move a slow average towards a network; fast at the start of a run.
+
+    Args:
+        average: Of the network's kind.
+        network: That is followed.
+        decay: What stays of the average, a step.
+        step: Of the run, from 0.
+        statistics: Batch norm's are averaged too; otherwise they are the network's.
+    """
+    share = 1.0 - min(decay, (step + 1.0) / (step + 10.0))
+    for mine, its in zip(average.parameters(), network.parameters(), strict=True):
+        mine.lerp_(its, share)
+    for buffer, its_buffer in zip(average.buffers(), network.buffers(), strict=True):
+        if statistics and buffer.dtype.is_floating_point:
+            buffer.lerp_(its_buffer, share)
+        else:
+            buffer.copy_(its_buffer)
+
+
+def teacher_ramp(done: float, starts: float) -> float:
+    """Share of its weight that a mean teacher has at a share of the run, when it is listened to from ``starts`` on."""
+    return float(np.clip((done - starts) / RAMP, 0.0, 1.0))
 
 
 def to_onnx(

@@ -25,10 +25,10 @@ from sim2real.evaluate.localization import at_recorded_poses, locate_all
 from sim2real.perceive.config import LocalizeConfig, TeacherConfig
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import looking_through, render_dataset
-from sim2real.perceive.teacher import Lesson, Teacher, moved
+from sim2real.perceive.teacher import Lesson, Teacher
 from sim2real.perceive.train import Trainer, load_labelled, train
 from sim2real.perception import PerceptionBundle
-from sim2real.torch_io import to_tensor
+from sim2real.torch_io import moved, to_tensor
 
 SMALL = (
     "render.images=48", "render.held_out=16", "render.workers=1", "render.textures=10", "localizer.width=4",
@@ -167,7 +167,9 @@ def test_an_epoch_takes_the_average_along(trainer: Trainer, rendered: Path):
     assert not torch.equal(trainer.network.state_dict()["map.weight"], after["map.weight"])
 
 
-def test_agreement_counts_by_its_weight_and_only_where_the_teacher_is_sure(trainer: Trainer, rendered: Path):
+def test_agreement_counts_by_its_weight_and_only_where_the_teacher_is_sure(
+    trainer: Trainer, rendered: Path, monkeypatch: pytest.MonkeyPatch
+):
     batch = load_labelled(rendered).rows(slice(0, 8))
     images, start = to_tensor(batch.images), copy.deepcopy(trainer.network.state_dict())
 
@@ -178,11 +180,8 @@ def test_agreement_counts_by_its_weight_and_only_where_the_teacher_is_sure(train
         trainer._step(images, batch, Lesson(images.flip(0), pixels, torch.full((8,), sure), weight))
         return trainer.network.map.weight.grad.flatten().clone()
 
-    torch.nn.utils.clip_grad_norm_, clip = (lambda *_: None), torch.nn.utils.clip_grad_norm_
-    try:
-        none, one, two, unsure = gradient(0.0, 1.0), gradient(1.0, 1.0), gradient(2.0, 1.0), gradient(1.0, 0.0)
-    finally:
-        torch.nn.utils.clip_grad_norm_ = clip
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+    none, one, two, unsure = gradient(0.0, 1.0), gradient(1.0, 1.0), gradient(2.0, 1.0), gradient(1.0, 0.0)
     torch.testing.assert_close(unsure, none)
     torch.testing.assert_close(two - none, 2.0 * (one - none), rtol=1e-3, atol=1e-6)
     assert float((one - none).abs().max()) > 1e-3

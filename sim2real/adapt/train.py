@@ -23,11 +23,10 @@ from sim2real.adapt.domains import Domain, objects_of
 from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
 from sim2real.errors import AdaptationError
 from sim2real.files import write_text
-from sim2real.torch_io import save_state
+from sim2real.torch_io import follow, moved, save_state, teacher_ramp
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
-TEACHER_RAMP = 0.1  # of the run, in which the teacher's weight grows to its value
 BETAS = (0.5, 0.99)  # Adam's in the adversarial game (Radford et al. 2016: 0.5)
 
 
@@ -202,7 +201,8 @@ class Trainer:
                 int(torch.randint(-side // 8, side // 8 + 1, (1,), generator=self.random)) for side in seen[0].shape[2:]
             ]
             mirror = bool(torch.randint(2, (1,), generator=self.random))
-            seen = [_moved(x.flip(3) if mirror else x, shift) for x in seen]
+            by = torch.tensor([shift[::-1]])
+            seen = [moved(x.flip(3) if mirror else x, by.expand(len(x), 2)) for x in seen]
         if sigma > 0:
             seen = [x + sigma * torch.randn(x.shape, generator=self.random) for x in seen]
         return seen
@@ -338,18 +338,12 @@ class Trainer:
         return values
 
     def _teacher_weight(self) -> float:
-        ramp = (self.progress - self.config.task.teacher_starts) / TEACHER_RAMP
-        return self.config.task.mean_teacher * float(np.clip(ramp, 0.0, 1.0))
+        task = self.config.task
+        return task.mean_teacher * teacher_ramp(self.progress, task.teacher_starts)
 
     def _average(self) -> None:
-        decay = min(self.config.average, (self.step + 1.0) / (self.step + 10.0))
-        with torch.no_grad():
-            for name, average in self.averages.items():
-                network = self.networks[name]
-                for slow, fast in zip(average.parameters(), network.parameters(), strict=True):
-                    slow.lerp_(fast, 1.0 - decay)
-                for slow_buffer, buffer in zip(average.buffers(), network.buffers(), strict=True):
-                    slow_buffer.copy_(buffer)
+        for name, average in self.averages.items():
+            follow(average, self.networks[name], self.config.average, self.step, statistics=False)
 
     def _check_finite(self, values: dict[str, Tensor]) -> None:
         wrong = [name for name, value in values.items() if not bool(torch.isfinite(value))]
@@ -382,13 +376,6 @@ class Trainer:
         self.random.set_state(state["random"])
         torch.set_rng_state(state["torch_random"])
         self.pool = list(state["pool"])
-
-
-def _moved(x: Tensor, shift: list[int]) -> Tensor:
-    """Images shifted by (rows, columns), the edge repeated."""
-    down, right = shift
-    padded = functional.pad(x, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="replicate")
-    return padded[:, :, max(-down, 0) : max(-down, 0) + x.shape[2], max(-right, 0) : max(-right, 0) + x.shape[3]]
 
 
 def _turned(x: Tensor, random: torch.Generator) -> Tensor:

@@ -15,21 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from calibration.dataset import fit, read_dataset
 from sim2real.errors import ConfigError
 from sim2real.perceive.augment import Augmentation
 from sim2real.perceive.config import TeacherConfig
 from sim2real.perceive.network import Localizer
-from sim2real.torch_io import to_tensor
+from sim2real.torch_io import follow, moved, teacher_ramp, to_tensor
 
 Image = NDArray[np.uint8]
 
 log = logging.getLogger(__name__)
 
 FEWEST = 16
-RAMP = 0.1  # of the run, in which the weight grows to its value
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ class Lesson:
 class Teacher:
     """The average, and what it says of photographs.
 
-    Batch norm's statistics are averaged like weights. At the end of a run, where the learning rate is nothing, average
-    and network are the same to a tenth of a millimetre, so the network is what is exported.
+    Batch norm's statistics are averaged like weights. It is not what is exported: it ends where the network does, as
+    the learning rate falls to nothing.
 
     Args:
         network: The localizer that learns; the average begins as a copy.
@@ -78,8 +76,8 @@ class Teacher:
             rng: Chooses and moves them.
             augment: What the network sees on top.
         """
-        weight = self._config.weight * min((done - self._config.starts) / RAMP, 1.0)
-        if weight <= 0.0:
+        weight = self._config.weight * teacher_ramp(done, self._config.starts)
+        if not weight:
             return None
         count = max(round(self._config.share * batch_size), 1)
         rows = rng.choice(len(self._unlabelled), count, replace=count > len(self._unlabelled))
@@ -92,15 +90,9 @@ class Teacher:
         sure = (inside & (mass >= self._config.confidence)).to(pixels.dtype)
         return Lesson(moved(augment(images), here), pixels, sure, weight)
 
-    @torch.no_grad()
     def follow(self, network: Localizer, step: int) -> None:
-        """Move the average towards the network; at the start of a run it follows fast."""
-        share = 1.0 - min(self._config.average, (step + 1.0) / (step + 10.0))
-        for mine, its in zip(self.average.state_dict().values(), network.state_dict().values(), strict=True):
-            if mine.dtype.is_floating_point:
-                mine.lerp_(its, share)
-            else:
-                mine.copy_(its)
+        """Move the average towards the network."""
+        follow(self.average, network, self._config.average, step, statistics=True)
 
 
 def load_unlabelled(folder: Path, height: int, width: int) -> Image:
@@ -118,12 +110,3 @@ def load_unlabelled(folder: Path, height: int, width: int) -> Image:
             images.shape[1], width, height,
         )  # fmt: skip
     return np.stack([fit(image, (height, width)) for image in images])
-
-
-def moved(images: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-    """Images [N, C, H, W] moved by columns and rows [N, 2], whole px; what comes in repeats the border."""
-    height, width = images.shape[-2:]
-    most = int(by.abs().max())
-    wide = functional.pad(images, (most, most, most, most), mode="replicate")
-    left, top = (most - by).T.tolist()
-    return torch.stack([image[:, v : v + height, u : u + width] for image, u, v in zip(wide, left, top, strict=True)])

@@ -106,18 +106,19 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     count, folder = config.render.images, run_dir / "images"
     if render_dataset(config, folder, count, on_progress) < count:
         return None
+    everything = load_labelled(folder, count)
+    if unlabelled is not None:
+        _check_unlabelled(unlabelled, everything.images, config.unlabelled)
     if config.adapted is not None:
         rendered, folder = folder, run_dir / "adapted"
         if adapt_dataset(config.adapted, rendered, folder, count, config.unadapted, on_progress) < count:
             return None
-    everything = load_labelled(folder, count)
+        everything = load_labelled(folder, count)
     _write_sheet(run_dir / "contact_sheet.png", everything.images[:_SHEET])
     trained_on, held_out = (
         everything.rows(slice(0, -config.render.held_out)),
         everything.rows(slice(-config.render.held_out, None)),
     )
-    if unlabelled is not None:
-        _check_unlabelled(unlabelled, everything.images, config.unlabelled)
     origins = {} if config.adapted is None else {f"adapted: {k}": v for k, v in file_hashes(config.adapted).items()}
     for name, images in (("labelled", None if labelled is None else labelled.images), ("unlabelled", unlabelled)):
         if images is not None:
