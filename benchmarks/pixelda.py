@@ -226,7 +226,8 @@ def main() -> None:
         these = [r for r in runs if (r["row"], r["steps"], r["set"]) == (row, steps, [])]
         accuracies = ", ".join(f"{100 * r['accuracy']:.1f}" for r in these)
         print(f"| {row} | {steps} | {accuracies} % | {np.mean([r['wall_s'] for r in these]) / 60:.0f} |")
-    print("Published (other networks and sizes): " + ", ".join(f"{k} {v} %" for k, v in PUBLISHED.items()))
+    if not given:
+        print("Published (other networks and sizes): " + ", ".join(f"{k} {v} %" for k, v in PUBLISHED.items()))
 
 
 if __name__ == "__main__":
