@@ -10,8 +10,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-# A ROS 2 that is already sourced wins over the wheels.
-EXTRAS ?= train,vision,drivers,franka,dev$(shell $(PYTHON) -c 'import rclpy' 2>/dev/null || echo ,ros)
+# A ROS 2 that is already sourced wins over the wheels; one inside the interpreter's own folder, as of an activated virtual
+# environment, is not seen from .venv.
+EXTRAS ?= train,vision,drivers,franka,dev$(shell $(PYTHON) -c 'import rclpy, sys; sys.exit(rclpy.__file__.startswith(sys.prefix))' 2>/dev/null || echo ,ros)
 # Never talk to robots on the network by accident; set it to SUBNET to do so on purpose.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
