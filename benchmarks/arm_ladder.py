@@ -18,9 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from robot_drivers.so101_arm import read_figures
-from robot_drivers.so101_target import PUCK_CONDITIONS
-from sim2real.bundle import PolicyBundle
 from sim2real.config import load_config
 from sim2real.evaluate.arm_in_process import conditions, work
 from sim2real.evaluate.identification import facts
@@ -28,8 +25,11 @@ from sim2real.evaluate.table import fly_in_process, mean_success
 from sim2real.files import write_text
 from sim2real.learn.build import build_spec, robot_and_task
 from sim2real.learn.train import train
-from sim2real.policy import PolicyRunner, onnx_policy
-from sim2real.spec import normalise_parameters
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.policy import PolicyRunner, onnx_policy
+from sim2real.runtime.spec import normalise_parameters
+from sim2real.targets.so101 import PUCK_CONDITIONS
+from sim2real.targets.so101_arm import read_figures
 
 RUNGS = {
     "nominal": ["method=nominal", "randomize=[]"],

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sim2real.camera import CameraCalibration
-from sim2real.cli_looks import EYE_M, FOCAL, TARGET_M, _looking
+from sim2real.cli.looks import EYE_M, FOCAL, TARGET_M, _looking
 from sim2real.evaluate.identification import facts
 from sim2real.robots import load_robot
-from sim2real.sim.drawing import add_thing, place_thing
-from sim2real.sim.scenery import Scenery
+from sim2real.runtime.camera import CameraCalibration
+from sim2real.sim.render.drawing import add_thing, place_thing
+from sim2real.sim.render.scenery import Scenery
 from sim2real.sim.world import World
 
 ROUNDS, SECONDS = 5, 2.0

@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from camera_rig import environment, joints_at, number_in  # noqa: E402 (beside the tests, not a package)
 
-from calibration.dataset import read_dataset  # noqa: E402
+from sim2real.images.dataset import read_dataset  # noqa: E402
 from sim2real.provenance import commit  # noqa: E402
 
 RATE_HZ = 30.0

@@ -2,8 +2,8 @@
 
     python benchmarks/fit_so101_twin.py FOLDER_OF_RECORDINGS
 
-Writes robot_drivers/so101_twin.yaml. Another model class than the training simulator's, on other motions, with code of
-its own; the fit is joint by joint on a light model with MuJoCo's own weights, the published error that of full
+Writes sim2real/targets/so101_servos.yaml. Another model class than the training simulator's, on other motions, with
+code of its own; the fit is joint by joint on a light model with MuJoCo's own weights, the published error that of full
 MuJoCo rollouts of motions the fit never saw.
 """
 
@@ -19,10 +19,10 @@ import mujoco
 import numpy as np
 import yaml
 
-from robot_drivers.so101_arm import FIGURES, JOINTS, ArmModel, load_model
-from sim2real.identify.logs import JointLog, read_logs
+from sim2real.recordings.logs import JointLog, read_logs
 from sim2real.robots import robot_folder
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
+from sim2real.targets.so101_arm import FIGURES, JOINTS, ArmModel, load_model
 
 DT = 0.01
 PIECE = 6000

@@ -21,13 +21,13 @@ import numpy as np
 
 from robot_drivers import load_driver
 from robot_drivers.limits import DriverError
-from sim2real.bundle import PolicyBundle
 from sim2real.config import validate_config
-from sim2real.deploy.safety import SafetyFilter
 from sim2real.evaluate.identification import facts
 from sim2real.evaluate.in_process import summarise
 from sim2real.learn.build import robot_and_task
-from sim2real.observation import measured_command
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.observation import measured_command
+from sim2real.runtime.safety import SafetyFilter
 from sim2real.sim.arm_sim import ArmState
 
 APPROACH_RAD_S = 0.8

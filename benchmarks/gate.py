@@ -20,21 +20,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from calibration.dataset import read_dataset
 from sim2real.adapt.config import load_preset
 from sim2real.adapt.domains import objects_of
 from sim2real.adapt.objects import invented, vanished, with_copies
 from sim2real.adapt.run import adapt, load_data
-from sim2real.camera import load_camera
 from sim2real.config import read_settings, validate
 from sim2real.evaluate.adaptation import write_adaptation_report
 from sim2real.evaluate.identification import facts
 from sim2real.evaluate.target_images import write_target_dataset
 from sim2real.files import write_text
+from sim2real.images.dataset import read_dataset
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.render import CLASSES, render_dataset
 from sim2real.robots import robot_folder
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
+from sim2real.runtime.camera import load_camera
 
 RESULTS = Path(__file__).parent / "results" / "gate.json"
 RENDERS, PHOTOGRAPHS, FRESH, FRESH_SEED = 1000, 300, 400, 2026

@@ -28,8 +28,8 @@ from sim2real.adapt.networks import Generator, parameter_count
 from sim2real.adapt.train import Trainer
 from sim2real.adapt.translate import export_generator
 from sim2real.files import write_text
-from sim2real.policy import onnx_session
 from sim2real.provenance import commit
+from sim2real.runtime.policy import onnx_session
 
 RESULTS = Path(__file__).parent / "results" / "generator_speed.json"
 SIZE, BATCH = 128, 8

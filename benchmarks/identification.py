@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from robot_drivers.drone_twin import AIRFRAMES, CONDITIONS
-from sim2real.bundle import PolicyBundle
 from sim2real.config import validate_config
 from sim2real.evaluate.in_process import fly, wilson
 from sim2real.learn.build import build_env
 from sim2real.learn.simulated import fly_simulated
-from sim2real.policy import PolicyRunner, onnx_policy
 from sim2real.provenance import commit
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.policy import PolicyRunner, onnx_policy
+from sim2real.targets.drone import AIRFRAMES, CONDITIONS
 
 SEED = 987_654
 

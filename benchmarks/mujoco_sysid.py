@@ -23,10 +23,10 @@ import numpy as np
 from mujoco import rollout, sysid
 
 from sim2real.evaluate.identification import facts
-from sim2real.identify.fit import identify
-from sim2real.identify.logs import JointLog, read_logs
+from sim2real.identify.arm.fit import identify
+from sim2real.recordings.logs import JointLog, read_logs
 from sim2real.robots import robot_folder
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
 
 DT = 0.005
 PIECE_S = 8.0

@@ -21,19 +21,19 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from robot_drivers.drone_twin import AIRFRAMES, CONDITIONS, DroneTwin, TwinSensors
 from sim2real.config import PPOConfig
 from sim2real.evaluate.in_process import _starts, summarise
 from sim2real.evaluate.table import mean_success, share_of_gap
-from sim2real.geometry import quat_to_matrix, rotate
 from sim2real.learn.osi import UniversalPolicy
 from sim2real.learn.ppo import Trainer
-from sim2real.observation import ObservationHistory, decode_action, encode_action
 from sim2real.provenance import commit
-from sim2real.robots.crazyflie.signals import flight_signals
+from sim2real.runtime.flight_signals import flight_signals
+from sim2real.runtime.geometry import quat_to_matrix, rotate
+from sim2real.runtime.observation import ObservationHistory, decode_action, encode_action
+from sim2real.runtime.spec import ParameterTerm, PolicySpec
 from sim2real.sim.robot import BodyState
-from sim2real.spec import ParameterTerm, PolicySpec
-from sim2real.tasks.waypoint import Waypoint
+from sim2real.targets.drone import AIRFRAMES, CONDITIONS, DroneTwin, TwinSensors
+from sim2real.tasks.hover import Waypoint
 
 CELLS = [(airframe, condition) for airframe in AIRFRAMES for condition in CONDITIONS]
 

@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calibration.dataset import read_dataset
 from sim2real.adapt.config import AdaptConfig, load_preset
 from sim2real.adapt.dann import train_classifier
 from sim2real.adapt.domains import Domain
@@ -37,8 +36,9 @@ from sim2real.adapt.train import Trainer, run_training
 from sim2real.adapt.translate import cut_exemplars, translate
 from sim2real.config import prepare_run
 from sim2real.files import write_text
+from sim2real.images.dataset import read_dataset
+from sim2real.learn.torch_io import to_tensor
 from sim2real.provenance import commit
-from sim2real.torch_io import to_tensor
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "pixelda.json"

@@ -22,13 +22,13 @@ import pybullet
 
 from sim2real.evaluate.identification import facts
 from sim2real.files import write_text
-from sim2real.identify.excite import excite
-from sim2real.identify.fit import Space, covariance, cut, simulate
-from sim2real.identify.logs import JointLog, read_logs
-from sim2real.identify.replay import replay
+from sim2real.identify.arm.excite import excite
+from sim2real.identify.arm.fit import Space, covariance, cut, simulate
+from sim2real.identify.arm.replay import replay
+from sim2real.recordings.logs import JointLog, read_logs
 from sim2real.robots import robot_folder
-from sim2real.sim.arm import Arm
-from sim2real.sim.physics import PhysicsParams
+from sim2real.robots.arm import Arm
+from sim2real.robots.physics import PhysicsParams
 from sim2real.sim.randomization import Randomization
 
 RESULTS = Path(__file__).parent / "results" / "so101_recordings.json"

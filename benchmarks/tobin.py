@@ -16,18 +16,18 @@ import statistics
 import time
 from pathlib import Path
 
-from calibration.dataset import read_dataset
-from sim2real.camera import load_camera
 from sim2real.config import read_settings, validate
 from sim2real.evaluate.identification import facts
 from sim2real.evaluate.localization import localization_figures, locate_all
 from sim2real.evaluate.target_images import write_target_dataset
 from sim2real.files import write_text
+from sim2real.images.dataset import read_dataset
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.train import train
-from sim2real.perception import PerceptionBundle
 from sim2real.robots import robot_folder
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
+from sim2real.runtime.camera import load_camera
+from sim2real.runtime.perception import PerceptionBundle
 
 IMAGES, EPOCHS, HELD_OUT, TARGET_IMAGES = 4000, 8, 400, 300
 SMALL = (

@@ -10,12 +10,10 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
+from sim2real.types import Array, Image
 
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
 Kind = Literal["charuco", "chessboard", "grid"]
 
 LEAST_CORNERS = 6  # fewer do not fix a pose well

@@ -6,16 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration.boards import STOP_PX, Board, Detection, bend_px, dictionary_seen
-from calibration.images import read_images
 from calibration.intrinsics import board_pose
-from sim2real.camera import CameraCalibration
 from sim2real.errors import ConfigError
-
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
+from sim2real.images.files import read_images
+from sim2real.runtime.camera import CameraCalibration
+from sim2real.types import Array, Image
 
 WORST_PX = 3.0  # corners are found to 0.1 to 1 px; what is farther off is another corner, board or camera
 PLAIN_WIDTH = 640

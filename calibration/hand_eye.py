@@ -19,15 +19,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from calibration import hand_eye_checks as checks
 from calibration.boards import Detection
-from calibration.hand_eye_fit import LEAST_SAMPLES, SOLVERS, Problem, Rows, both, outlier
-from sim2real.camera import CameraCalibration
+from calibration.hand_eye_fit import LEAST_SAMPLES, SOLVERS, EnvIds, Problem, both, outlier
 from sim2real.errors import ConfigError
+from sim2real.runtime.camera import CameraCalibration
+from sim2real.types import Array
 
-Array = NDArray[np.float64]
 Setup = Literal["eye-to-hand", "eye-in-hand"]
 
 JOINT_FIT = "all samples together"
@@ -139,7 +138,7 @@ def hand_eye(
     )  # fmt: skip
 
 
-def _fit(problem: Problem, x: Array, y: Array) -> tuple[Array, Array, Rows, dict[int, str]]:
+def _fit(problem: Problem, x: Array, y: Array) -> tuple[Array, Array, EnvIds, dict[int, str]]:
     """X, Y, the samples that took part, and why the others did not: the worst is left out while it is far off.
 
     ``x`` and ``y`` are the fit of all samples.
@@ -165,6 +164,6 @@ def _best(own: tuple[float, float], per_solver: dict[str, tuple[float, float]]) 
     return name, better[name]
 
 
-def _root_mean_square(problem: Problem, x: Array, y: Array, rows: Rows) -> tuple[float, float]:
+def _root_mean_square(problem: Problem, x: Array, y: Array, rows: EnvIds) -> tuple[float, float]:
     mm, degrees = problem.errors(x, y, rows)
     return float(np.sqrt((mm**2).mean())), float(np.sqrt((degrees**2).mean()))

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from calibration.hand_eye_fit import LEVER_M, OUTLIER_DEG, OUTLIER_MM, Problem, Rows, both, mean_pose, moved
+from calibration.hand_eye_fit import LEVER_M, OUTLIER_DEG, OUTLIER_MM, EnvIds, Problem, both, mean_pose, moved
 from sim2real.errors import ConfigError
-
-Array = NDArray[np.float64]
+from sim2real.types import Array
 
 ROUNDED, CRUDE = 1e-3, 2e-2  # R·Rᵀ from the identity: where rotations are made whole in silence, and at most
 FARTHEST_M = 20.0  # no arm and no board is so far away; millimetres are
@@ -253,7 +252,7 @@ def _run_elsewhere(places: Array) -> tuple[int, int]:
 
 def _two_places(
     problem: Problem, x: Array, y: Array, run: NDArray[np.bool_]
-) -> tuple[list[tuple[tuple[Array, Array], Rows]], tuple[Array, Array]]:
+) -> tuple[list[tuple[tuple[Array, Array], EnvIds]], tuple[Array, Array]]:
     """X with two places of the board: (X, Y) and rows of each, and the two places."""
     parts = [np.flatnonzero(~run), np.flatnonzero(run)]
     free = Problem(problem.arm, problem.board, None, None)
@@ -363,5 +362,4 @@ def _scaled(poses: Array, factor: float) -> Array:
 
 
 def _inverse(poses: Array) -> Array:
-    result: Array = np.asarray(np.linalg.inv(poses), dtype=np.float64)
-    return result
+    return np.asarray(np.linalg.inv(poses), dtype=np.float64)

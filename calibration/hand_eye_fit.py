@@ -6,17 +6,14 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from calibration.boards import Detection
-from calibration.lens import project
-from sim2real.camera import CameraCalibration
 from sim2real.errors import ConfigError
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from sim2real.images.lens import project
+from sim2real.runtime.camera import CameraCalibration
+from sim2real.types import Array, EnvIds
 
 SOLVERS = {
     "tsai": cv2.CALIB_HAND_EYE_TSAI,
@@ -48,7 +45,7 @@ class Problem:
         self._detections = detections if camera is not None else None
         self._lever = LEVER_M
 
-    def closed_form(self, rows: Rows, solver: str) -> tuple[Array, Array]:
+    def closed_form(self, rows: EnvIds, solver: str) -> tuple[Array, Array]:
         """X by one of OpenCV's solvers, and the Y that fits it best.
 
         Raises:
@@ -64,7 +61,7 @@ class Problem:
             raise ConfigError(f"OpenCV's solver '{solver}' finds no camera pose; the samples do not fix one")
         return x, mean_pose(a @ x @ b)
 
-    def best_closed_form(self, rows: Rows) -> tuple[Array, Array]:
+    def best_closed_form(self, rows: EnvIds) -> tuple[Array, Array]:
         """X and Y of the solver whose median error is the smallest.
 
         Raises:
@@ -82,7 +79,7 @@ class Problem:
         _, x, y = min(starts, key=lambda start: start[0])
         return x, y
 
-    def solve(self, rows: Rows) -> tuple[Array, Array]:
+    def solve(self, rows: EnvIds) -> tuple[Array, Array]:
         """X and Y that fit all samples best together, from the best of the five solvers; robust to single ones.
 
         Raises:
@@ -103,22 +100,22 @@ class Problem:
             x, y = moved(x, y, found.x)
         return x, y
 
-    def _weigh(self, x: Array, y: Array, rows: Rows) -> None:
+    def _weigh(self, x: Array, y: Array, rows: EnvIds) -> None:
         """Rotations and places count by how precise they are: maximum likelihood for what the samples show."""
         mm, degrees = self.errors(x, y, rows)
         lever = 1e-3 * np.median(mm) / max(np.radians(np.median(degrees)), 1e-9)
         self._lever = float(np.clip(lever, *LEVERS_M))
 
-    def _has_outliers(self, x: Array, y: Array, rows: Rows) -> bool:
+    def _has_outliers(self, x: Array, y: Array, rows: EnvIds) -> bool:
         return outlier(*self.errors(x, y, rows))[0] is not None
 
-    def errors(self, x: Array, y: Array, rows: Rows) -> tuple[Array, Array]:
+    def errors(self, x: Array, y: Array, rows: EnvIds) -> tuple[Array, Array]:
         """Of every sample: how far the board is from where it should be, mm, and how far it is turned, degrees."""
         off = np.linalg.inv(y) @ self.arm[rows] @ x @ self.board[rows]
         mm = 1e3 * np.sqrt((off[:, :3, 3] ** 2).sum(axis=1))
         return mm, np.degrees(Rotation.from_matrix(off[:, :3, :3]).magnitude())
 
-    def residuals(self, x: Array, y: Array, rows: Rows) -> Array:
+    def residuals(self, x: Array, y: Array, rows: EnvIds) -> Array:
         """What the fit minimises, sample by sample: m and weighted rad, or px with corners given."""
         if self._detections is None or self._camera is None:
             off = np.linalg.inv(y) @ self.arm[rows] @ x @ self.board[rows]
@@ -131,7 +128,7 @@ class Problem:
             parts.append((project(self._camera, seen.points, pose) - seen.pixels).ravel() / np.sqrt(len(seen.pixels)))
         return np.concatenate(parts)
 
-    def deviations(self, x: Array, y: Array, rows: Rows) -> Array:
+    def deviations(self, x: Array, y: Array, rows: EnvIds) -> Array:
         """Standard deviations of X: turn [3] rad and place [3] m along its parent's axes, clustered by sample."""
         self._weigh(x, y, rows)
         base = self.residuals(x, y, rows)
@@ -149,7 +146,7 @@ class Problem:
             covariance = inverse * float(base @ base) / max(len(base) - 12, 1)
         return np.sqrt(np.clip(np.diag(covariance)[:6], 0.0, None))
 
-    def held_out(self, rows: Rows, solver: str | None = None) -> tuple[float, float]:
+    def held_out(self, rows: EnvIds, solver: str | None = None) -> tuple[float, float]:
         """Root mean square errors of samples that the fit had not seen, mm and degrees; NaN with too few."""
         folds = min(FOLDS, len(rows))
         if len(rows) - int(np.ceil(len(rows) / folds)) < LEAST_SAMPLES - 1:
@@ -170,8 +167,7 @@ class Problem:
 
 def both(mm: Array, degrees: Array) -> Array:
     """Errors in place and in rotation as one, mm."""
-    result: Array = mm + 1e3 * LEVER_M * np.radians(degrees)
-    return result
+    return mm + 1e3 * LEVER_M * np.radians(degrees)
 
 
 def outlier(mm: Array, degrees: Array) -> tuple[int | None, str]:

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.boards import Detection
-from calibration.lens import project
-from sim2real.camera import LENSES, CameraCalibration, Lens
 from sim2real.errors import ConfigError
-
-Array = NDArray[np.float64]
+from sim2real.images.lens import project
+from sim2real.runtime.camera import LENSES, CameraCalibration, Lens
+from sim2real.types import Array
 
 _CRITERIA = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 300, 1e-12)
 LEAST_VIEWS = 3
@@ -225,8 +224,7 @@ def _covariance(
     reduced = free.T @ information @ free
     scale = 1.0 / np.sqrt(np.diag(reduced))  # pixels beside sixth powers: the inverse needs them of one size
     inverse = scale[:, None] * np.linalg.inv(reduced * np.outer(scale, scale)) * scale
-    result: Array = variance * free @ inverse @ free.T
-    return result
+    return variance * free @ inverse @ free.T
 
 
 def _jacobian(camera: CameraCalibration, points: Array, pose: Array) -> tuple[Array, Array]:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from sim2real.errors import ConfigError
-
-Array = NDArray[np.float64]
+from sim2real.types import Array
 
 EARLIEST_S, LATEST_S = -0.05, 0.5  # what a camera can be: stamped on arrival, or a little before the joints
 # Where the motion is compared: also beyond, so that one that repeats is seen, and one that is later than that.
@@ -119,5 +118,4 @@ def turning(T_camera_board: Array) -> Array:  # noqa: N803 (a transform's name s
     turns = Rotation.from_matrix(T_camera_board[:, :3, :3])
     relative = (turns.mean().inv() * turns).as_rotvec()
     axis = np.linalg.svd(relative - relative.mean(axis=0), full_matrices=False)[2][0]
-    result: Array = relative @ axis
-    return result
+    return relative @ axis

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from robot_drivers.driver import RobotDriver
 
 DRIVERS = {
-    "crazyflie_twin": "robot_drivers.crazyflie_twin:CrazyflieTwinDriver",
+    "crazyflie_twin": "sim2real.targets.crazyflie_driver:CrazyflieTwinDriver",
     "franka": "robot_drivers.franka:FrankaDriver",
-    "so101_twin": "robot_drivers.so101_twin:So101TwinDriver",
+    "so101_twin": "sim2real.targets.so101_driver:So101TwinDriver",
 }
 
 

@@ -216,8 +216,7 @@ def _velocity(gap: Array, brake: float) -> Array:
     """
     hold_s = HOLD_MS / 1000.0
     speed = brake * (np.sqrt(hold_s**2 + 2.0 * np.abs(gap) / brake) - hold_s)
-    result: Array = np.sign(gap) * np.minimum(speed, SLEW_RAD_S)
-    return result
+    return np.sign(gap) * np.minimum(speed, SLEW_RAD_S)
 
 
 def _limits(ranges: tuple[tuple[float, float], ...], start: Array) -> CommandLimits:

@@ -1,5 +1,5 @@
 """``python -m sim2real`` is the ``sim2real`` command."""
 
-from sim2real.cli import main
+from sim2real.cli.main import main
 
 main()

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
-from sim2real.spec import Model
+from sim2real.types import Model
 
 CONFIGS = Path(__file__).parent / "configs"
 M = TypeVar("M", bound=BaseModel)

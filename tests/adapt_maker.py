@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import DatasetWriter
+from sim2real.images.dataset import DatasetWriter
 
 SIDE = 32
 CLASSES = {0: "background", 1: "object"}

@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sim2real.bundle import record_golden, write_bundle
 from sim2real.config import load_config
 from sim2real.learn.build import build_env, build_spec, robot_and_task
-from sim2real.policy import PolicyRunner
+from sim2real.runtime.bundle import record_golden, write_bundle
+from sim2real.runtime.policy import PolicyRunner
 from sim2real.tasks.joint_actions import DAMPING_S, GAIN
 
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from sim2real.bundle import record_golden, sha256, write_bundle
 from sim2real.config import load_config
 from sim2real.learn.build import build_spec
 from sim2real.learn.onnx_export import export_estimator, export_policy
 from sim2real.learn.osi import Estimator
-from sim2real.policy import PolicyRunner
 from sim2real.robots import load_robot
+from sim2real.runtime.bundle import record_golden, sha256, write_bundle
+from sim2real.runtime.policy import PolicyRunner
 
 
 class TinyPolicy(torch.nn.Module):

@@ -8,7 +8,7 @@ import numpy as np
 from drone_models.core import load_params
 from drone_models.first_principles import dynamics
 
-from sim2real.geometry import quat_multiply, quat_to_matrix, rotation_vector_to_quat
+from sim2real.runtime.geometry import quat_multiply, quat_to_matrix, rotation_vector_to_quat
 
 STEP_S = 0.002
 RPM = 60.0 / (2.0 * np.pi)

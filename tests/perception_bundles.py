@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sim2real.camera import load_camera
-from sim2real.perception import PerceptionSpec, table_homography, write_perception_bundle
 from sim2real.robots import robot_folder
-from sim2real.translation import GATE, GENERATOR, file_hashes
+from sim2real.runtime.camera import load_camera
+from sim2real.runtime.perception import PerceptionSpec, table_homography, write_perception_bundle
+from sim2real.runtime.translation import GATE, GENERATOR, file_hashes
 
 HEIGHT_M = 0.02
 

@@ -18,14 +18,14 @@ from onnx import TensorProto, helper, numpy_helper
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import SetBool
 
-from sim2real.bundle import record_golden, write_bundle
 from sim2real.deploy.crazyflie_messages import from_legacy
-from sim2real.geometry import tilt_of
-from sim2real.policy import PolicyRunner
 from sim2real.robots import load_robot
-from sim2real.robots.crazyflie.signals import flight_signals
-from sim2real.spec import PolicySpec
-from sim2real.tasks.waypoint import Waypoint
+from sim2real.runtime.bundle import record_golden, write_bundle
+from sim2real.runtime.flight_signals import flight_signals
+from sim2real.runtime.geometry import tilt_of
+from sim2real.runtime.policy import PolicyRunner
+from sim2real.runtime.spec import PolicySpec
+from sim2real.tasks.hover import Waypoint
 
 GOAL = (0.0, 0.0, 1.5)
 LIMITS = load_robot("crazyflie").spec.commands

@@ -17,56 +17,27 @@ import sim2real
 ROOT = Path(__file__).parent.parent
 OWN = ("sim2real", "robot_drivers", "calibration")
 
-CORE = {
-    "__init__",
-    "bundle",
-    "camera",
-    "config",
-    "errors",
-    "files",
-    "geometry",
-    "kinematics",
-    "observation",
-    "perception",
-    "pictures",
-    "policy",
-    "provenance",
-    "pushing",
-    "spec",
-    "translation",
-}
-APPLICATION = {
-    "__main__",
-    "cli",
-    "cli_adapt",
-    "cli_board",
-    "cli_calibrate",
-    "cli_collect",
-    "cli_looks",
-    "cli_motion",
-    "cli_perceive",
-    "cli_recordings",
-    "console",
-    "demo",
-    "doctor",
-}
+BASE = {"__init__", "config", "errors", "files", "provenance", "registry", "types"}
 
-# Layer: the layers it may import besides itself. "application" is what stands on top and may import everything.
+# Package: the packages it may import besides itself. "evaluate" and "cli" stand on top and may import everything.
 ARROWS = {
-    "core": set(),
-    "drivers": {"core"},
-    "robots": {"core"},
-    "sim": {"core"},
-    "robot models": {"core", "robots", "sim"},
-    "tasks": {"core", "robots", "sim"},
-    "torch": {"core"},
-    "learn": {"core", "torch", "robots", "sim", "tasks"},
-    "identify": {"core", "robots", "sim"},
-    "calibration": {"core", "drivers"},
-    "adapt": {"core", "torch", "robots", "sim", "calibration"},
-    "perceive": {"core", "torch", "robots", "sim", "calibration"},
-    "deploy": {"core", "drivers", "robots"},
+    "base": set(),
+    "runtime": {"base"},
+    "drivers": set(),
+    "images": {"base", "runtime"},
+    "recordings": {"base", "runtime"},
+    "robots": {"base", "runtime", "sim"},
+    "sim": {"base", "runtime", "robots"},
+    "tasks": {"base", "runtime", "robots", "sim"},
+    "learn": {"base", "runtime", "robots", "sim", "tasks"},
+    "targets": {"base", "runtime", "drivers", "robots", "sim", "tasks"},
+    "identify": {"base", "runtime", "robots", "sim", "recordings"},
+    "calibration": {"base", "runtime", "drivers", "images"},
+    "adapt": {"base", "runtime", "images", "learn"},
+    "perceive": {"base", "runtime", "robots", "sim", "images", "learn"},
+    "deploy": {"base", "runtime", "drivers"},
 }
+TOP = {"evaluate", "cli"}
 LEARNING = {"torch", "tensordict", "rsl_rl", "gymnasium", "stable_baselines3"}
 PHYSICS = {"pybullet", "pybullet_data", "mujoco"}
 ONLY_CORE = {"numpy", "yaml", "pydantic", "onnxruntime"}  # what may be imported at the top of the lowest layers
@@ -78,23 +49,15 @@ def source_files() -> list[Path]:
 
 
 def layer_of(path: Path) -> str:
-    """The layer a source file belongs to."""
+    """The package a source file belongs to."""
     package, *folders, name = path.relative_to(ROOT).with_suffix("").parts
-    if package == "robot_drivers":
-        return "drivers"
-    if package == "calibration":
-        return "calibration"
-    if not folders and name == "torch_io":
-        return "torch"
+    if package != "sim2real":
+        return package.removeprefix("robot_")
     if not folders:
-        layer = "core" if name in CORE else "application" if name in APPLICATION else ""
-        assert layer, f"sim2real/{name}.py belongs to no layer; put it into a package, or name it in {__file__}"
-        return layer
-    if folders[0] == "robots" and len(folders) > 1 and name == "model":
-        return "robot models"
-    layer = "application" if folders[0] == "evaluate" else folders[0]
-    assert layer == "application" or layer in ARROWS, f"{path} belongs to no layer; name it in {__file__}"
-    return layer
+        assert name in BASE | {"__main__"}, f"sim2real/{name}.py belongs to no package; put it into one"
+        return "cli" if name == "__main__" else "base"
+    assert folders[0] in TOP | set(ARROWS), f"{path} belongs to no layer; name it in {__file__}"
+    return folders[0]
 
 
 def module_file(module: str) -> Path | None:
@@ -145,7 +108,7 @@ def test_imports_follow_the_arrows() -> None:
     wrong = []
     for path in source_files():
         layer = layer_of(path)
-        if layer == "application":
+        if layer in TOP:
             continue
         for module, line in imports(path):
             file = module_file(module) if top(module) in OWN else None
@@ -174,15 +137,15 @@ def test_only_the_world_and_what_draws_it_import_pybullet() -> None:
         for module, _ in imports(path)
         if top(module) in {"pybullet", "pybullet_data"}
     }
-    assert callers == {"sim2real/sim/world.py", "sim2real/sim/drawing.py"}
+    assert callers == {"sim2real/sim/world.py", "sim2real/sim/render/drawing.py"}
 
 
 @pytest.mark.parametrize(
     ("layers", "banned"),
     [
-        ({"core", "drivers", "robots", "robot models", "sim", "tasks"}, LEARNING),
-        ({"deploy"}, LEARNING | PHYSICS | {"scipy", "matplotlib"}),
-        ({"core", "robots", "tasks"}, PHYSICS | {"rclpy"}),
+        ({"base", "runtime", "drivers", "robots", "sim", "tasks"}, LEARNING),
+        ({"runtime", "deploy"}, LEARNING | PHYSICS | {"scipy", "matplotlib"}),
+        ({"base", "runtime", "robots", "tasks"}, PHYSICS | {"rclpy"}),
     ],
 )
 def test_heavy_libraries_stay_where_they_belong(layers: set[str], banned: set[str]) -> None:
@@ -212,8 +175,8 @@ def test_lowest_layers_need_only_the_core_libraries() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {module}"
         for path in source_files()
-        if layer_of(path) in {"core", "drivers"}
-        for module, line in imports(path, everywhere=layer_of(path) == "core")
+        if layer_of(path) in {"base", "runtime", "drivers"}
+        for module, line in imports(path, everywhere=layer_of(path) != "drivers")
         if top(module) not in {*ONLY_CORE, *OWN, *sys.stdlib_module_names}
     ]
     assert not wrong, "\n".join(wrong)
@@ -258,15 +221,15 @@ def assert_no_training_code(loaded: list[str]) -> None:
 
 
 def test_policy_imports_without_training_libraries() -> None:
-    loaded = import_as_on_the_robot("sim2real.policy", "sim2real.bundle")
-    assert {"sim2real.policy", "sim2real.bundle"} <= set(loaded)
+    loaded = import_as_on_the_robot("sim2real.runtime.policy", "sim2real.runtime.bundle")
+    assert {"sim2real.runtime.policy", "sim2real.runtime.bundle"} <= set(loaded)
     assert_no_training_code(loaded)
 
 
 @pytest.mark.ros
 def test_policy_node_imports_without_training_libraries() -> None:
     pytest.importorskip("rclpy", reason="the node needs ROS 2; see `sim2real doctor`")
-    loaded = import_as_on_the_robot("sim2real.deploy.policy_node", "sim2real.policy", "sim2real.bundle")
+    loaded = import_as_on_the_robot("sim2real.deploy.policy_node", "sim2real.runtime.policy", "sim2real.runtime.bundle")
     assert "sim2real.deploy.policy_node" in loaded
     assert_no_training_code(loaded)
 

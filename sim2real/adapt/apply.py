@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from calibration.dataset import HEADER, DatasetWriter, ImageDataset, fit, read_dataset, read_header
 from sim2real.adapt.domains import read_frame
 from sim2real.adapt.run import load_run_config
 from sim2real.adapt.translate import translate_any_size
 from sim2real.errors import AdaptationError, ConfigError
-from sim2real.translation import Translator, file_hashes
+from sim2real.images.dataset import HEADER, DatasetWriter, ImageDataset, fit, read_dataset, read_header
+from sim2real.runtime.translation import Translator, file_hashes
 
 BATCH = 16
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from sim2real.config import read_settings, validate
-from sim2real.spec import Model
+from sim2real.types import Model
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import digest, fit, read_dataset
 from sim2real.errors import AdaptationError, ConfigError
-
-Image = NDArray[np.uint8]
+from sim2real.images.dataset import digest, fit, read_dataset
+from sim2real.types import Image
 
 MULTIPLE = 32  # of both sides, so that every halving of the networks is whole
 FEWEST = 16

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim2real.bundle import PolicyBundle
 from sim2real.errors import AdaptationError
-from sim2real.perception import Locator
-from sim2real.pushing import push_signals
-
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.perception import Locator
+from sim2real.runtime.pushing import push_signals
+from sim2real.types import Array, Image
 
 PUSH_M = 0.1  # from an object to its goal, straight away from the base
 

@@ -34,7 +34,7 @@ from sim2real.adapt.objects import (
     vanished,
     with_copies,
 )
-from sim2real.torch_io import to_tensor
+from sim2real.learn.torch_io import to_tensor
 
 DETECTOR_BATCH, DETECTOR_WIDTH, DETECTOR_RATE = 16, 8, 3e-3
 RESOLUTION_PX = 1.0  # of the images themselves: finer than this nothing is placed; in the worst twentieth twice

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt.networks import set_domain
-from sim2real.torch_io import to_tensor
-
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
+from sim2real.learn.torch_io import to_tensor
+from sim2real.types import Array, Image
 
 FEATURE_SEED = 20
 

@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.adapt.domains import objects_of
-
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
+from sim2real.types import Array, Image
 
 FEWEST_PIXELS = 6  # inside, beside and around an object, under which its colours are not known
 LEAST_CONTRAST = 25.0  # of an object to what is around it, of 255

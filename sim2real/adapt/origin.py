@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from calibration.dataset import digest
 from sim2real.adapt.domains import Domain
 from sim2real.errors import AdaptationError, ConfigError
 from sim2real.files import write_text
+from sim2real.images.dataset import digest
 
 DATA = "data.json"
 BEGUN = ("detector.pt", "checkpoint.pt", "best.pt")  # what shows that a run has used images

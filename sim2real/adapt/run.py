@@ -17,7 +17,6 @@ import yaml
 from numpy.typing import NDArray
 from torch import nn
 
-from calibration.dataset import read_dataset
 from sim2real import __version__
 from sim2real.adapt import sheets
 from sim2real.adapt.config import AdaptConfig
@@ -29,14 +28,16 @@ from sim2real.adapt.networks import Generator, Segmenter, parameter_count
 from sim2real.adapt.origin import note_data, unseen
 from sim2real.adapt.train import Progress, Trainer, run_training, task_network
 from sim2real.adapt.translate import cut_exemplars, export_generator, translate
-from sim2real.bundle import PolicyBundle
 from sim2real.config import prepare_run, validate
 from sim2real.errors import AdaptationError, ConfigError
 from sim2real.files import write_bytes, write_text
-from sim2real.perception import PerceptionBundle
+from sim2real.images.dataset import read_dataset
+from sim2real.learn.torch_io import save_state
 from sim2real.provenance import commit
-from sim2real.torch_io import save_state
-from sim2real.translation import EXEMPLARS, GATE, GENERATOR, Translator, file_hashes, read_generator
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.perception import PerceptionBundle
+from sim2real.runtime.translation import EXEMPLARS, GATE, GENERATOR, Translator, file_hashes, read_generator
+from sim2real.types import Array
 
 HELD_OUT, MOST_HELD_OUT = 0.1, 200
 REAL_HELD_OUT = 20  # at least so many real images, or a third of them: a distance to fewer is chance
@@ -44,8 +45,6 @@ REAL_SPREAD = 400  # real images that say how much features vary
 EXEMPLAR_COUNT = 256
 METRICS = "metrics.json"
 FEWEST_FOR_DISTANCES = 50  # held-out real images, under which KID and FID say little
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sim2real.adapt.domains import Domain, objects_of
 from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
 from sim2real.errors import AdaptationError
 from sim2real.files import write_text
-from sim2real.torch_io import follow, moved, save_state, teacher_ramp
+from sim2real.learn.torch_io import follow, moved, save_state, teacher_ramp
 
 Progress = Callable[[int, int, dict[str, float]], None]
 

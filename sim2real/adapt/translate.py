@@ -1,4 +1,4 @@
-"""A generator as a function of images in torch, and its export; what runs it afterwards is ``sim2real.translation``."""
+"""A generator as a function of images in torch, and its export; ``sim2real.runtime.translation`` runs it afterwards."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calibration.dataset import fit
 from sim2real.adapt.domains import Image
 from sim2real.adapt.networks import Generator, exemplar_of
 from sim2real.errors import AdaptationError
-from sim2real.policy import onnx_session
-from sim2real.torch_io import to_onnx, to_tensor
-from sim2real.translation import Translator, frame_exemplars, frame_noise
+from sim2real.images.dataset import fit
+from sim2real.learn.torch_io import to_onnx, to_tensor
+from sim2real.runtime.policy import onnx_session
+from sim2real.runtime.translation import Translator, frame_exemplars, frame_noise
 
 TOLERANCE = 1e-3  # of a pixel value in [0, 1]: a quarter of a step of 8 bits
 

@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.node import Node
 
-from sim2real.bundle import PolicyBundle
 from sim2real.errors import SpecError
-from sim2real.spec import SignalSpec
-
-Array = NDArray[np.float64]
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.spec import SignalSpec
+from sim2real.types import Array
 
 ADAPTERS = {
     "arm": "sim2real.deploy.arm_adapter:ArmAdapter",

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from sim2real.bundle import PolicyBundle
 from sim2real.deploy.messages import NEWEST, Channel, goal_parameter, position
-from sim2real.kinematics import arm_signals, signal_specs
-from sim2real.pushing import push_signal_specs, push_signals
-
-Array = NDArray[np.float64]
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.kinematics import arm_signals, signal_specs
+from sim2real.runtime.pushing import push_signal_specs, push_signals
+from sim2real.types import Array
 
 
 class ArmAdapter:

@@ -9,18 +9,17 @@ from typing import Any, ClassVar
 import numpy as np
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
-from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
-from sim2real.bundle import PolicyBundle
 from sim2real.deploy.crazyflie_messages import to_legacy
 from sim2real.deploy.messages import NEWEST, Channel, goal_parameter, position
 from sim2real.errors import SpecError
-from sim2real.geometry import quat_to_matrix, rotate
-from sim2real.robots.crazyflie.signals import SIGNALS, flight_signals
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.flight_signals import SIGNALS, flight_signals
+from sim2real.runtime.geometry import quat_to_matrix, rotate
+from sim2real.types import Array
 
-Array = NDArray[np.float64]
 _SOURCES = ("pose_twist", "odom")
 
 

@@ -6,12 +6,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from sim2real.errors import SpecError
+from sim2real.types import Array
 
-Array = NDArray[np.float64]
 # Only the newest state and command matter; a lost command would be a missed control period, so reliable.
 NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 _NEW_CLOCK_S = 1.0

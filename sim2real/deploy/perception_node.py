@@ -23,12 +23,12 @@ from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 
-from sim2real.camera import CameraCalibration, camera_of_info
 from sim2real.deploy.executor import positive_parameter, run_node
 from sim2real.deploy.messages import NEWEST, Channel
 from sim2real.errors import AdaptationError, BundleError, ConfigError, SpecError
-from sim2real.perception import PerceptionBundle, PerceptionSpec, unusable, verify_perception
-from sim2real.translation import Translator, typical_time_s
+from sim2real.runtime.camera import CameraCalibration, camera_of_info
+from sim2real.runtime.perception import PerceptionBundle, PerceptionSpec, unusable, verify_perception
+from sim2real.runtime.translation import Translator, typical_time_s
 
 # Best effort takes images from reliable and from best-effort cameras; an old image is worth nothing.
 IMAGES = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)

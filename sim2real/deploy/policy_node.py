@@ -23,14 +23,14 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 
-from sim2real.bundle import PolicyBundle, verify
 from sim2real.deploy.adapters import Adapter, make_adapter
 from sim2real.deploy.executor import make_executor
-from sim2real.deploy.loop import FixedRateLoop
-from sim2real.deploy.safety import SafetyFilter, SafetyState
 from sim2real.errors import BundleError, Sim2RealError
-from sim2real.observation import check_signals, measured_command
-from sim2real.policy import PolicyRunner
+from sim2real.runtime.bundle import PolicyBundle, verify
+from sim2real.runtime.loop import FixedRateLoop
+from sim2real.runtime.observation import check_signals, measured_command
+from sim2real.runtime.policy import PolicyRunner
+from sim2real.runtime.safety import SafetyFilter, SafetyState
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _LATENCIES = 16384

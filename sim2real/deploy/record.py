@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from robot_drivers.driver import RobotDriver
 from robot_drivers.limits import DriverError
+from sim2real.types import Array
 
-Array = NDArray[np.float64]
 FARTHEST_RAD = 0.6  # a joint so far from its command is stuck, or not the one that was meant
 START_RAD = 0.1
 

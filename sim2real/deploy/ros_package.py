@@ -12,8 +12,8 @@ from pathlib import Path
 from string import Template
 from xml.sax.saxutils import escape
 
-from sim2real.bundle import PolicyBundle
 from sim2real.errors import BundleError, ConfigError
+from sim2real.runtime.bundle import PolicyBundle
 
 TEMPLATES = Path(__file__).parent / "package_template"
 ENTRY = "sim2real.deploy.policy_node"

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from robot_drivers.so101_arm import JOINTS
-from robot_drivers.so101_camera import So101Camera
-from robot_drivers.so101_target import CONDITIONS, PUCK_CONDITIONS, ArmTarget
 from sim2real.config import ExperimentConfig
 from sim2real.errors import SpecError
 from sim2real.evaluate.in_process import CellResult, summarise
 from sim2real.learn.build import robot_and_task
-from sim2real.perception import Locator
-from sim2real.policy import PolicyRunner
+from sim2real.runtime.perception import Locator
+from sim2real.runtime.policy import PolicyRunner
 from sim2real.sim.arm_on_table import ArmOnTable, TableState
 from sim2real.sim.arm_sim import ArmState
+from sim2real.targets.so101 import CONDITIONS, PUCK_CONDITIONS, ArmTarget
+from sim2real.targets.so101_arm import JOINTS
+from sim2real.targets.so101_camera import So101Camera
+from sim2real.types import Array
 
-Array = NDArray[np.float64]
 AIRFRAME = "so101"
 UNSURE_M = 0.03  # a sighting less certain than that is none: the last one stays
 _CLEAR_M = 0.05  # around start, goal and the way between

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,22 @@ from sim2real.errors import ConfigError
 from sim2real.evaluate.figures import figure_uri, plt
 from sim2real.evaluate.identification import facts
 from sim2real.evaluate.page import write_page
-from sim2real.identify.flight_file import (
+from sim2real.identify.flight.file import (
     FlightParameters,
     imu_entries,
     pose_entries,
     read_flight_parameters,
     write_flight_parameters,
 )
-from sim2real.identify.flight_fit import HORIZONS, FlightFit, fit_flights, multi_step
-from sim2real.identify.flight_imu import Airframe, ImuFit, fit_imu, lift_error
-from sim2real.identify.flight_logs import FlightLog
-from sim2real.identify.flight_model import resample
-from sim2real.identify.residual import train_residual
-from sim2real.identify.tables import LogError
-from sim2real.sim.residual import Residual
+from sim2real.identify.flight.fit import HORIZONS, FlightFit, fit_flights, multi_step
+from sim2real.identify.flight.imu import Airframe, ImuFit, fit_imu, lift_error
+from sim2real.identify.flight.model import resample
+from sim2real.identify.flight.residual import train_residual
+from sim2real.recordings.flights import FlightLog
+from sim2real.recordings.tables import LogError
+from sim2real.robots.residual import Residual
+from sim2real.types import Progress
 
-Progress = Callable[[str, int, int, dict[str, float]], None]
 FOLDS = 4
 
 

@@ -17,13 +17,12 @@ import yaml
 
 from sim2real.evaluate.identification_report import confused, write_identification_report
 from sim2real.files import write_text
-from sim2real.identify.fit import JointFit, identify, parameters_file
-from sim2real.identify.logs import JointLog
-from sim2real.identify.replay import replay, summary
+from sim2real.identify.arm.fit import JointFit, identify, parameters_file
+from sim2real.identify.arm.replay import replay, summary
 from sim2real.provenance import commit
-from sim2real.sim.arm import Arm, read_parameters
-
-Progress = Callable[[str, int, int, dict[str, float]], None]
+from sim2real.recordings.logs import JointLog
+from sim2real.robots.arm import Arm, read_parameters
+from sim2real.types import Progress
 
 METHOD = 3  # raised when the searches change, so that those of an older version are not taken over
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from sim2real.evaluate.figures import figure_uri, plt
 from sim2real.evaluate.page import write_page
-from sim2real.identify.fit import SEGMENT_S, JointFit, correlation
-from sim2real.identify.replay import MotionReplay, pooled
-from sim2real.sim.arm import Arm
+from sim2real.identify.arm.fit import SEGMENT_S, JointFit, correlation
+from sim2real.identify.arm.replay import MotionReplay, pooled
+from sim2real.robots.arm import Arm
 
 CONFUSED = 0.9
 WORST = 6

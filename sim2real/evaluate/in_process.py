@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robot_drivers.drone_twin import COMMAND_NAMES, DroneTwin
 from sim2real.errors import SpecError
-from sim2real.geometry import quat_multiply, quat_to_matrix, rotate, rpy_to_quat, yaw_of
-from sim2real.policy import PolicyRunner
-from sim2real.robots.crazyflie.signals import flight_signals
-from sim2real.tasks.waypoint import Waypoint
-
-Array = NDArray[np.float64]
+from sim2real.runtime.flight_signals import flight_signals
+from sim2real.runtime.geometry import quat_multiply, quat_to_matrix, rotate, rpy_to_quat, yaw_of
+from sim2real.runtime.policy import PolicyRunner
+from sim2real.targets.drone import COMMAND_NAMES, DroneTwin
+from sim2real.tasks.hover import Waypoint
+from sim2real.types import Array
 
 START_YAW_RAD = 0.3  # the target was identified around zero yaw
 _NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
@@ -116,8 +115,8 @@ def fly(
 
     Args:
         make_runner: Number of robots to a runner.
-        airframe: One of ``robot_drivers.drone_twin.AIRFRAMES``.
-        condition: One of ``robot_drivers.drone_twin.CONDITIONS``.
+        airframe: One of ``sim2real.targets.drone.AIRFRAMES``.
+        condition: One of ``sim2real.targets.drone.CONDITIONS``.
         episodes: Number of episodes.
         seed: Of starts, trims, biases, gusts and noise: the same for every policy.
         record: Keep the distances over time.

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.dataset import ImageDataset
 from sim2real.evaluate.figures import data_uri, figure_uri, plt
 from sim2real.evaluate.page import write_page
-from sim2real.perception import Locator, PerceptionSpec, table_homography
+from sim2real.images.dataset import ImageDataset
+from sim2real.runtime.perception import Locator, PerceptionSpec, table_homography
+from sim2real.types import Array
 
-Array = NDArray[np.float64]
 _VISIBLE = (0.35, 0.6, 0.8, 0.95, 1.01)  # edges of the groups by visible share
 
 

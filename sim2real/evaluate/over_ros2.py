@@ -29,12 +29,12 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
-from sim2real.bundle import PolicyBundle
 from sim2real.config import validate_config
 from sim2real.deploy.executor import make_executor
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.in_process import summarise
 from sim2real.learn.build import robot_and_task
+from sim2real.runtime.bundle import PolicyBundle
 from sim2real.tasks.push import Push
 
 # A server that has just been found may not have found its client yet, and its answer would be lost.
@@ -126,8 +126,7 @@ class Namespace:
             1, round(episode_s * SAMPLE_HZ) + 1
         ) / SAMPLE_HZ
         rows = np.clip(np.searchsorted(track[:, 0], times, side="right") - 1, 0, len(track) - 1)
-        result: np.ndarray = np.linalg.norm((track[rows, 1:] - self.goal)[:, :width], axis=1)
-        return result
+        return np.linalg.norm((track[rows, 1:] - self.goal)[:, :width], axis=1)
 
 
 class Fleet:

@@ -17,7 +17,7 @@ from sim2real.evaluate.figures import data_uri, figure_uri, plt
 from sim2real.evaluate.page import write_page
 from sim2real.learn.build import build_env
 from sim2real.learn.simulated import SimulatedFlights
-from sim2real.policy import PolicyRunner
+from sim2real.runtime.policy import PolicyRunner
 
 COLOURS = {"nominal": "#b4472e", "randomized": "#c79a2b", "up_osi": "#2b6cb0", "oracle": "#4a7c59"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -13,15 +13,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from robot_drivers.drone_twin import AIRFRAMES, CONDITIONS
-from sim2real.bundle import PolicyBundle
 from sim2real.config import validate_config
 from sim2real.errors import ConfigError
 from sim2real.evaluate import arm_in_process
 from sim2real.evaluate.in_process import CellResult, fly
-from sim2real.perception import Locator, PerceptionBundle
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.perception import Locator, PerceptionBundle
+from sim2real.targets.drone import AIRFRAMES, CONDITIONS
+from sim2real.types import Progress
 
-Progress = Callable[[str, int, int, dict[str, float]], None]
 # policy → airframe → condition → cell
 Results = dict[str, dict[str, dict[str, dict[str, Any]]]]
 

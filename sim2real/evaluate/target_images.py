@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import HEADER, DatasetWriter, read_header
-from robot_drivers.so101_arm import Puck
-from robot_drivers.so101_camera import CLASSES, So101Camera
-from robot_drivers.so101_twin import START_ABOVE_RAD, START_ABOVE_SPREAD_RAD, START_RAD, START_SPREAD_RAD
-from sim2real.camera import CameraCalibration
 from sim2real.errors import ConfigError
-from sim2real.kinematics import Chain
+from sim2real.images.dataset import HEADER, DatasetWriter, read_header
+from sim2real.runtime.camera import CameraCalibration
+from sim2real.runtime.kinematics import Chain
+from sim2real.targets.so101_arm import Puck
+from sim2real.targets.so101_camera import CLASSES, So101Camera
+from sim2real.targets.so101_driver import START_ABOVE_RAD, START_ABOVE_SPREAD_RAD, START_RAD, START_SPREAD_RAD
+from sim2real.types import Progress
 
-Array = NDArray[np.float64]
-Progress = Callable[[str, int, int, dict[str, float]], None]
 Split = Literal["unlabelled", "labelled", "development", "test"]
 
 # Seeds that no other split has; 103 was looked at while the shipped localizer was designed.

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from sim2real.config import ExperimentConfig, IdentifiedRanges, OwnRanges
 from sim2real.errors import ConfigError
 from sim2real.robots import load_robot
+from sim2real.robots.physics import PhysicsParams
+from sim2real.runtime.spec import PolicySpec
 from sim2real.sim.audit import Excitation
-from sim2real.sim.physics import PhysicsParams
 from sim2real.sim.randomization import Randomization, RandomizationTerm, expand_terms
 from sim2real.sim.robot import RobotModel
-from sim2real.spec import PolicySpec
 from sim2real.tasks import load_task
 from sim2real.tasks.env import Task, TaskEnv, identified_terms
 

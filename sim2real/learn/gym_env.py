@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sim2real.config import load_config
 from sim2real.learn.build import build_env
+from sim2real.types import Float32
 
-Float32 = NDArray[np.float32]
 IDS = {"sim2real/CrazyflieWaypoint-v0": "randomized", "sim2real/CrazyflieWaypointNominal-v0": "nominal"}
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sim2real.errors import BundleError
-from sim2real.policy import onnx_session
-from sim2real.torch_io import to_onnx
+from sim2real.learn.torch_io import to_onnx
+from sim2real.runtime.policy import onnx_session
 
 TOLERANCE = 1e-5
 

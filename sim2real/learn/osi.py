@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rsl_rl.modules import MLP, EmpiricalNormalization
 from torch import nn
 
 from sim2real.config import OSIConfig
-from sim2real.observation import EstimateFilter
+from sim2real.runtime.observation import EstimateFilter
 from sim2real.tasks.env import TaskEnv
-
-Float32 = NDArray[np.float32]
+from sim2real.types import Float32
 
 
 class Estimator(nn.Module):
@@ -71,8 +69,7 @@ class UniversalPolicy(nn.Module):
 
     def forward(self, observation: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
         """Deterministic action."""
-        action: torch.Tensor = self.mlp(self.normalizer(torch.cat((observation, parameters), dim=-1)))
-        return action
+        return self.mlp(self.normalizer(torch.cat((observation, parameters), dim=-1)))
 
 
 def fly_and_record(

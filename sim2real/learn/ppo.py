@@ -23,8 +23,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sim2real.config import PPOConfig
 from sim2real.learn.rollout import GROUPS, Buffers, EnvFactory, RolloutStats, Workers, read_groups
+from sim2real.learn.torch_io import save_state
 from sim2real.learn.warm_start import warm_start
-from sim2real.torch_io import save_state
 
 SUCCESS_AVERAGE = 0.2  # weight of the newest iteration
 

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from sim2real.config import ExperimentConfig
 from sim2real.learn.build import build_env
-from sim2real.policy import PolicyRunner
-from sim2real.spec import ParameterTerm, denormalise_parameters
-
-Array = NDArray[np.float64]
+from sim2real.runtime.policy import PolicyRunner
+from sim2real.runtime.spec import ParameterTerm, denormalise_parameters
+from sim2real.types import Array
 
 
 @dataclass(frozen=True)

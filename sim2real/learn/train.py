@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import torch
 import yaml
 from torch import nn
 
-from sim2real.bundle import record_golden, write_bundle
 from sim2real.config import ExperimentConfig, prepare_run, validate_config
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
@@ -22,15 +21,16 @@ from sim2real.learn.onnx_export import export_estimator, export_policy
 from sim2real.learn.osi import Estimator, UniversalPolicy, train_osi
 from sim2real.learn.ppo import Trainer, seed_of
 from sim2real.learn.simulated import fly_simulated
-from sim2real.policy import PolicyRunner
+from sim2real.learn.torch_io import save_state
 from sim2real.provenance import provenance
-from sim2real.spec import PolicySpec
-from sim2real.torch_io import save_state
+from sim2real.runtime.bundle import record_golden, write_bundle
+from sim2real.runtime.policy import PolicyRunner
+from sim2real.runtime.spec import PolicySpec
+from sim2real.types import Progress
 
 PACKAGES = ("torch", "pybullet", "rsl-rl-lib", "numpy", "onnxruntime")
 
 # stage, step done, steps in all, figures
-Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
 class RecurrentPolicy(nn.Module):
@@ -63,8 +63,7 @@ class BlindPolicy(nn.Module):
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """Deterministic action."""
-        action: torch.Tensor = self.mlp(self.normalizer(observation))
-        return action
+        return self.mlp(self.normalizer(observation))
 
 
 def train(

@@ -100,5 +100,4 @@ def _output(actor: Any, inputs: torch.Tensor) -> torch.Tensor:
     latent = actor.obs_normalizer(inputs)
     if actor.is_recurrent:
         latent, _ = actor.rnn.rnn(latent)
-    result: torch.Tensor = actor.mlp(latent)
-    return result
+    return actor.mlp(latent)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from calibration.dataset import HEADER, DatasetWriter, read_dataset
 from sim2real.errors import ConfigError
-from sim2real.translation import Translator, file_hashes
-
-Progress = Callable[[str, int, int, dict[str, float]], None]
+from sim2real.images.dataset import HEADER, DatasetWriter, read_dataset
+from sim2real.runtime.translation import Translator, file_hashes
+from sim2real.types import Progress
 
 BATCH = 20
 

@@ -12,13 +12,11 @@ import kornia
 import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
-from sim2real.sim.physics import PhysicsParameter, PhysicsParams
+from sim2real.robots.physics import PhysicsParameter, PhysicsParams
 from sim2real.sim.randomization import Randomization, RandomizationTerm
-
-Array = NDArray[np.float64]
+from sim2real.types import Array
 
 _FILE = yaml.safe_load((Path(__file__).parent / "augment.yaml").read_text())
 PARAMETERS = {name: PhysicsParameter.model_validate(entry) for name, entry in _FILE["parameters"].items()}

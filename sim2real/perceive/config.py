@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sim2real.spec import Model
+from sim2real.types import Model
 
 
 class ObjectConfig(Model):

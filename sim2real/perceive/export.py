@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from sim2real.errors import BundleError
+from sim2real.learn.torch_io import to_onnx
 from sim2real.perceive.network import Deployed, Localizer
-from sim2real.perception import TOLERANCE_M
-from sim2real.policy import onnx_session
-from sim2real.torch_io import to_onnx
+from sim2real.runtime.perception import TOLERANCE_M
+from sim2real.runtime.policy import onnx_session
 
 
 def export_localizer(network: Localizer, images: NDArray[np.uint8]) -> bytes:

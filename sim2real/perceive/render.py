@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,21 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.dataset import DatasetWriter
-from sim2real.camera import CameraCalibration, load_camera
 from sim2real.errors import ConfigError
+from sim2real.images.dataset import DatasetWriter
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.robots import robot_folder
-from sim2real.sim.arm import Arm
-from sim2real.sim.drawing import add_thing, place_thing
-from sim2real.sim.physics import PhysicsParams
+from sim2real.robots.arm import Arm
+from sim2real.robots.physics import PhysicsParams
+from sim2real.runtime.camera import CameraCalibration, load_camera
 from sim2real.sim.randomization import Randomization, RandomizationTerm
-from sim2real.sim.scenery import PARAMETERS, TERMS, Scenery
+from sim2real.sim.render.drawing import add_thing, place_thing
+from sim2real.sim.render.scenery import PARAMETERS, TERMS, Scenery
 from sim2real.sim.world import World
-
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
-Progress = Callable[[str, int, int, dict[str, float]], None]
+from sim2real.types import Array, Image, Progress
 
 CLASSES = {0: "background", 1: "robot", 2: "object", 3: "distractor", 4: "table"}
 CHUNK = 100  # images that a worker draws at a time

@@ -14,16 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from calibration.dataset import fit, read_dataset
 from sim2real.errors import ConfigError
+from sim2real.images.dataset import fit, read_dataset
+from sim2real.learn.torch_io import follow, moved, teacher_ramp, to_tensor
 from sim2real.perceive.augment import Augmentation
 from sim2real.perceive.config import TeacherConfig
 from sim2real.perceive.network import Localizer
-from sim2real.torch_io import follow, moved, teacher_ramp, to_tensor
-
-Image = NDArray[np.uint8]
+from sim2real.types import Image
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torch.nn.functional import gaussian_nll_loss
 from torch.utils.tensorboard import SummaryWriter
 
-from calibration.dataset import digest, read_dataset
-from calibration.lens import project
-from sim2real.camera import CameraCalibration
 from sim2real.config import prepare_run
 from sim2real.errors import ConfigError, SimulationError
 from sim2real.files import write_text
+from sim2real.images.dataset import digest, read_dataset
+from sim2real.images.lens import project
+from sim2real.images.pictures import contact_sheet
+from sim2real.learn.torch_io import save_state, to_tensor
 from sim2real.perceive.adapt import adapt_dataset
 from sim2real.perceive.augment import Augmentation, chosen
 from sim2real.perceive.config import LocalizeConfig, ObjectConfig
@@ -32,17 +33,14 @@ from sim2real.perceive.export import export_localizer
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import looking_through, render_dataset
 from sim2real.perceive.teacher import Lesson, Teacher, load_unlabelled
-from sim2real.perception import PerceptionSpec, table_homography, write_perception_bundle
-from sim2real.pictures import contact_sheet
 from sim2real.provenance import provenance
-from sim2real.torch_io import save_state, to_tensor
-from sim2real.translation import Translator, file_hashes
+from sim2real.runtime.camera import CameraCalibration
+from sim2real.runtime.perception import PerceptionSpec, table_homography, write_perception_bundle
+from sim2real.runtime.translation import Translator, file_hashes
+from sim2real.types import Array, Image, Progress
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
-Progress = Callable[[str, int, int, dict[str, float]], None]
 
 GOLDEN_IMAGES = 8
 PACKAGES = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ROBOTS = {
     "crazyflie": "sim2real.robots.crazyflie.model:Crazyflie",
 }
-ARM = "sim2real.sim.arm:Arm"  # an arm is a folder without code
+ARM = "sim2real.robots.arm:Arm"  # an arm is a folder without code
 
 
 def load_robot(name: str, identified: Path | None = None) -> RobotModel:

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from sim2real.pushing import push_signal_specs, push_signals
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
+from sim2real.robots.physics import PhysicsParameter
+from sim2real.runtime.pushing import push_signal_specs, push_signals
 from sim2real.sim.arm_sim import ArmSim, ArmState
-from sim2real.sim.physics import PhysicsParameter
 from sim2real.sim.randomization import RandomizationTerm
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from sim2real.types import Array, EnvIds
 
 _TABLE = yaml.safe_load((Path(__file__).parent / "table.yaml").read_text())
 
@@ -39,7 +36,7 @@ class ArmOnTable(Arm):
     """An arm with a table around its base and a round object on it.
 
     Args:
-        folder, identified: As of :class:`sim2real.sim.arm.Arm`.
+        folder, identified: As of :class:`sim2real.robots.arm.Arm`.
     """
 
     position_signal = "object_error"
@@ -68,7 +65,7 @@ class ArmOnTable(Arm):
         return float(_TABLE["object_height_m"])
 
     def measure(self, state: TableState, goal: Array) -> dict[str, Array]:  # type: ignore[override]
-        """Signals [N, d] relative to ``goal`` [N, 3] m in the base frame: :func:`sim2real.pushing.push_signals`."""
+        """Signals [N, d] relative to ``goal`` [N, 3] m, base frame: :func:`sim2real.runtime.pushing.push_signals`."""
         return push_signals(self.chain, self.ee, state.joint_pos, state.joint_vel, state.object_pos, goal)
 
     def simulator(
@@ -95,7 +92,7 @@ class ArmOnTableSim(ArmSim):
         self._seen = np.zeros((count, steps, 3))
         self._sight = np.random.default_rng([seed, 3])
 
-    def reset(self, rows: Rows, state: TableState, command: Array, params: Array | None = None) -> None:  # type: ignore[override]
+    def reset(self, rows: EnvIds, state: TableState, command: Array, params: Array | None = None) -> None:  # type: ignore[override]
         """Start arms anew; see :meth:`ArmSim.reset`. Objects are put down on their table, whatever their height."""
         super().reset(rows, state, command, params)
         p = self.params.rows(rows)

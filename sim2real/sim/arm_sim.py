@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
-from sim2real.sim.physics import PhysicsParams
+from sim2real.robots.physics import PhysicsParams
+from sim2real.robots.servo import Servo
 from sim2real.sim.randomization import Randomization, RandomizationTerm
 from sim2real.sim.robot import DelayLine
-from sim2real.sim.servo import Servo
 from sim2real.sim.world import NO_GRAVITY, World
+from sim2real.types import Array, EnvIds
 
 if TYPE_CHECKING:
-    from sim2real.sim.arm import Arm
+    from sim2real.robots.arm import Arm
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
 # The motor in Bullet follows the servo model, whose torque is limited already; this only lets contact stop it.
 MOTOR_TORQUE_SHARE = 3.0
@@ -85,7 +83,7 @@ class ArmSim:
         self._gravity = zero
         self.state = ArmState(zero.copy(), zero.copy(), np.zeros((count, 3)))
 
-    def reset(self, rows: Rows, state: ArmState, command: Array, params: Array | None = None) -> None:
+    def reset(self, rows: EnvIds, state: ArmState, command: Array, params: Array | None = None) -> None:
         """Start arms anew.
 
         Args:
@@ -141,7 +139,7 @@ class ArmSim:
         self._past[:, 1:] = self._past[:, :-1]
         self._past[:, 0] = np.concatenate((self.state.joint_pos, self.state.joint_vel), axis=1)
 
-    def _look(self, rows: Rows) -> None:
+    def _look(self, rows: EnvIds) -> None:
         """Bring end effector and gravity of ``rows`` up to date with their joints."""
         position = self.state.joint_pos[rows]
         frames = self.model.chain.frames(position)

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim2real.sim.physics import PhysicsParameter
+from sim2real.robots.physics import PhysicsParameter
 from sim2real.sim.randomization import RandomizationTerm, apply
 from sim2real.sim.robot import RobotModel
+from sim2real.types import Array
 
-Array = NDArray[np.float64]
 NO_EFFECT = 1e-9
 DRAWS = 20_000  # to count those that leave the bounds
 
@@ -95,8 +94,7 @@ def wiggle(model: RobotModel, steps: int, robots: int, rng: np.random.Generator)
     time = np.arange(steps)[:, None, None] / model.spec.control_rate_hz
     frequency = rng.uniform(0.5, 3.0, (1, robots, len(hold)))
     phase = rng.uniform(0.0, 2 * np.pi, (1, robots, len(hold)))
-    commands: Array = hold + reach * np.sin(2 * np.pi * frequency * time + phase)
-    return commands
+    return hold + reach * np.sin(2 * np.pi * frequency * time + phase)
 
 
 class Auditor:

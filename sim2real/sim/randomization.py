@@ -10,16 +10,12 @@ from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.special import ndtr, ndtri
 
 from sim2real.errors import ConfigError
-from sim2real.sim.physics import PhysicsParams
-from sim2real.spec import Model
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from sim2real.robots.physics import PhysicsParams
+from sim2real.types import Array, EnvIds, Model
 
 
 class RandomizationTerm(Model):
@@ -64,10 +60,8 @@ class RandomizationTerm(Model):
         if self.distribution == "uniform":
             return low + share * (high - low)
         if self.distribution == "log_uniform":
-            result: Array = low * (high / low) ** share
-            return result
-        deviations: Array = low + high * ndtri(share)
-        return deviations
+            return low * (high / low) ** share
+        return low + high * ndtri(share)
 
     def draw(self, rng: np.random.Generator, count: int) -> Array:
         """``count`` independent draws, [count]."""
@@ -179,7 +173,7 @@ class Randomization:
             values[:, column] = apply(term.operation, values[:, column], value)
         return np.clip(values, self.params.low, self.params.high)
 
-    def reset(self, rows: Rows, values: Array | None = None) -> None:
+    def reset(self, rows: EnvIds, values: Array | None = None) -> None:
         """Give new parameters to ``rows``: drawn, or the given ``values`` [len(rows), P]."""
         self.params.assign(rows, self.sample(len(rows)) if values is None else values)
         self._base[rows] = self.params.values[rows]

@@ -8,17 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
-from sim2real.geometry import quat_multiply
-from sim2real.sim.physics import PhysicsParameter, PhysicsParams
+from sim2real.robots.physics import PhysicsParameter, PhysicsParams
+from sim2real.runtime.geometry import quat_multiply
+from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.sim.randomization import Randomization, RandomizationTerm
 from sim2real.sim.world import World
-from sim2real.spec import RobotSpec, SignalSpec
-
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
+from sim2real.types import Array, EnvIds
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class BodyState:
     lin_vel: Array
     ang_vel: Array
 
-    def take(self, rows: Rows) -> BodyState:
+    def take(self, rows: EnvIds) -> BodyState:
         """The states of some robots."""
         return BodyState(self.pos[rows], self.quat[rows], self.lin_vel[rows], self.ang_vel[rows])
 
@@ -57,7 +54,7 @@ class IdentifiedQuantity:
 class Actuation(Protocol):
     """Turns commands into forces on the bodies, with its own memory (rotor lag, setpoints)."""
 
-    def reset(self, rows: Rows, state: BodyState) -> None:
+    def reset(self, rows: EnvIds, state: BodyState) -> None:
         """Forget the past of ``rows``; parameters of those rows have just changed."""
 
     def apply(self, world: World, state: BodyState, command: Array) -> None:
@@ -117,7 +114,7 @@ class Simulation(Protocol):
     state: Any
     world: World
 
-    def reset(self, rows: Rows, state: Any, command: Array, params: Array | None = None) -> None:
+    def reset(self, rows: EnvIds, state: Any, command: Array, params: Array | None = None) -> None:
         """Start robots anew in ``state``, with drawn or given physics."""
 
     def step(self, command: Array) -> None:
@@ -155,7 +152,7 @@ class DelayLine:
         self._past = np.zeros((count, int(np.ceil(longest_s / control_dt)) + 3, size))
         self._rows = np.arange(count)
 
-    def reset(self, rows: Rows, command: Array) -> None:
+    def reset(self, rows: EnvIds, command: Array) -> None:
         """Pretend ``command`` [len(rows), size] had been sent forever."""
         self._past[rows] = command[:, None, :]
 
@@ -174,8 +171,7 @@ class DelayLine:
         boundary = -index * self._dt
         weight = np.clip((end - np.maximum(end - length_s, boundary)) / length_s, 0.0, 1.0)[:, None]
         newer = np.minimum(index.astype(np.int64), self._past.shape[1] - 2)
-        result: Array = weight * self._past[self._rows, newer] + (1.0 - weight) * self._past[self._rows, newer + 1]
-        return result
+        return weight * self._past[self._rows, newer] + (1.0 - weight) * self._past[self._rows, newer + 1]
 
 
 class RobotSim:
@@ -220,7 +216,7 @@ class RobotSim:
         self._rows = np.arange(count)
         self.state = BodyState(*self.world.read_base())
 
-    def reset(self, rows: Rows, state: BodyState, command: Array, params: Array | None = None) -> None:
+    def reset(self, rows: EnvIds, state: BodyState, command: Array, params: Array | None = None) -> None:
         """Start robots anew.
 
         Args:
@@ -281,8 +277,7 @@ class RobotSim:
         half[:, 1] += 0.5 * self.params["pitch_trim"]
         small = np.concatenate((half, np.ones((self.count, 1))), axis=1)
         measured = quat_multiply(quat, small)
-        result: Array = measured / np.sqrt((measured * measured).sum(axis=1, keepdims=True))
-        return result
+        return measured / np.sqrt((measured * measured).sum(axis=1, keepdims=True))
 
     def close(self) -> None:
         """Release the physics client."""

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
-from sim2real.kinematics import GRAVITY, Chain
+from sim2real.runtime.kinematics import GRAVITY, Chain
 from sim2real.sim.quiet import quiet
+from sim2real.types import Array, EnvIds
 
 with quiet():  # it tells the terminal when it was built
     import pybullet
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 _ORIGIN = (0.0, 0.0, 0.0)
 CELL_M = 16.0
 NO_GRAVITY = (0.0, 0.0, 0.0)
@@ -93,7 +92,7 @@ class World:
 
         Raises:
             SimulationError: The file is missing or Bullet refuses it.
-            ConfigError: Bullet finds an inertia impossible, and so does :class:`sim2real.kinematics.Chain`.
+            ConfigError: Bullet finds an inertia impossible, and so does :class:`sim2real.runtime.kinematics.Chain`.
         """
         if not urdf.is_file():
             raise SimulationError(f"no URDF at {urdf}")
@@ -147,7 +146,7 @@ class World:
         values = np.array([[state[:2] for state in body] for body in states])
         return values[..., 0], values[..., 1]
 
-    def write_joints(self, rows: Rows, pos: Array, vel: Array) -> None:
+    def write_joints(self, rows: EnvIds, pos: Array, vel: Array) -> None:
         """Place the joints of the robots ``rows``; arrays are [len(rows), J]."""
         for row, positions, velocities in zip(rows.tolist(), pos.tolist(), vel.tolist(), strict=True):
             for joint, p, v in zip(self._joints, positions, velocities, strict=True):
@@ -185,7 +184,7 @@ class World:
         self._objects, self._weight = [-1] * self.count, [0.0] * self.count
         self._radius = np.full(self.count, -1.0)
 
-    def write_tables(self, rows: Rows, height: Array) -> None:
+    def write_tables(self, rows: EnvIds, height: Array) -> None:
         """Move the table tops of ``rows`` to ``height`` [n] m."""
         for row, top in zip(rows.tolist(), height.tolist(), strict=True):
             x, y, _ = self._cell[row].tolist()
@@ -193,7 +192,7 @@ class World:
             pybullet.resetBasePositionAndOrientation(self._tables[row], place, _UPRIGHT, self._client)
 
     def write_objects(
-        self, rows: Rows, pos: Array, radius: Array, mass: Array, friction: Array, damping: Array
+        self, rows: EnvIds, pos: Array, radius: Array, mass: Array, friction: Array, damping: Array
     ) -> None:
         """Put down an upright cylinder in every cell of ``rows``, at rest.
 
@@ -276,7 +275,7 @@ class World:
         twist = twist.reshape(count, 6)
         return pose[:, :3] - self._cell, pose[:, 3:], twist[:, :3], twist[:, 3:]
 
-    def write_base(self, rows: Rows, pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> None:
+    def write_base(self, rows: EnvIds, pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> None:
         """Place the robots ``rows``; arrays are [len(rows), …] in the units and frames of :meth:`read_base`."""
         client = self._client
         for row, p, q, v, w in zip(
@@ -291,7 +290,7 @@ class World:
             pybullet.resetBasePositionAndOrientation(body, p, q, client)
             pybullet.resetBaseVelocity(body, v, w, client)
 
-    def write_inertia(self, rows: Rows, mass: Array, inertia: Array) -> None:
+    def write_inertia(self, rows: EnvIds, mass: Array, inertia: Array) -> None:
         """Set mass [n] kg and principal inertia [n, 3] kg·m² of the robots ``rows``.
 
         Raises:
@@ -368,5 +367,4 @@ def _load_egl(client: int) -> int:
             "EGL has no display here; install the GPU's driver, or Mesa's software one ('apt-get install libegl1 "
             "libgl1-mesa-dri'), or leave egl out to draw with TinyRenderer"
         )
-    number: int = pybullet.ER_BULLET_HARDWARE_OPENGL
-    return number
+    return pybullet.ER_BULLET_HARDWARE_OPENGL

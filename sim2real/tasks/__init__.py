@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sim2real.tasks.env import Task
 
 TASKS = {
-    "waypoint": "sim2real.tasks.waypoint:Waypoint",
+    "waypoint": "sim2real.tasks.hover:Waypoint",
     "reach": "sim2real.tasks.reach:Reach",
     "push": "sim2real.tasks.push:Push",
 }

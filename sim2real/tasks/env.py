@@ -6,17 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim2real.observation import ObservationHistory, decode_action, encode_action, measured_command, own_signals
-from sim2real.sim.physics import PhysicsParams
+from sim2real.robots.physics import PhysicsParams
+from sim2real.runtime.observation import ObservationHistory, decode_action, encode_action, measured_command, own_signals
+from sim2real.runtime.spec import ActionTerm, ObservationTerm, ParameterTerm, PolicySpec, normalise_parameters
 from sim2real.sim.robot import RobotModel, Simulation
-from sim2real.spec import ActionTerm, ObservationTerm, ParameterTerm, PolicySpec, normalise_parameters
-
-Array = NDArray[np.float64]
-Float32 = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Rows = NDArray[np.int64]
+from sim2real.types import Array, Bools, EnvIds, Float32
 
 
 class Task(Protocol):
@@ -136,7 +131,7 @@ class TaskEnv:
         self._restart(rows, params, start)
         self._observe(rows)
 
-    def _restart(self, rows: Rows, params: Array | None = None, start: Any = None) -> None:
+    def _restart(self, rows: EnvIds, params: Array | None = None, start: Any = None) -> None:
         state = self.task.start(self.sim.rng, len(rows)) if start is None else start
         self.goal[rows] = self.task.goals(self.sim.rng, len(rows), state)
         self.sim.reset(rows, state, self.task.start_command(state), params)
@@ -148,7 +143,7 @@ class TaskEnv:
             values = np.stack([quantity.compute(table) for quantity in self._identified], axis=1)
             self._mu[rows] = normalise_parameters(self.spec.parameters, values)
 
-    def _observe(self, restarted: Rows) -> None:
+    def _observe(self, restarted: EnvIds) -> None:
         measured = self.sim.model.measure(self.sim.estimate(), self.goal)
         if len(restarted):
             self.command[restarted] = measured_command(self.spec, measured)[restarted]
@@ -213,5 +208,4 @@ class TaskEnv:
         params = self.sim.params
         width = params.high - params.low
         free = np.nonzero(width > 0)[0]
-        result: Array = (params.values[:, free] - params.nominal[free]) / width[free] * 4.0
-        return result
+        return (params.values[:, free] - params.nominal[free]) / width[free] * 4.0

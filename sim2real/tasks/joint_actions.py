@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim2real.sim.arm import Arm
-from sim2real.spec import ActionTerm, ObservationTerm
-
-Array = NDArray[np.float64]
+from sim2real.robots.arm import Arm
+from sim2real.runtime.spec import ActionTerm, ObservationTerm
+from sim2real.types import Array
 
 GAIN = 4.5  # 1/s; approach with this rate, slower than the servo's lag
 DAMPING_S = 0.15
@@ -44,5 +42,4 @@ def follow(arm: Arm, signals: Mapping[str, Array], speed: float) -> Array:
     lead, rate = signals["command_lead"], arm.spec.control_rate_hz
     walk = GAIN * (signals["joint_step"] - DAMPING_S * signals["joint_vel"])
     step = np.clip(walk / rate, -LEAD - lead, LEAD - lead)
-    result: Array = step * (rate / speed)
-    return result
+    return step * (rate / speed)

@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from sim2real.errors import ConfigError
-from sim2real.pushing import CLEAR_HEIGHT_M
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
+from sim2real.runtime.pushing import CLEAR_HEIGHT_M
+from sim2real.runtime.spec import ActionTerm, ObservationTerm
 from sim2real.sim.arm_on_table import ArmOnTable, TableState
-from sim2real.spec import ActionTerm, Model, ObservationTerm
 from sim2real.tasks.joint_actions import follow, joint_increments, joint_term
+from sim2real.types import Array, Bools, Model
 
-Array = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 _SCALE = {
     "joint_pos": 1.0,
     "joint_vel": 0.5,
@@ -158,13 +156,11 @@ class Push:
                 f"'{arm.name}' cannot point its end effector '{arm.ee}' (its z axis) down at the table from its rest "
                 "pose; give robot.yaml a 'rest' pose that nearly does, and an 'ee' frame whose z axis leaves the tool"
             )
-        result: Array = pose[good]
-        return result
+        return pose[good]
 
     def failed(self, state: TableState, goal: Array) -> Bools:
         """Whether each object has left the table."""
-        result: Bools = state.object_pos[:, 2] < goal[:, 2] - 0.05
-        return result
+        return state.object_pos[:, 2] < goal[:, 2] - 0.05
 
     def reward(self, state: TableState, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
         """Reward [N] of a step, about 1 with the object at rest on its goal, more while it moves there."""
@@ -178,10 +174,8 @@ class Push:
         towards = -(state.object_vel[:, :2] * error).sum(axis=1) / np.maximum(distance, tolerance)
         reward += towards / (0.02 * self.model.spec.control_rate_hz)
         change = ((action - previous) ** 2).sum(axis=1)
-        result: Array = reward - 0.01 * (action * action).sum(axis=1) - 0.01 * change - 1.0 * failed
-        return result
+        return reward - 0.01 * (action * action).sum(axis=1) - 0.01 * change - 1.0 * failed
 
     def within(self, state: TableState, goal: Array) -> Bools:
         """Whether each object is inside the tolerance now."""
-        result: Bools = ((state.object_pos - goal)[:, :2] ** 2).sum(axis=1) <= self.settings.tolerance_m**2
-        return result
+        return ((state.object_pos - goal)[:, :2] ** 2).sum(axis=1) <= self.settings.tolerance_m**2

@@ -6,17 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from sim2real.errors import ConfigError
-from sim2real.sim.arm import Arm
+from sim2real.robots.arm import Arm
+from sim2real.runtime.spec import ActionTerm, ObservationTerm
 from sim2real.sim.arm_sim import ArmState
-from sim2real.spec import ActionTerm, Model, ObservationTerm
 from sim2real.tasks.joint_actions import follow, joint_increments, joint_term
+from sim2real.types import Array, Bools, Model
 
-Array = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 # How each signal is scaled for the networks: one unit of the network is about the spread near the goal.
 _SCALE = {
     "joint_pos": 1.0,
@@ -118,8 +116,7 @@ class Reach:
 
     def goals(self, rng: np.random.Generator, count: int, state: ArmState | None = None) -> Array:
         """Draw points [count, 3] m in the base frame that the end effector can reach."""
-        goals: Array = self.model.chain.frames(self._poses(rng, count))[self.model.ee][0]
-        return goals
+        return self.model.chain.frames(self._poses(rng, count))[self.model.ee][0]
 
     def _poses(self, rng: np.random.Generator, count: int) -> Array:
         s, reach = self.settings, self.model.reach_m
@@ -155,10 +152,8 @@ class Reach:
             reward += weight * np.exp(-((distance / (width * tolerance)) ** 2))
         change = ((action - previous) ** 2).sum(axis=1)
         speed = (state.joint_vel**2).sum(axis=1)
-        result: Array = reward - 0.01 * (action * action).sum(axis=1) - 0.01 * change - 0.002 * speed
-        return result
+        return reward - 0.01 * (action * action).sum(axis=1) - 0.01 * change - 0.002 * speed
 
     def within(self, state: ArmState, goal: Array) -> Bools:
         """Whether each arm is inside the tolerance now."""
-        result: Bools = ((state.ee_pos - goal) ** 2).sum(axis=1) <= self.settings.tolerance_m**2
-        return result
+        return ((state.ee_pos - goal) ** 2).sum(axis=1) <= self.settings.tolerance_m**2

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
-from sim2real.geometry import quat_conjugate, quat_multiply, quat_to_matrix, rotate_inverse, rpy_to_quat, yaw_of
-from sim2real.robots.crazyflie.signals import SIGNALS, flight_signals
-from sim2real.sim.physics import PhysicsParameter, PhysicsParams
+from sim2real.robots.physics import PhysicsParameter, PhysicsParams
+from sim2real.robots.residual import Residual, read_residual
+from sim2real.runtime.flight_signals import SIGNALS, flight_signals
+from sim2real.runtime.geometry import quat_conjugate, quat_multiply, quat_to_matrix, rotate_inverse, rpy_to_quat, yaw_of
+from sim2real.runtime.spec import RobotSpec
 from sim2real.sim.randomization import RandomizationTerm
-from sim2real.sim.residual import Residual, read_residual
 from sim2real.sim.robot import Actuation, BodyState, IdentifiedQuantity, RobotSim
 from sim2real.sim.world import World
-from sim2real.spec import RobotSpec
+from sim2real.types import Array, EnvIds
 
-Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 FOLDER = Path(__file__).parent
 GRAVITY = 9.81
 
@@ -132,7 +130,7 @@ class Crazyflie:
         return RobotSim(self, count, terms, decimation, seed)
 
     def measure(self, state: BodyState, goal: Array) -> dict[str, Array]:
-        """Signals of a state estimate; see :data:`sim2real.robots.crazyflie.signals.SIGNALS`."""
+        """Signals of a state estimate; see :data:`sim2real.runtime.flight_signals.SIGNALS`."""
         return flight_signals(state.pos - goal, state.quat, state.lin_vel, state.ang_vel)
 
 
@@ -161,7 +159,7 @@ class CrazyflieActuation:
         self._damping = np.zeros((count, 3))
         self._lag = np.zeros(count)
 
-    def reset(self, rows: Rows, state: BodyState) -> None:
+    def reset(self, rows: EnvIds, state: BodyState) -> None:
         """Rotors at hover, yaw setpoint at the present yaw, calm air."""
         p = self._params.rows(rows)
         self._force[rows] = p["mass"] * GRAVITY

@@ -1,0 +1,1 @@
+"""Collecting real images into datasets."""

@@ -1,0 +1,105 @@
+"""Frames out of a recorded bag (rosbag2: MCAP or sqlite3), without ROS 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calibration.collect.feed import Feed
+from sim2real.errors import CollectionError
+from sim2real.images.messages import IMAGE_TYPES, INFO_TYPE, JOINTS_TYPE, POSE_TYPE
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Names of topics; None for what is not recorded, empty for the only one of its type."""
+
+    image: str = ""
+    info: str | None = ""
+    joints: str | None = ""
+    pose: str | None = None
+
+
+def find_topics(wanted: Topics, types: Mapping[str, str], where: str) -> Topics:
+    """Fill in topics that were not named, where there is exactly one of the type.
+
+    Of several CameraInfo topics the one beside the image's counts, as ROS's ``image_transport`` has it.
+
+    Args:
+        wanted: Topics as asked for.
+        types: Message type by topic, of what there is.
+        where: For errors.
+
+    Raises:
+        CollectionError: A topic is missing, of another type, or there are several to choose from.
+    """
+    image = _one("--image", wanted.image, IMAGE_TYPES, types, where)
+    beside = [t for t in types if types[t] == INFO_TYPE and _folder(t) in (_folder(image), _folder(_folder(image)))]
+    asked = beside[0] if wanted.info == "" and len(beside) == 1 else wanted.info
+    return Topics(
+        image,
+        None if asked is None else _one("--info", asked, (INFO_TYPE,), types, where),
+        None if wanted.joints is None else _one("--joints", wanted.joints, (JOINTS_TYPE,), types, where),
+        None if wanted.pose is None else _one("--ee-pose", wanted.pose, (POSE_TYPE,), types, where),
+    )
+
+
+def _folder(topic: str) -> str:
+    return topic.rpartition("/")[0]
+
+
+def _one(option: str, name: str, kinds: tuple[str, ...], types: Mapping[str, str], where: str) -> str:
+    having = sorted(topic for topic, kind in types.items() if kind in kinds)
+    kind = " or ".join(kinds)
+    leave = {"--info": " (or give --camera FILE, or --no-info)", "--joints": " (or record without: --no-joints)"}
+    if name:
+        if name in having:
+            return name
+        other = f"it is {types[name]}" if name in types else "it is not there"
+        raise CollectionError(
+            f"{where}: {option} {name} should be {kind}, {other}; of this type: {', '.join(having) or 'none'}"
+            f"{leave.get(option, '')}"
+        )
+    if len(having) != 1:
+        raise CollectionError(
+            f"{where} has {len(having)} topics of {kind} ({', '.join(having) or 'none'}); choose one with {option}"
+            f"{leave.get(option, '')}"
+        )
+    return having[0]
+
+
+def bag_topics(reader: Any, wanted: Topics, path: Path) -> Topics:
+    """Topics of an open bag to read.
+
+    Raises:
+        CollectionError: As :func:`find_topics`.
+    """
+    return find_topics(wanted, {c.topic: c.msgtype for c in reader.connections}, str(path))
+
+
+def first_joint_names(reader: Any, topic: str) -> list[str]:
+    """Names in the first JointState of a bag; empty where there is none."""
+    for connection, _, raw in reader.messages(connections=[c for c in reader.connections if c.topic == topic]):
+        return list(reader.deserialize(raw, connection.msgtype).name)
+    return []
+
+
+def play(reader: Any, topics: Topics, feed: Feed, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
+    """Feed a bag's messages in the order they were recorded.
+
+    Args:
+        reader: Of :func:`open_bag`.
+        topics: Complete, of :func:`bag_topics`.
+        feed: Takes the messages.
+        on_progress: Called with messages done and in all.
+    """
+    takers = {topics.image: feed.image, topics.info: feed.info, topics.joints: feed.joints, topics.pose: feed.pose}
+    takers.pop(None, None)
+    chosen = [c for c in reader.connections if c.topic in takers]
+    whole = sum(c.msgcount for c in chosen)
+    for done, (connection, _, raw) in enumerate(reader.messages(connections=chosen), start=1):
+        takers[connection.topic](reader.deserialize(raw, connection.msgtype))
+        on_progress(done, whole)
+    feed.end()

@@ -1,0 +1,399 @@
+"""Collecting real images: which frames are kept, and a dataset that is whole at every moment.
+
+While a recording runs, candidates are appended to ``OUT.partial``, itself a readable dataset, so that a killed
+recording loses nothing and can go on. When it ends, the views that cover all others best are brought into ``OUT``,
+which appears at once, complete, with its card; then ``OUT.partial`` is removed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import shutil
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.collect.card import write_card
+from calibration.collect.sync import Frame
+from calibration.collect.views import Gates, Look, Vector, distances, farthest_points, look_at, view_vector
+from sim2real.errors import CollectionError
+from sim2real.files import write_text
+from sim2real.images.dataset import FORMAT, FRAMES, HEADER, VERSION, DatasetWriter, ImageDataset, read_dataset
+from sim2real.provenance import commit
+from sim2real.runtime.camera import CameraCalibration, load_camera
+from sim2real.runtime.geometry import pose_matrix
+
+BLURRED, BRIGHT, DARK = "blurred", "over-exposed", "under-exposed"
+DUPLICATE, COVERED, RESOLUTION = "near-duplicate", "view covered by others", "resolution changed"
+STATE, CAMERA, MOTION = "state.json", "camera.yaml", "motion.csv"
+_SHARP_QUANTILE = 0.8
+_JUDGED_FROM = 15  # frames; fewer say nothing about how sharp this camera gets
+_REMEMBERED = 300
+_STATE_EVERY_S = 1.0
+_CANDIDATES_PER_VIEW = 8  # from so many on, only what lies in gaps is worth its disk space
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a recording is to be.
+
+    Attributes:
+        out: Folder of the dataset.
+        count: Views to keep; 0 keeps every frame that passes.
+        gates: What a frame must pass; None for no gates at all.
+        what: What the images show, for people.
+        source: Where they come from: topics, a bag.
+        joint_names: Of the recorded joint positions; empty where they are not recorded.
+    """
+
+    out: Path
+    count: int = 200
+    gates: Gates | None = field(default_factory=Gates)
+    what: str = ""
+    source: str = ""
+    joint_names: tuple[str, ...] = ()
+
+
+class Collector:
+    """Judges frames and keeps candidates.
+
+    Args:
+        wanted: The recording.
+        resume: Go on with a recording that was broken off.
+
+    Attributes:
+        drops: Images that were left out, by reason.
+        kept: Candidates so far.
+        last: Why the newest frame was left out; empty if it was kept.
+        hurried: Images are coming faster than they are written: write them larger, and faster.
+
+    Raises:
+        CollectionError: The dataset exists, or an unfinished recording does and ``resume`` is not given, or the other
+            way round.
+    """
+
+    def __init__(self, wanted: Wanted, resume: bool = False) -> None:
+        self.wanted, self.drops, self.ignored = wanted, Counter[str](), Counter[str]()
+        self.partial = partial_folder(wanted.out)
+        self.camera: CameraCalibration | None = None
+        self._camera_before: CameraCalibration | None = None
+        self.seen = self.missing = self.kept = 0
+        self.last = ""
+        self.hurried = False
+        self._writer: DatasetWriter | None = None
+        self._views = np.empty((0, 0), dtype=np.float32)
+        self._sharpness: deque[float] = deque(maxlen=_REMEMBERED)
+        self._radius, self._next_radius_at = 1.0, _CANDIDATES_PER_VIEW * max(wanted.count, 1)
+        self._saved_s = -math.inf
+        self._session, self._size = 0, (0, 0)
+        self.started = _now()
+        refuse_existing(wanted.out, resume)
+        if resume:
+            self._resume()
+
+    def offer(self, frame: Frame) -> bool:
+        """Judge a frame and keep it, or count why not.
+
+        Returns:
+            Whether it is a candidate now.
+
+        Raises:
+            CollectionError: The camera is not the one that a resumed recording was begun with.
+        """
+        self._check_camera()
+        self.last = self._judge(frame)
+        if self.last:
+            self.drops[self.last] += 1
+        if time.monotonic() - self._saved_s > _STATE_EVERY_S:
+            self._save_state()
+        return not self.last
+
+    def finish(self) -> Path:
+        """Choose the views, write the dataset and its card, and remove the candidates.
+
+        Returns:
+            Folder of the dataset.
+
+        Raises:
+            CollectionError: Not one frame was kept.
+        """
+        self.close()
+        if not self.kept:
+            raise CollectionError(f"not one usable image was collected; {self.report()}")
+        dataset = read_dataset(self.partial)
+        chosen, radius = self._choose(dataset)
+        return self._publish(dataset, chosen, radius)
+
+    def close(self) -> None:
+        """Close, so that the recording can go on later; harmless when closed or finished."""
+        if self._writer is not None:
+            self._save_state()
+            self._writer.close()
+            self._writer = None
+        if not self.kept:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove the candidates."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self.partial.exists():
+            shutil.rmtree(self.partial)
+
+    def report(self) -> str:
+        """What became of the images, in words."""
+        reasons = ", ".join(f"{number} {reason}" for reason, number in self.drops.most_common()) or "none"
+        other = ", ".join(f"{number} {reason}" for reason, number in self.ignored.most_common())
+        return f"{self.seen} images came; left out: {reasons}" + (f"; besides: {other}" if other else "")
+
+    def _check_camera(self) -> None:
+        before, now = self._camera_before, self.camera
+        self._camera_before = None
+        if before is not None and (now is None or not np.allclose(before.matrix, now.matrix)):
+            raise CollectionError(f"{self.partial} was begun with another camera calibration; use {CAMERA} in it")
+
+    def _judge(self, frame: Frame) -> str:
+        height, width = frame.image.shape[:2]
+        if self._size == (0, 0):
+            self._size = (width, height)
+        if (width, height) != self._size:
+            return RESOLUTION
+        gates = self.wanted.gates
+        fields: dict[str, Any] = {}
+        if gates is not None:
+            look = look_at(frame.image)
+            view = view_vector(gates, look.cells, frame.joint_pos, frame.ee_pos)
+            flaw = self._flaw(gates, look) or self._known(view)
+            if flaw:
+                return flaw
+            fields["sharpness"] = look.sharpness
+            self._remember(view)
+        self._write(frame, fields)
+        return ""
+
+    def _flaw(self, gates: Gates, look: Look) -> str:
+        """What is wrong with an image by itself; empty if nothing is."""
+        if look.bright_share > gates.bright_share:
+            return BRIGHT
+        if look.dark_share > gates.dark_share:
+            return DARK
+        self._sharpness.append(look.sharpness)
+        judged = len(self._sharpness) >= _JUDGED_FROM
+        return BLURRED if judged and look.sharpness < gates.blur * _sharp(self._sharpness) else ""
+
+    def _known(self, view: Vector) -> str:
+        """Why a view adds nothing to the candidates; empty if it does."""
+        if not self.kept:
+            return ""
+        nearest = float(distances(self._views[: self.kept], view).min())
+        return DUPLICATE if nearest < 1.0 else COVERED if nearest < self._radius else ""
+
+    def _remember(self, view: Vector) -> None:
+        if self.kept >= len(self._views):
+            grown = np.empty((max(64, 2 * len(self._views)), len(view)), dtype=np.float32)
+            if self.kept:
+                grown[: self.kept] = self._views[: self.kept]
+            self._views = grown
+        self._views[self.kept] = view
+        count = self.wanted.count
+        if count and self.kept + 1 >= self._next_radius_at:
+            # Half of what the best views so far leave open: what is nearer to a candidate adds next to nothing.
+            self._radius = max(1.0, 0.5 * farthest_points(self._views[: self.kept + 1], count)[1])
+            self._next_radius_at = 2 * (self.kept + 1)
+
+    def _write(self, frame: Frame, fields: dict[str, Any]) -> None:
+        fields |= {"stamp_s": frame.stamp_s, "session": self._session}
+        if frame.joint_pos is not None:
+            fields |= {"joint_pos": frame.joint_pos, "state_gap_s": frame.state_gap_s}
+        if frame.ee_pos is not None and frame.ee_quat is not None:
+            fields["T_base_ee"] = pose_matrix(frame.ee_pos, frame.ee_quat)
+        camera = self.camera
+        if camera is not None and camera.T_base_camera is not None:
+            fields["T_base_camera"] = camera.T_base_camera
+        elif camera is not None and camera.T_ee_camera is not None and "T_base_ee" in fields:
+            fields["T_base_camera"] = fields["T_base_ee"] @ camera.T_ee_camera
+        if self._writer is None:
+            height, width = frame.image.shape[:2]
+            self._writer = DatasetWriter(self.partial, width, height, about=self._about())
+            if self.camera is not None:
+                self.camera.save(self.partial / CAMERA)
+        self._writer.fast = self.hurried
+        self._writer.add(frame.image, **fields)
+        self.kept = self._writer.count
+
+    def _about(self) -> dict[str, Any]:
+        wanted = self.wanted
+        return {
+            "what": wanted.what,
+            "source": wanted.source,
+            "started": self.started,
+            "joint_names": list(wanted.joint_names),
+            "gates": None if wanted.gates is None else wanted.gates.model_dump(),
+            "commit": commit(),
+        }
+
+    def _save_state(self) -> None:
+        if self._writer is not None:
+            state = {
+                "seen": self.seen, "missing": self.missing, "drops": dict(self.drops), "ignored": dict(self.ignored),
+                "started": self.started, "session": self._session,
+            }  # fmt: skip
+            write_text(self.partial / STATE, json.dumps(state) + "\n")
+            self._saved_s = time.monotonic()
+
+    def _resume(self) -> None:
+        header = json.loads((self.partial / HEADER).read_text())
+        self._size = (int(header["width"]), int(header["height"]))
+        self._writer = DatasetWriter(self.partial, *self._size, resume=True)
+        self.kept = self._writer.count
+        if (header["about"].get("gates") is None) != (self.wanted.gates is None):
+            raise CollectionError(
+                f"{self.partial} was begun {'without' if self.wanted.gates else 'with'} gates; so go on"
+            )
+        before = tuple(header["about"].get("joint_names", ()))
+        if before != self.wanted.joint_names:
+            raise CollectionError(
+                f"{self.partial} was recorded with the joints {list(before)}, now they are "
+                f"{list(self.wanted.joint_names)}; go on as it was begun, or record into another folder"
+            )
+        if (self.partial / CAMERA).is_file():
+            self._camera_before = load_camera(self.partial / CAMERA)
+        if not self.kept:
+            return
+        dataset = read_dataset(self.partial)
+        self._read_state(dataset)
+        if self.wanted.gates is not None:
+            kept, self.kept = self.kept, 0
+            for vector in candidate_vectors(dataset, self.wanted.gates):
+                self._remember(vector)
+                self.kept += 1
+            assert self.kept == kept
+            self._sharpness.extend(f["sharpness"] for f in dataset.frames if "sharpness" in f)
+
+    def _read_state(self, dataset: ImageDataset) -> None:
+        self._session = 1 + max(int(frame.get("session", 0)) for frame in dataset.frames)
+        try:
+            state = json.loads((self.partial / STATE).read_text())
+        except (OSError, ValueError):
+            state = {}
+        self.drops.update(state.get("drops", {}))
+        self.ignored.update(state.get("ignored", {}))
+        self.missing = int(state.get("missing", 0))
+        # What was counted in the last second before it was killed is not in the state; the candidates are.
+        self.seen = max(int(state.get("seen", 0)), self.kept + sum(self.drops.values()))
+        self.started = str(state.get("started", self.started))
+
+    def _choose(self, dataset: ImageDataset) -> tuple[list[int], float | None]:
+        """Frames to keep, and how far the farthest candidate is from them."""
+        gates, count = self.wanted.gates, self.wanted.count
+        every = np.arange(len(dataset))
+        if gates is None:
+            return every.tolist(), None
+        # Again, now that it is known how sharp this camera gets: the first frames were not judged.
+        sharpness = dataset.column("sharpness")
+        sharp = sharpness >= gates.blur * _sharp(sharpness) if len(sharpness) >= _JUDGED_FROM else every >= 0
+        self.drops.update({BLURRED: int((~sharp).sum())} if not sharp.all() else {})
+        every = every[sharp]
+        if not count:
+            return every.tolist(), None
+        chosen, radius = farthest_points(self._views[every], count)
+        self.drops.update({COVERED: len(every) - len(chosen)} if len(chosen) < len(every) else {})
+        return every[chosen].tolist(), radius
+
+    def _publish(self, dataset: ImageDataset, chosen: list[int], radius: float | None) -> Path:
+        out = self.wanted.out
+        new = out.with_name(out.name + ".new")
+        if new.exists():  # left by a run that was killed here; the candidates are still whole
+            shutil.rmtree(new)
+        (new / "images").mkdir(parents=True)
+        lines = []
+        for index, old in enumerate(chosen):
+            name = f"images/{index:06d}.png"
+            _link(self.partial / dataset.frames[old]["image"], new / name)
+            lines.append(json.dumps(dataset.frames[old] | {"image": name}))
+        write_text(new / FRAMES, "\n".join(lines) + "\n")
+        about = self._about() | {
+            "finished": _now(),
+            "images_seen": self.seen,
+            "images_missing": self.missing,
+            "drops": dict(self.drops.most_common()),
+            "ignored": dict(self.ignored.most_common()),
+        }
+        if radius is not None:
+            about["cover_radius"] = round(radius, 2)
+        width, height = self._size
+        header = {"format": FORMAT, "version": VERSION, "width": width, "height": height, "classes": {}, "about": about}
+        for name in (CAMERA, MOTION):
+            if (self.partial / name).is_file():
+                shutil.copy(self.partial / name, new / name)
+        write_text(new / HEADER, json.dumps(header, indent=2) + "\n")
+        write_card(new, self.camera)
+        new.replace(out)
+        shutil.rmtree(self.partial)
+        return out
+
+
+def partial_folder(out: Path) -> Path:
+    """Where a recording keeps its candidates until it is finished."""
+    return out.with_name(out.name + ".partial")
+
+
+def refuse_existing(out: Path, resume: bool) -> None:
+    """Refuse to overwrite.
+
+    Raises:
+        CollectionError: The dataset exists; or an unfinished recording exists without ``resume``, or none with it.
+    """
+    partial = partial_folder(out)
+    if out.exists():
+        raise CollectionError(f"{out} exists; choose another folder or move it away")
+    begun = (partial / HEADER).is_file()
+    if begun and not resume:
+        raise CollectionError(
+            f"{partial} holds an unfinished recording; go on with 'collect live' and --resume, or remove it"
+        )
+    if resume and not begun:
+        raise CollectionError(f"there is no unfinished recording at {partial}; leave out --resume")
+    if partial.exists() and not begun:
+        if any(partial.iterdir()):
+            raise CollectionError(f"{partial} is in the way and is no recording; move it away")
+        partial.rmdir()
+
+
+def candidate_vectors(dataset: ImageDataset, gates: Gates) -> list[Vector]:
+    """Every frame of a dataset as :func:`calibration.collect.views.view_vector` has it, images read one at a time."""
+    vectors = []
+    for index, frame in enumerate(dataset.frames):
+        image = replace_frames(dataset, [index]).images[0]
+        joints = np.array(frame["joint_pos"]) if "joint_pos" in frame else None
+        place = np.array(frame["T_base_ee"])[:3, 3] if "T_base_ee" in frame else None
+        vectors.append(view_vector(gates, look_at(np.ascontiguousarray(image)).cells, joints, place))
+    return vectors
+
+
+def replace_frames(dataset: ImageDataset, indices: list[int]) -> ImageDataset:
+    """The dataset with some of its frames only."""
+    return replace(dataset, frames=[dataset.frames[index] for index in indices])
+
+
+def _sharp(values: Any) -> float:
+    return float(np.quantile(np.asarray(values, dtype=np.float64), _SHARP_QUANTILE))
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy(source, target)

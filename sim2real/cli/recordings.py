@@ -1,0 +1,308 @@
+"""Commands about recordings of real robots: replay, identify, check-joints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
+from sim2real.cli.motion import DriverName, DriverSettings, Yes, record_motion
+from sim2real.errors import ConfigError
+from sim2real.files import must_be_writable, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sim2real.identify.arm.check import JointCheck
+    from sim2real.recordings.logs import JointLog, Topics
+    from sim2real.robots.arm import Arm
+
+app = typer.Typer()
+
+LIVE_S, LIVE_RAD_S = 90.0, 0.5  # a short and slow motion shows joints that are not what they are called
+MAPPING_HELP = "Correct the joints with what 'sim2real check-joints' wrote; arms only."
+LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
+StateTopics = Annotated[
+    list[str] | None, typer.Option("--state-topic", help="Topic of measured joint states in bags; repeatable.")
+]
+CommandTopics = Annotated[
+    list[str] | None, typer.Option("--command-topic", help="Topic of joint commands in bags; repeatable.")
+]
+DEGREES_SHARE, BEYOND_RAD = 0.5, 0.1  # commands so often so far outside a joint's limits are worth a word
+
+
+@app.command()
+def replay(
+    robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
+    params: Annotated[Path | None, typer.Option(help="Parameters that 'sim2real identify' wrote.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a page with plots here (.html); arms only.", callback=must_be_writable),
+    ] = None,
+    state_topic: StateTopics = None,
+    command_topic: CommandTopics = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Drive the simulated robot with recorded commands and compare it with what the real one did.
+
+    A joint's error is the root mean square over all rows of all motions (long motions count more) and
+    mean_joint_rmse_rad the mean of these over the joints; mean_over_motions_rad lets every motion count the same.
+    """
+    from sim2real.robots import is_arm, robot_folder
+
+    folder = robot_folder(robot)
+    if not is_arm(folder):
+        _replay_flights(folder, logs, params, json_file)
+        return
+    from sim2real.evaluate.identification import replay_logs
+    from sim2real.robots.arm import Arm
+
+    arm = Arm(folder)
+    recordings = _recordings(arm, logs, mapping, topics_of(state_topic, command_topic))
+    with console.status(f"replaying {len(recordings)} motions"):
+        figures = replay_logs(arm, recordings, params, report)
+    _print_errors(figures, "replay in PyBullet, open loop")
+    save_json(json_file, figures)
+    if report:
+        console.print(f"Report: {report}")
+
+
+def topics_of(state: list[str] | None, command: list[str] | None) -> Topics:
+    """Topics as the commands' options give them."""
+    from sim2real.recordings.logs import Topics
+
+    return Topics(tuple(state or ()), tuple(command or ()))
+
+
+def _recordings(arm: Arm, logs: list[Path], mapping: Path | None, topics: Topics) -> list[JointLog]:
+    from sim2real.identify.arm.check import apply_mapping, read_mapping
+    from sim2real.recordings.logs import check_log, read_logs
+
+    known = read_mapping(mapping) if mapping else None
+    recordings = read_logs(logs, arm.joints, arm.aliases, any_unit=known is not None, topics=topics)
+    if known is not None:
+        recordings = [apply_mapping(log, known) for log in recordings]
+        for log in recordings:
+            check_log(log, Path(log.name))
+    _remark(arm, recordings)
+    return recordings
+
+
+def _remark(arm: Arm, recordings: list[JointLog]) -> None:
+    """Say what is odd about recordings that can be read all the same."""
+    for log in recordings:
+        if log.note:
+            console.print(f"[yellow]{escape(log.name)}: {escape(log.note)}")
+        share = _beyond_limits(arm, log.command)
+        worst = int(share.argmax())
+        if share[worst] > DEGREES_SHARE:
+            console.print(f"[yellow]{escape(_outside(arm, log, worst, float(share[worst])))}; are these degrees?")
+
+
+def _beyond_limits(arm: Arm, angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share [J] of the rows of ``angles`` [T, J] that are far outside the joints' limits."""
+    beyond = (angles < arm.chain.low - BEYOND_RAD) | (angles > arm.chain.high + BEYOND_RAD)
+    return beyond.mean(axis=0)
+
+
+def _outside(arm: Arm, log: JointLog, joint: int, share: float) -> str:
+    low, high = arm.chain.low[joint], arm.chain.high[joint]
+    return (
+        f"{log.name}: {share:.0%} of the commands of '{arm.joints[joint]}' are outside its limits, "
+        f"{low:.2f} .. {high:.2f} rad"
+    )
+
+
+def _refuse_degrees(arm: Arm, recordings: list[JointLog], found: JointCheck) -> None:
+    """Refuse commands in degrees: a mapping corrects measurements only, and would make degrees of them.
+
+    Raises:
+        ConfigError: Most commands of a joint are far outside its limits, and so are its measurements, or these are
+            as much smaller as radians are.
+    """
+    for log in recordings:
+        command, position = _beyond_limits(arm, log.command), _beyond_limits(arm, log.position)
+        for index, joint in enumerate(found.joints):
+            if command[index] > DEGREES_SHARE and (position[index] > DEGREES_SHARE or joint.has("command is degrees")):
+                raise ConfigError(
+                    f"{_outside(arm, log, index, float(command[index]))}; convert degrees first (commands are not "
+                    f"corrected, nor is a mapping written); if these are radians, widen the limits in {arm.urdf.name}"
+                )
+
+
+def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_file: Path | None) -> None:
+    from sim2real.evaluate.flight_identification import airframe, replay_flights
+    from sim2real.recordings.flights import read_flight_logs
+
+    airframe(folder, None)  # says so if it is no quadrotor either
+    if params is None:
+        raise ConfigError(f"give --params; 'sim2real identify {folder.name} LOG … --out params.yaml' writes them")
+    figures = replay_flights(folder.name, read_flight_logs(logs), params)
+    _print_flights(figures["per_log"])
+    save_json(json_file, figures)
+
+
+@app.command()
+def identify(
+    robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
+    out: Annotated[
+        Path, typer.Option(help="Parameters file to write; a page goes beside it.", callback=must_be_writable)
+    ] = Path("params.yaml"),
+    folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation; arms only.")] = 5,
+    generations: Annotated[int, typer.Option(min=1, help="Of the search; arms only.")] = 120,
+    mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
+    mass: Annotated[float | None, typer.Option(help="kg as flown; drones only, the bare drone's by default.")] = None,
+    seed: int = 0,
+    state_topic: StateTopics = None,
+    command_topic: CommandTopics = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Fit the robot's simulator to recordings; an interrupted fit of an arm goes on when it is run again."""
+    from sim2real.robots import is_arm, robot_folder
+
+    folder = robot_folder(robot)
+    if not is_arm(folder):
+        _identify_flights(folder, logs, out, mass, seed, json_file)
+        return
+    from sim2real.evaluate.identification import identify_logs
+    from sim2real.robots.arm import Arm
+
+    arm = Arm(folder)
+    recordings = _recordings(arm, logs, mapping, topics_of(state_topic, command_topic))
+    with progress_bars() as progress:
+        figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
+    _print_errors(figures["held_out"], "motions that the fit had not seen")
+    save_json(json_file, figures)
+    console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _identify_flights(
+    folder: Path, logs: list[Path], out: Path, mass: float | None, seed: int, json_file: Path | None
+) -> None:
+    from sim2real.evaluate.flight_identification import airframe, identify_flights
+    from sim2real.recordings.flights import read_flight_logs
+
+    frame = airframe(folder, mass)
+    with progress_bars() as progress:
+        report = stage_reporter(progress)
+        figures = identify_flights(folder.name, read_flight_logs(logs), frame, out, seed, report)
+    table = Table("", "value", "95 % interval", "unit", title=f"{folder.name}, {frame.mass:g} kg")
+    for name, entry in figures["parameters"].items():
+        row = (name, f"{entry['value']:.5g}", f"{entry['low']:.4g} .. {entry['high']:.4g}", entry["unit"])
+        table.add_row(*row, style="" if entry["identified"] else "dim")
+    console.print(table)
+    if figures["held_out"]:
+        _print_flights(figures["held_out"])
+    for remark in figures["remarks"]:
+        console.print(f"[dim]{escape(remark)}")
+    save_json(json_file, figures)
+    console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _print_flights(rows: dict[str, Any]) -> None:
+    posed = {name: row for name, row in rows.items() if "50" in row}
+    if posed:
+        headings = ("position [m]", "velocity [m/s]", "attitude [rad]", "rate [rad/s]")
+        table = Table("flight", "steps", *headings, title="Prediction, steps of 0.01 s")
+        for name, row in posed.items():
+            for steps, errors in row.items():
+                table.add_row(name, steps, *(f"{value:.4f}" for value in errors.values()))
+        console.print(table)
+    others = {name: row for name, row in rows.items() if name not in posed}
+    if others:
+        table = Table("flight", "lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", title="Thrust")
+        for name, row in others.items():
+            lift, rmse, spread = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
+            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{spread:.2f}")
+        console.print(table)
+
+
+@app.command(name="check-joints")
+def check_joints_command(
+    robot: Annotated[str, typer.Argument(help="so101, or a folder with robot.yaml and URDF.")],
+    logs: Annotated[list[Path] | None, typer.Argument(help=LOGS_HELP + " With --driver: where to record to (.csv).")],
+    driver: DriverName = None,
+    driver_set: DriverSettings = None,
+    yes: Yes = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the corrected mapping here (.yaml).", callback=must_be_writable)
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="Apply such a mapping first.")] = None,
+    state_topic: StateTopics = None,
+    command_topic: CommandTopics = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Joint doctor: find swapped, flipped, shifted or scaled joints and a wrong rate, in recordings or live."""
+    from dataclasses import asdict
+
+    import yaml
+
+    from sim2real.identify.arm.check import apply_mapping, check_joints, read_mapping
+    from sim2real.recordings.logs import read_logs
+    from sim2real.robots import arm_folder
+    from sim2real.robots.arm import Arm
+
+    arm = Arm(arm_folder(robot))
+    if not logs:
+        raise ConfigError("give recordings; or --driver and one .csv to record to")
+    if driver:
+        if len(logs) != 1:
+            raise ConfigError("with --driver, give one .csv to record to")
+        record_motion(arm, driver, driver_set, logs[0], yes, joints=arm.joints, duration_s=LIVE_S, speed=LIVE_RAD_S)
+    recordings = read_logs(logs, arm.joints, arm.aliases, any_unit=True, topics=topics_of(state_topic, command_topic))
+    if mapping:
+        known = read_mapping(mapping)
+        recordings = [apply_mapping(log, known) for log in recordings]
+    found = check_joints(arm, recordings)
+    _refuse_degrees(arm, recordings, found)
+    _remark(arm, recordings)
+    table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{len(recordings)} recordings")
+    for joint in found.joints:
+        verdict = "; ".join(joint.faults) or ("in order" if joint.judged else "did not move, cannot be judged")
+        figures = (
+            f"{joint.slope:.3f} ± {joint.within:.3f}",
+            f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
+        )
+        table.add_row(
+            joint.joint, *(figures if joint.judged else ("", "")), verdict, style="red" if joint.faults else ""
+        )
+    console.print(table)
+    if found.clock:
+        console.print(f"[{'yellow' if found.time_scale == 1.0 else 'red'}]{found.clock}")
+    save_json(
+        json_file,
+        {
+            "faults": found.faults,
+            "joints": [asdict(j) for j in found.joints],
+            "period_s": found.period_s,
+            "time_scale": found.time_scale,
+            "clock": found.clock,
+        },
+    )
+    if out:
+        write_text(out, yaml.safe_dump(found.mapping(), sort_keys=False))
+        console.print(f"Mapping: {out}")
+    if found.faults:
+        raise typer.Exit(1)
+
+
+def _print_errors(figures: dict[str, Any], title: str) -> None:
+    table = Table("motion", "mean joint error [rad]", "measured = commanded", title=f"Root mean square, {title}")
+    motions = figures["per_motion"].items()
+    for name, row in sorted(motions, key=lambda item: -float(item[1]["mean_joint_rmse_rad"])):
+        own, other = row["mean_joint_rmse_rad"], row["measured_is_commanded_rad"]
+        table.add_row(name, f"{own:.4f}", f"{other:.4f}", style="red" if own > other else "")
+    table.add_section()
+    for joint, value in figures["per_joint"].items():
+        table.add_row(f"all motions, {joint}", f"{value:.4f}", "")
+    own, other = figures["mean_joint_rmse_rad"], figures["measured_is_commanded_rad"]
+    table.add_row("[bold]all motions, mean joint", f"[bold]{own:.4f}", f"[bold]{other:.4f}")
+    console.print(table)

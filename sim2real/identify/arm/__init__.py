@@ -1,0 +1,1 @@
+"""Identification of an arm's servos from recordings."""

@@ -1,0 +1,1 @@
+"""Image datasets, lenses, image files and image messages."""

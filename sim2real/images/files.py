@@ -1,0 +1,240 @@
+"""Images and poses from files: folders, collected datasets, CSV, YAML, JSON and bags."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from sim2real.errors import ConfigError
+from sim2real.images.dataset import HEADER, ImageDataset, read_dataset
+from sim2real.images.dataset import SUFFIXES as DATASET_SUFFIXES
+from sim2real.runtime.camera import load_camera
+from sim2real.runtime.geometry import pose_matrix
+from sim2real.types import Array, Image
+
+SUFFIXES = (*DATASET_SUFFIXES, ".tif", ".tiff")
+POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
+_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
+# ROS's encodings (sensor_msgs/image_encodings.hpp) → OpenCV's conversion to BGR; None: it is BGR or grey already.
+_ENCODINGS = {
+    "mono8": None, "8UC1": None, "bgr8": None, "8UC3": None, "rgb8": cv2.COLOR_RGB2BGR,
+    "rgba8": cv2.COLOR_RGBA2BGR, "bgra8": cv2.COLOR_BGRA2BGR,
+    "bayer_rggb8": cv2.COLOR_BayerRGGB2BGR, "bayer_bggr8": cv2.COLOR_BayerBGGR2BGR,
+    "bayer_gbrg8": cv2.COLOR_BayerGBRG2BGR, "bayer_grbg8": cv2.COLOR_BayerGRBG2BGR,
+    "yuv422": cv2.COLOR_YUV2BGR_UYVY, "uyvy": cv2.COLOR_YUV2BGR_UYVY,
+    "yuv422_yuy2": cv2.COLOR_YUV2BGR_YUY2, "yuyv": cv2.COLOR_YUV2BGR_YUY2,
+}  # fmt: skip
+
+
+def read_images(source: Path, topic: str | None = None) -> Iterator[tuple[str, float, Image]]:
+    """Name, stamp (s; of a file 0) and image of everything in a folder or a bag, in order.
+
+    Args:
+        source: A folder of images, a collected dataset, one image, a rosbag2 folder, or an ``.mcap`` file.
+        topic: Of the images in a bag; may be left out where there is one.
+
+    Raises:
+        ConfigError: Nothing there, an unreadable image, images of different sizes, or an ambiguous bag.
+    """
+    bag = source.suffix == ".mcap" or (source / "metadata.yaml").is_file()
+    size: tuple[int, ...] | None = None
+    count = 0
+    for name, stamp, image in _bag_images(source, topic) if bag else _file_images(source):
+        if size is not None and image.shape[:2] != size:
+            raise ConfigError(
+                f"{name} is {image.shape[1]} x {image.shape[0]}, the images before are {size[1]} x {size[0]}; "
+                "calibrate one resolution at a time"
+            )
+        size, count = image.shape[:2], count + 1
+        yield name, stamp, image
+    if not count:
+        raise ConfigError(f"{source} holds no images ({', '.join(SUFFIXES)})")
+
+
+def _file_images(source: Path) -> Iterator[tuple[str, float, Image]]:
+    if not source.exists():
+        raise ConfigError(f"{source} does not exist; give a folder of images or a bag")
+    if is_dataset(source):
+        named = [(frame["image"], float(frame.get("stamp_s", 0.0))) for frame in read_dataset(source).frames]
+    elif source.is_file():
+        source, named = source.parent, [(source.name, 0.0)]
+    else:
+        named = [(p.name, 0.0) for p in sorted(source.iterdir()) if p.suffix.lower() in SUFFIXES]
+    for name, stamp in named:
+        image = cv2.imread(str(source / name), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ConfigError(f"{source / name} cannot be read as an image; remove it or save it again")
+        yield name, stamp, np.asarray(image, dtype=np.uint8)
+
+
+def is_dataset(source: Path) -> bool:
+    """Whether a folder is a dataset, as ``sim2real collect`` makes them."""
+    return (source / HEADER).is_file()
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[Any]:
+    """A rosbags reader of a rosbag2 folder or an ``.mcap`` file.
+
+    Raises:
+        ConfigError: rosbags is missing, or the bag cannot be read.
+    """
+    try:
+        from rosbags.highlevel import AnyReader  # noqa: PLC0415
+        from rosbags.highlevel.anyreader import AnyReaderError  # noqa: PLC0415
+        from rosbags.typesys import Stores, get_typestore  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"{path}: reading bags needs rosbags: pip install rosbags") from error
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist; give a rosbag2 folder or an .mcap file")
+    try:
+        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
+            yield reader
+    except AnyReaderError as error:
+        raise ConfigError(f"{path} is no readable bag: {error}") from error
+
+
+def _bag_images(source: Path, topic: str | None) -> Iterator[tuple[str, float, Image]]:
+    with open_bag(source) as reader:
+        chosen = [c for c in reader.connections if c.msgtype in _IMAGE_TYPES and topic in (None, c.topic)]
+        topics = sorted({c.topic for c in chosen})
+        if len(topics) != 1:
+            found = ", ".join(topics) or "none"
+            raise ConfigError(f"{source}: images of one topic are wanted, it has {found}; choose one with --topic")
+        for index, (connection, _, raw) in enumerate(reader.messages(connections=chosen)):
+            message: Any = reader.deserialize(raw, connection.msgtype)
+            stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
+            yield f"{topics[0]}[{index}]", stamp, decode_image(message, source)
+
+
+def decode_image(message: Any, source: object) -> Image:
+    """Pixels of a ``sensor_msgs`` Image or CompressedImage, of rclpy or rosbags.
+
+    Args:
+        message: The message.
+        source: Where it comes from; named in errors.
+
+    Returns:
+        [H, W, 3] BGR, or [H, W] grey.
+
+    Raises:
+        ConfigError: An unknown encoding, or data that do not fit the size.
+    """
+    data = np.asarray(message.data, dtype=np.uint8)
+    if not hasattr(message, "encoding"):
+        compressed = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if compressed is None:
+            raise ConfigError(f"{source}: a compressed image ({message.format}) cannot be decoded")
+        return np.asarray(compressed, dtype=np.uint8)
+    if message.encoding not in _ENCODINGS:
+        raise ConfigError(f"{source}: image encoding '{message.encoding}' is not known; known: {', '.join(_ENCODINGS)}")
+    channels = max(1, message.step // max(message.width, 1))
+    if data.size != message.height * message.step or message.step < message.width or not data.size:
+        size = f"{message.width} x {message.height} of {message.step} bytes a row"
+        raise ConfigError(f"{source}: an image of {size} holds {data.size} bytes; its publisher is broken")
+    rows = data.reshape(message.height, message.step)
+    image = rows[:, : message.width * channels].reshape(message.height, message.width, channels)
+    conversion = _ENCODINGS[message.encoding]
+    image = image[:, :, 0] if channels == 1 else image
+    try:
+        return np.ascontiguousarray(image if conversion is None else cv2.cvtColor(image, conversion))
+    except cv2.error as error:
+        raise ConfigError(f"{source}: {channels} bytes a pixel are not '{message.encoding}'") from error
+
+
+def read_poses(path: Path) -> dict[str, Array]:
+    """Poses T_base_ee [4, 4] by the name of the image taken there.
+
+    A dataset that ``sim2real collect --robot`` made; CSV with a header ``image, x, y, z, qx, qy, qz, qw`` (m,
+    quaternion); or YAML or JSON that maps a name to such a list of seven numbers or to a 4x4 matrix.
+
+    Raises:
+        ConfigError: The file cannot be read as poses; file, entry and reason are named.
+    """
+    if is_dataset(path):
+        dataset = read_dataset(path)
+        return {f["image"]: pose for f, pose in zip(dataset.frames, _poses_of(dataset), strict=True)}
+    try:
+        if path.suffix.lower() == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
+                reader = csv.DictReader(file, skipinitialspace=True)
+                missing = [c for c in ("image", *POSE_COLUMNS) if c not in (reader.fieldnames or ())]
+                if missing:
+                    raise ConfigError(f"{path} lacks the columns {missing}; it needs image, {', '.join(POSE_COLUMNS)}")
+                entries: dict[str, Any] = {row["image"]: [row[c] for c in POSE_COLUMNS] for row in reader}
+        else:
+            entries = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(entries, dict) or not entries:
+        raise ConfigError(f"{path} maps no image names to poses")
+    return {str(name): _as_pose(value, f"{path}, '{name}'") for name, value in entries.items()}
+
+
+def _poses_of(dataset: ImageDataset) -> Array:
+    if "T_base_ee" not in dataset.frames[0]:
+        raise ConfigError(f"{dataset.folder} has no poses of the arm; collect it with --robot, or give --poses")
+    return dataset.column("T_base_ee")
+
+
+def joint_track(dataset: Path, joint: str) -> tuple[Array, Array]:
+    """Times [T] s and positions [T] rad of one joint, as they were collected with the images.
+
+    A collection whose camera was known to be late took the joints so much before each image's stamp.
+
+    Raises:
+        ConfigError: The dataset has no joints, or none of that name, or stamps that stand still.
+    """
+    data = read_dataset(dataset)
+    names = [str(name) for name in data.about.get("joint_names", ())]
+    if joint not in names:
+        known = ", ".join(names) or "none: collect it with --robot"
+        raise ConfigError(f"{dataset} has no joint '{joint}'; it has {known}")
+    time, position = data.column("stamp_s"), data.column("joint_pos")[:, names.index(joint)]
+    if (np.diff(time) <= 0).any():
+        raise ConfigError(f"{dataset}: the images' stamps do not ascend; take one recording at a time")
+    camera = dataset / "camera.yaml"
+    latency_s = (load_camera(camera).latency_s or 0.0) if camera.is_file() else 0.0
+    return time - latency_s, position
+
+
+def read_pose_pairs(path: Path) -> tuple[Array, Array]:
+    """T_base_ee and T_camera_board [N, 4, 4] of a JSON or YAML list of pairs, as MoveIt's calibration saves them.
+
+    Raises:
+        ConfigError: It is no such list.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        data = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, list) or not data or not all(isinstance(p, list) and len(p) == 2 for p in data):
+        raise ConfigError(f"{path} is no list of pairs [T_base_ee, T_camera_board]")
+    pairs = [[_as_pose(value, f"{path}, pair {index}") for value in pair] for index, pair in enumerate(data)]
+    return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+
+
+def _as_pose(value: Any, where: str) -> Array:
+    try:
+        numbers = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: not numbers ({error})") from error
+    if not np.isfinite(numbers).all():
+        raise ConfigError(f"{where}: a number is missing or not finite")
+    if numbers.shape == (4, 4):
+        return numbers
+    if numbers.shape != (7,):
+        raise ConfigError(f"{where}: neither x, y, z, qx, qy, qz, qw nor a 4x4 matrix")
+    length = float(np.linalg.norm(numbers[3:]))
+    if abs(length - 1.0) > 0.01:
+        raise ConfigError(f"{where}: the quaternion's length is {length:.3f}, not 1; the order is qx, qy, qz, qw")
+    return pose_matrix(numbers[:3], numbers[3:] / length)

@@ -1,0 +1,1 @@
+"""Readers of recordings: logs, bags, tables, flights."""

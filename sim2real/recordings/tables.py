@@ -1,0 +1,150 @@
+"""Files of numbers as recordings have them, ``.npz`` and ``.csv``: read carefully, with one clear error a fault."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from sim2real.errors import Sim2RealError
+from sim2real.types import Array
+
+DELIMITERS = ",;\t"
+_BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+           struct.error)  # fmt: skip
+
+
+class LogError(Sim2RealError):
+    """A recording cannot be read or trusted. The message names file, column and row."""
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of a file, as they are.
+
+    Raises:
+        LogError: It is no ``.npz`` file, cut off, damaged, or holds objects.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive of named arrays, as numpy.savez writes it")
+        with np.load(path, allow_pickle=False) as data:
+            return {name: data[name] for name in data.files}
+    except _BROKEN as error:
+        raise LogError(
+            f"{path} is not a readable .npz file of plain arrays ({str(error) or type(error).__name__}); it may be cut "
+            "off or damaged, copy or write it again"
+        ) from error
+
+
+def numbers(path: Path, name: str, values: NDArray[Any]) -> Array:
+    """An array as floating-point numbers.
+
+    Raises:
+        LogError: It holds text or something else.
+    """
+    if values.dtype.kind not in "fiub":
+        raise LogError(f"{path}: '{name}' holds {values.dtype}, not numbers")
+    return np.asarray(values, dtype=np.float64)
+
+
+def yaml_fault(error: Exception) -> str:
+    """What is wrong with a YAML file, in one line, with its line (from 1) where that is known."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
+    return " ".join(str(error).split())
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table of text with headings; only columns that are asked for need to be numbers.
+
+    Attributes:
+        path: The file.
+        header: Headings without the spaces around them.
+        rows: One list of cells a row.
+    """
+
+    path: Path
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def numbers(self, columns: Sequence[int]) -> Array:
+        """Columns by number, as [T, C].
+
+        Raises:
+            LogError: A cell is missing or no number; the message names column and row (from 0).
+        """
+        table = np.empty((len(self.rows), len(columns)))
+        for number, row in enumerate(self.rows):
+            for place, column in enumerate(columns):
+                try:
+                    table[number, place] = float(row[column])
+                except ValueError:
+                    raise LogError(
+                        f"{self.path}: '{self.header[column]}' is '{row[column]}' in row {number}, not a number"
+                    ) from None
+        return table
+
+
+def read_csv(path: Path) -> Columns:
+    """A table in UTF-8, separated by commas, semicolons or tabs, with headings in its first line.
+
+    Raises:
+        LogError: It is no text, has no rows, or a row has another number of cells than there are headings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.partition("\n")[0]
+        delimiter = next((mark for mark in DELIMITERS if mark in first), ",")
+        rows = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LogError(f"{path} is not a table in UTF-8 text: {error}; export it as CSV") from error
+    if "\0" in text:
+        raise LogError(f"{path} is not a table in UTF-8 text: it holds zero bytes; export it as CSV")
+    while rows and not any(cell.strip() for cell in rows[-1]):
+        rows.pop()
+    if len(rows) < 2:
+        raise LogError(f"{path} holds no rows; a first line of column names and one row a sample are needed")
+    header = tuple(name.strip() for name in rows[0])
+    for number, row in enumerate(rows[1:]):
+        if len(row) != len(header):
+            raise LogError(f"{path}: row {number} has {len(row)} values, the first line names {len(header)} columns")
+    return Columns(path, header, tuple(rows[1:]))
+
+
+def names_of(files: Sequence[Path]) -> list[str]:
+    """A name for every recording: its file's, with as many folders before it as tell it from the others.
+
+    Raises:
+        LogError: A file is given twice.
+    """
+    whole = [file.resolve() for file in files]
+    twice = sorted({file.stem for file in whole if whole.count(file) > 1})
+    if twice:
+        raise LogError(f"several recordings are called {', '.join(twice)}: the same file is given twice")
+    names, depth = [file.stem for file in files], 1
+    while shared := {name for name in names if names.count(name) > 1}:
+        depth += 1
+        if depth > max(len(file.parts) for file in whole):  # only their suffix tells them apart
+            return [str(file) for file in files]
+        longer = ["/".join((*file.parts[-depth:-1], file.stem)) for file in whole]
+        names = [long if name in shared else name for name, long in zip(names, longer, strict=True)]
+    return names
+
+
+def canonical_names(found: Sequence[Any], joints: Collection[str], aliases: Mapping[str, str]) -> list[str]:
+    """Joint names as the robot has them: other names it is known by and other case are translated, bytes decoded."""
+    exact = {**aliases, **{joint: joint for joint in joints}}
+    folded = {name.casefold(): joint for name, joint in exact.items()}
+    texts = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in found]
+    return [exact.get(name, folded.get(name.casefold(), name)) for name in texts]

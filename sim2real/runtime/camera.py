@@ -1,0 +1,170 @@
+"""A calibrated camera: intrinsics, lens, where it is and how late, as one file that ROS reads as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+
+from sim2real.errors import ConfigError
+from sim2real.files import write_text
+from sim2real.types import Array
+
+Lens = Literal["pinhole", "rational", "fisheye"]
+
+# Our lens models → ROS's names (sensor_msgs/CameraInfo) and how many coefficients they have, in OpenCV's order.
+LENSES: dict[str, tuple[str, int]] = {
+    "pinhole": ("plumb_bob", 5),
+    "rational": ("rational_polynomial", 8),
+    "fisheye": ("equidistant", 4),
+}
+
+
+@dataclass(frozen=True)
+class CameraCalibration:
+    """What is known about a camera. Frames are named by their transforms: ``T_a_b`` takes points from b to a.
+
+    Attributes:
+        width, height: px.
+        matrix: K [3, 3], px; (0, 0) is the centre of the upper left pixel.
+        lens: ``pinhole`` (radial k1 k2 k3, tangential p1 p2), ``rational`` (k1 to k6) or ``fisheye`` (k1 to k4).
+        distortion: Coefficients [5], [8] or [4] in OpenCV's order.
+        covariance: Of fx, fy, cx, cy and the distortion, [4 + D, 4 + D]; None where it is not known.
+        rms_px: Root mean square of the reprojection error, on the views it was made from.
+        held_out_px: The same on views it had not seen; NaN where there were too few.
+        T_base_camera: Pose in the robot's base frame [4, 4], of a camera that stands still; None where not known.
+        T_ee_camera: Pose in the end effector's frame [4, 4], of a camera on the hand.
+        latency_s, latency_std_s: How much later than the joints an image is stamped; None where not known.
+        date: Day of calibration, ISO 8601.
+        name: Of the camera.
+    """
+
+    width: int
+    height: int
+    matrix: Array
+    lens: Lens = "pinhole"
+    distortion: Array = field(default_factory=lambda: np.zeros(5))
+    covariance: Array | None = None
+    rms_px: float = float("nan")
+    held_out_px: float = float("nan")
+    T_base_camera: Array | None = None
+    T_ee_camera: Array | None = None
+    latency_s: float | None = None
+    latency_std_s: float | None = None
+    date: str = ""
+    name: str = "camera"
+
+    def __post_init__(self) -> None:
+        """Check shapes.
+
+        Raises:
+            ConfigError: A part has the wrong shape or is not usable.
+        """
+        if self.lens not in LENSES:
+            raise ConfigError(f"unknown lens model '{self.lens}'; known: {', '.join(LENSES)}")
+        wanted = LENSES[self.lens][1]
+        if self.matrix.shape != (3, 3) or self.distortion.shape != (wanted,):
+            raise ConfigError(f"a {self.lens} camera has a 3x3 matrix and {wanted} distortion coefficients")
+        if not (np.isfinite(self.matrix).all() and np.isfinite(self.distortion).all() and self.matrix[0, 0] > 0):
+            raise ConfigError("the camera matrix or the distortion is not usable: values must be finite, fx above 0")
+
+    def save(self, path: Path) -> None:
+        """Write YAML as ROS's ``camera_info`` files have it; what ROS does not know is under ``sim2real``."""
+        extra: dict[str, Any] = {
+            "lens": self.lens,
+            "rms_px": float(self.rms_px),
+            "held_out_px": float(self.held_out_px),
+            "date": self.date,
+        }
+        for name in ("covariance", "T_base_camera", "T_ee_camera"):
+            value = getattr(self, name)
+            if value is not None:
+                extra[name] = [[float(x) for x in row] for row in value]
+        for name in ("latency_s", "latency_std_s"):
+            if getattr(self, name) is not None:
+                extra[name] = float(getattr(self, name))
+        projection = np.hstack((self.matrix, np.zeros((3, 1))))
+        content = {
+            "image_width": int(self.width),
+            "image_height": int(self.height),
+            "camera_name": self.name,
+            "camera_matrix": _matrix(self.matrix),
+            "distortion_model": LENSES[self.lens][0],
+            "distortion_coefficients": _matrix(self.distortion[None]),
+            "rectification_matrix": _matrix(np.eye(3)),
+            "projection_matrix": _matrix(projection),
+            "sim2real": extra,
+        }
+        write_text(path, yaml.safe_dump(content, sort_keys=False, width=120))
+
+
+def load_camera(path: Path) -> CameraCalibration:
+    """Read what :meth:`CameraCalibration.save`, or ROS's ``camera_calibration``, wrote.
+
+    Raises:
+        ConfigError: The file is missing or not a camera's.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+        extra = data.get("sim2real", {})
+        model = str(data["distortion_model"])
+        lens = next((own for own, (ros, _) in LENSES.items() if ros == model), None)
+        if lens is None:
+            known = ", ".join(ros for ros, _ in LENSES.values())
+            raise ConfigError(f"{path}: distortion model '{model}' is not known; known: {known}")
+        parts: dict[str, Any] = {
+            name: np.array(extra[name], dtype=np.float64)
+            for name in ("covariance", "T_base_camera", "T_ee_camera")
+            if name in extra
+        }
+        return CameraCalibration(
+            width=int(data["image_width"]),
+            height=int(data["image_height"]),
+            matrix=np.array(data["camera_matrix"]["data"], dtype=np.float64).reshape(3, 3),
+            lens=lens,  # type: ignore[arg-type]
+            distortion=np.array(data["distortion_coefficients"]["data"], dtype=np.float64).ravel(),
+            rms_px=float(extra.get("rms_px", "nan")),
+            held_out_px=float(extra.get("held_out_px", "nan")),
+            latency_s=extra.get("latency_s"),
+            latency_std_s=extra.get("latency_std_s"),
+            date=str(extra.get("date", "")),
+            name=str(data.get("camera_name", "camera")),
+            **parts,
+        )
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path} is no camera calibration ({type(error).__name__}: {error}); make one with "
+            "'sim2real calibrate camera'"
+        ) from error
+
+
+def camera_of_info(info: Any, name: str = "camera") -> CameraCalibration:
+    """The calibration in a ``sensor_msgs/CameraInfo``, of rclpy or of rosbags: only its fields are looked at.
+
+    Raises:
+        ConfigError: It is of no calibrated camera, or of a lens that is not known.
+    """
+    model = info.distortion_model or "plumb_bob"
+    lens = next((own for own, (ros, _) in LENSES.items() if ros == model), None)
+    if lens is None:
+        known = ", ".join(ros for ros, _ in LENSES.values())
+        raise ConfigError(f"the CameraInfo's distortion model '{model}' is not known; known: {known}")
+    matrix = np.array(info.k, dtype=np.float64).reshape(3, 3)
+    if not matrix[0, 0] > 0.0:
+        raise ConfigError(
+            "the CameraInfo is not calibrated (K is zero); make a calibration: 'sim2real calibrate camera'"
+        )
+    coefficients, wanted = np.array(info.d, dtype=np.float64).ravel(), LENSES[lens][1]
+    if coefficients[wanted:].any():
+        raise ConfigError(f"the CameraInfo has {len(coefficients)} coefficients, '{model}' has {wanted}")
+    distortion = np.zeros(wanted)
+    distortion[: len(coefficients)] = coefficients[:wanted]
+    return CameraCalibration(int(info.width), int(info.height), matrix, lens, distortion, name=name)  # type: ignore[arg-type]
+
+
+def _matrix(values: Array) -> dict[str, Any]:
+    rows, columns = values.shape
+    return {"rows": rows, "cols": columns, "data": [float(x) for x in values.ravel()]}

@@ -1,0 +1,51 @@
+"""What a flying robot's estimator reports, as signals; numpy only, so the robot's node uses it too."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim2real.runtime.geometry import quat_to_matrix, rotate_inverse
+from sim2real.runtime.spec import SignalSpec
+from sim2real.types import Array
+
+# The heading frame has its z axis up and its x axis along the body's heading: a policy in it works for any yaw.
+SIGNALS = {
+    signal.name: signal
+    for signal in (
+        SignalSpec(name="position_error", components=("x", "y", "z"), unit="m", frame="heading"),
+        SignalSpec(name="linear_velocity", components=("x", "y", "z"), unit="m/s", frame="heading"),
+        SignalSpec(name="up", components=("x", "y", "z"), unit="1", frame="body"),
+        SignalSpec(name="angular_velocity", components=("x", "y", "z"), unit="rad/s", frame="body"),
+        SignalSpec(name="last_action", components=("thrust", "roll", "pitch", "yaw_rate"), unit="1", frame="command"),
+    )
+}
+
+
+def flight_signals(position_error: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> dict[str, Array]:
+    """Signals of a state estimate; ``last_action`` is added by whoever sends the commands.
+
+    Args:
+        position_error: Position minus goal [N, 3] m, world frame.
+        quat: Attitude [N, 4] xyzw.
+        lin_vel: [N, 3] m/s, world frame.
+        ang_vel: [N, 3] rad/s, world frame.
+
+    Returns:
+        ``position_error``, ``linear_velocity`` (heading frame), ``up`` (world z axis in the body
+        frame) and ``angular_velocity`` (body frame), each [N, 3].
+    """
+    matrix = quat_to_matrix(quat)
+    length = np.sqrt(matrix[:, 0, 0] * matrix[:, 0, 0] + matrix[:, 1, 0] * matrix[:, 1, 0])
+    length = np.maximum(length, 1e-6)
+    cos, sin = matrix[:, 0, 0] / length, matrix[:, 1, 0] / length
+    return {
+        "position_error": _to_heading(position_error, cos, sin),
+        "linear_velocity": _to_heading(lin_vel, cos, sin),
+        "up": matrix[:, 2, :].copy(),
+        "angular_velocity": rotate_inverse(matrix, ang_vel),
+    }
+
+
+def _to_heading(vector: Array, cos: Array, sin: Array) -> Array:
+    x, y = vector[:, 0], vector[:, 1]
+    return np.stack((cos * x + sin * y, cos * y - sin * x, vector[:, 2]), axis=1)

@@ -1,0 +1,215 @@
+"""The one copy of the code between measured signals and networks.
+
+Training, evaluation and the robot's node all call :func:`encode_observation`,
+:class:`ObservationHistory` and :func:`decode_action`. Only element-wise arithmetic in float64
+with one rounding to float32, so a robot's single row has the same bits as the simulator's batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2real.errors import SpecError
+from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec
+from sim2real.types import Float32
+
+Signals = Mapping[str, NDArray[np.float64]]
+
+
+def encode_observation(term: ObservationTerm, signals: Signals) -> Float32:
+    """Scale one frame of one signal.
+
+    Args:
+        term: What to read and how to scale it.
+        signals: Measured signals by name, each [N, components].
+
+    Returns:
+        ``clip((x - offset) * scale, -clip, clip)``, shape [N, components].
+
+    Raises:
+        SpecError: The signal is missing or has another number of components.
+    """
+    try:
+        value = signals[term.name]
+    except KeyError:
+        raise SpecError(
+            f"observation term '{term.name}' is not among the signals {sorted(signals)}; "
+            "check the names in the policy's spec against what the robot provides"
+        ) from None
+    if value.ndim != 2 or value.shape[1] != term.size:
+        raise SpecError(
+            f"observation term '{term.name}' needs shape [N, {term.size}] ({', '.join(term.components)}), "
+            f"got {list(value.shape)}"
+        )
+    return np.clip((value - term.offset) * term.scale, -term.clip, term.clip).astype(np.float32)
+
+
+class ObservationHistory:
+    """Encoded terms of the last steps for N robots, stacked into one vector a robot.
+
+    Args:
+        terms: Terms in the order in which they are concatenated.
+        count: Number of robots N.
+    """
+
+    def __init__(self, terms: tuple[ObservationTerm, ...], count: int = 1) -> None:
+        self.terms = terms
+        self._frames = [np.zeros((count, term.history, term.size), dtype=np.float32) for term in terms]
+
+    def reset(self, signals: Signals, rows: NDArray[np.int64] | None = None) -> None:
+        """Fill the whole history of ``rows`` (all by default) with one frame.
+
+        Args:
+            signals: Signals of those rows only, each [len(rows), components].
+            rows: Indices of the robots that start anew.
+        """
+        for term, frames in zip(self.terms, self._frames, strict=True):
+            value = encode_observation(term, signals)[:, None, :]
+            if rows is None:
+                frames[:] = value
+            else:
+                frames[rows] = value
+
+    def push(self, signals: Signals) -> None:
+        """Append one frame for every robot, dropping the oldest."""
+        for term, frames in zip(self.terms, self._frames, strict=True):
+            if term.history > 1:
+                frames[:, :-1] = frames[:, 1:]
+            frames[:, -1] = encode_observation(term, signals)
+
+    def observation(self) -> Float32:
+        """The stacked observation, a new array of shape [N, sum(history * components)]."""
+        if not self._frames:
+            raise SpecError("this policy's spec has no observation terms; nothing can be encoded")
+        return np.concatenate([frames.reshape(len(frames), -1) for frames in self._frames], axis=1)
+
+
+def decode_action(
+    terms: tuple[ActionTerm, ...], action: Float32, previous: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Network output [N, A] to a command [N, A] in the terms' units.
+
+    The output is clipped to -1 .. 1 first. Non-finite output stays NaN: the safety filter holds on it.
+
+    Args:
+        terms: The policy's action terms.
+        action: Network output.
+        previous: The last command [N, A]; needed where a term is an increment.
+    """
+    low = np.array([term.low for term in terms])
+    high = np.array([term.high for term in terms])
+    result: NDArray[np.float64] = low + 0.5 * (np.clip(action.astype(np.float64), -1.0, 1.0) + 1.0) * (high - low)
+    relative = [i for i, term in enumerate(terms) if term.limits]
+    if relative:
+        if previous is None:
+            raise SpecError("this policy commands increments; decoding needs the last command")
+        least, most = np.array([terms[i].limits for i in relative]).T
+        result[:, relative] = np.clip(previous[:, relative] + result[:, relative], least, most)
+    return result
+
+
+def encode_action(
+    terms: tuple[ActionTerm, ...], command: NDArray[np.float64], previous: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Command [N, A] back to -1 .. 1: what was really sent, as the policy's ``last_action`` signal."""
+    low = np.array([term.low for term in terms])
+    high = np.array([term.high for term in terms])
+    relative = [i for i, term in enumerate(terms) if term.limits]
+    if relative:
+        if previous is None:
+            raise SpecError("this policy commands increments; encoding needs the last command")
+        command = command.copy()
+        command[:, relative] -= previous[:, relative]
+    return np.clip(2.0 * (command - low) / (high - low) - 1.0, -1.0, 1.0)
+
+
+def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:
+    """The command [N, A] that would keep the robot where ``signals`` say it is; the middle where none would."""
+    count = len(next(iter(signals.values())))
+    middle = np.array([0.5 * (term.low + term.high) for term in spec.action])
+    result = np.tile(middle, (count, 1))
+    components = {term.name: term.components for term in (*spec.observation, *spec.estimator_observation)}
+    for column, term in enumerate(spec.action):
+        if term.measured and term.limits:
+            value = signals[term.measured][:, components[term.measured].index(term.name)]
+            result[:, column] = np.clip(value, *term.limits)
+    return result
+
+
+def own_signals(
+    spec: PolicySpec, signals: Signals, last_action: NDArray[np.float64], last_command: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """``signals`` with what the policy knows without measuring (``sim2real.runtime.spec.OWN_SIGNALS``).
+
+    Args:
+        spec: The policy's contract.
+        signals: Measured, [N, d] by name.
+        last_action: [N, A], -1 .. 1.
+        last_command: [N, A] in the action terms' units.
+    """
+    frame = {**signals, "last_action": last_action}
+    if any(term.measured for term in spec.action):
+        frame["command_lead"] = last_command - measured_command(spec, signals)
+    return frame
+
+
+class EstimateFilter:
+    """Averages estimated parameters over time, starting from the nominal ones.
+
+    The first estimates are averaged evenly; later ones with ``estimate_time_constant_s``.
+
+    Args:
+        spec: The policy's contract.
+        count: Number of robots N.
+
+    Attributes:
+        mean: Filtered normalised parameters [N, P], clipped at ±1.2.
+        std: Standard deviation of the newest estimate [N, P].
+    """
+
+    def __init__(self, spec: PolicySpec, count: int = 1) -> None:
+        self._nominal = np.clip(spec.nominal_parameters(), -1.2, 1.2)
+        self._least_gain = (
+            min(1.0, spec.control_dt / spec.estimate_time_constant_s) if spec.estimate_time_constant_s > 0 else 1.0
+        )
+        self.mean = np.tile(self._nominal, (count, 1))
+        self.std = np.ones_like(self.mean)
+        self._updates = np.zeros((count, 1), dtype=np.float32)
+
+    def reset(self, rows: NDArray[np.int64] | None = None) -> None:
+        """Forget the estimates of ``rows`` (all by default)."""
+        where = slice(None) if rows is None else rows
+        self.mean[where] = self._nominal
+        self.std[where] = 1.0
+        self._updates[where] = 0.0
+
+    def update(self, mean: Float32, std: Float32) -> Float32:
+        """Take in one estimate [N, P] and return the filtered one, a view of :attr:`mean`."""
+        self._updates += 1.0
+        gain = np.maximum(1.0 / self._updates, np.float32(self._least_gain))
+        self.mean += gain * (np.clip(mean, -1.2, 1.2) - self.mean)
+        self.std[:] = std
+        return self.mean
+
+
+def check_signals(needed: Mapping[str, SignalSpec], provided: Mapping[str, SignalSpec]) -> None:
+    """Compare what a policy reads with what a robot provides, by name, components, unit and frame.
+
+    Raises:
+        SpecError: Names the first term that differs, and how.
+    """
+    for name, want in needed.items():
+        have = provided.get(name)
+        if have is None:
+            raise SpecError(
+                f"the policy reads '{name}', which this robot does not provide; it provides {sorted(provided)}"
+            )
+        for field in ("components", "unit", "frame"):
+            if getattr(want, field) != getattr(have, field):
+                raise SpecError(
+                    f"the policy reads '{name}' with {field} {getattr(want, field)!r}, this robot provides "
+                    f"{getattr(have, field)!r}; use a bundle exported for this robot"
+                )

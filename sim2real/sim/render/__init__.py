@@ -1,0 +1,1 @@
+"""Drawing simulated scenes: camera, scenery, textures."""

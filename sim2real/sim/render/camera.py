@@ -1,0 +1,232 @@
+"""A calibrated camera in the simulator: its matrix, lens, pose, exposure, rolling readout, rate and delay.
+
+Bullet draws ideal pinhole images. What a real camera adds is made from them: the lens by looking up where each pixel's
+ray came from, soft edges by drawing larger, motion blur and rolling readout from several images within an exposure.
+Frames are OpenCV's: x to the right, y down, z along the view; ``T_base_camera`` takes points from there to the base.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2real.errors import SimulationError
+from sim2real.runtime.camera import CameraCalibration
+from sim2real.sim.render.drawing import DAYLIGHT, Light, see
+from sim2real.sim.world import World
+from sim2real.types import Array
+
+NEAR_M, FAR_M = 0.02, 10.0
+WIDEST = 3.0  # a lens that needs an ideal image so many times as wide cannot be drawn
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image.
+
+    Attributes:
+        rgb: [H, W, 3], 8 bits.
+        depth: Along the optical axis [H, W] m; ``FAR_M`` where nothing is.
+        segmentation: Number of the body that is seen [H, W]; -1 where nothing is.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: Array
+    segmentation: NDArray[np.int32]
+
+
+class SimCamera:
+    """Draws what a calibrated camera would see.
+
+    Args:
+        camera: Matrix, lens and size.
+        samples: Pixels drawn along each side of a pixel, for soft edges; 1 is fastest.
+
+    Raises:
+        SimulationError: The lens bends the image's border too far to be drawn from one ideal image.
+    """
+
+    def __init__(self, camera: CameraCalibration, samples: int = 1) -> None:
+        if samples < 1:
+            raise SimulationError(f"samples is {samples}; it is 1 or more")
+        self.camera, self._samples = camera, samples
+        width, height = camera.width, camera.height
+        straight = not camera.distortion.any() and camera.lens != "fisheye"
+        if straight:
+            left, top, right, bottom = -0.5, -0.5, width - 0.5, height - 0.5
+            rays = None
+        else:
+            # Where every pixel's ray would be in an ideal image of the same matrix.
+            u, v = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+            rays = _ideal(camera, np.stack((u.ravel(), v.ravel()), axis=1)).reshape(height, width, 2)
+            (left, top), (right, bottom) = (np.floor(rays.min(axis=(0, 1))) - 2, np.ceil(rays.max(axis=(0, 1))) + 2)
+            off = np.abs(_distorted(camera, rays.reshape(-1, 2)) - np.stack((u.ravel(), v.ravel()), axis=1)).max()
+            too_wide = right - left > WIDEST * width or bottom - top > WIDEST * height
+            if not np.isfinite(rays).all() or not off < 0.5 or too_wide:
+                raise SimulationError(
+                    "this lens bends the image's border too far to be drawn; calibrate with views in the corners, or "
+                    "crop the image"
+                )
+        self._size = (round(samples * (right - left)), round(samples * (bottom - top)))
+        self._projection = _projection(camera.matrix, left, top, right, bottom)
+        # In the drawn image a pixel's centre lies half a pixel from its edge; a blur over an even number of pixels
+        # moves what it blurs by half a pixel more.
+        half = 0.5 if samples % 2 else 0.0
+        self._lookup = None if rays is None else (samples * (rays - (left, top)) - half).astype(np.float32)
+
+    def render(
+        self,
+        world: World,
+        T_base_camera: Array,  # noqa: N803 (the transform's name says its direction)
+        cell: int = 0,
+        light: Light = DAYLIGHT,
+    ) -> Frame:
+        """One image of one cell of a world.
+
+        Args:
+            world: What is drawn.
+            T_base_camera: Pose of the camera in the cell's frame [4, 4].
+            cell: Which robot's.
+            light: On everything.
+        """
+        rgb, buffer, bodies = see(world, cell, _view(T_base_camera), self._projection, *self._size, light)
+        depth = FAR_M * NEAR_M / (FAR_M - (FAR_M - NEAR_M) * buffer.astype(np.float64))
+        size = (self.camera.width, self.camera.height)
+        if self._lookup is not None:
+            x, y = self._lookup[..., 0], self._lookup[..., 1]
+            if self._samples > 1:  # soften before looking up: one drawn pixel is not what a real one gathers
+                rgb = cv2.blur(rgb, (self._samples, self._samples))
+            rgb = cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            depth = cv2.remap(depth, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+            bodies = cv2.remap(bodies.astype(np.float32), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        elif self._samples > 1:
+            rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+            depth, bodies = (
+                cv2.resize(image, size, interpolation=cv2.INTER_NEAREST) for image in (depth, bodies.astype(np.float32))
+            )
+        return Frame(np.asarray(rgb, dtype=np.uint8), depth, np.asarray(bodies).astype(np.int32))
+
+
+def expose(
+    frames: Sequence[Frame], times: Sequence[float], start_s: float, exposure_s: float, readout_s: float = 0.0
+) -> NDArray[np.uint8]:
+    """What a sensor gathers while things move [H, W, 3]: motion blur, and rows that begin one after the other.
+
+    Args:
+        frames: Images at ``times``, ascending, s; light is interpolated between them.
+        times: From ``start_s`` at the latest to ``start_s + exposure_s + readout_s`` at the earliest.
+        start_s: When the first row begins to gather.
+        exposure_s: How long every row gathers; 0 is one moment.
+        readout_s: How much later the last row begins than the first: rolling shutter.
+
+    Raises:
+        SimulationError: The frames do not span the exposure.
+    """
+    moments = np.asarray(times, dtype=np.float64)
+    if len(moments) != len(frames) or not len(frames) or (np.diff(moments) <= 0).any():
+        raise SimulationError("as many ascending times as frames are needed, and at least one")
+    if moments[0] > start_s + 1e-9 or moments[-1] < start_s + exposure_s + readout_s - 1e-9:
+        raise SimulationError(
+            f"the frames span {moments[0]:.4f} .. {moments[-1]:.4f} s, the exposure {start_s:.4f} .. "
+            f"{start_s + exposure_s + readout_s:.4f} s"
+        )
+    height = frames[0].rgb.shape[0]
+    begin = start_s + readout_s * np.arange(height) / max(height - 1, 1)
+    weights = np.stack([_gathered(moments, index, begin, exposure_s) for index in range(len(moments))])
+    weights /= weights.sum(axis=0)
+    light = sum(w[:, None, None] * frame.rgb.astype(np.float64) for w, frame in zip(weights, frames, strict=True))
+    return np.asarray(np.rint(light), dtype=np.uint8)
+
+
+def _gathered(times: Array, index: int, begin: Array, exposure_s: float) -> Array:
+    """How much a frame counts in every row: its share of linear interpolation over [begin, begin + exposure]."""
+    unit = np.zeros(len(times))
+    unit[index] = 1.0
+    if exposure_s <= 0.0 or len(times) == 1:
+        return np.interp(begin, times, unit)
+    # The integral of a hat function, exactly: the trapezoidal rule on its corners and the interval's ends.
+    result = np.empty(len(begin))
+    for row, start in enumerate(begin):
+        end = start + exposure_s
+        inside = times[(times > start) & (times < end)]
+        at = np.concatenate(([start], inside, [end]))
+        values = np.interp(at, times, unit)
+        result[row] = float((0.5 * (values[1:] + values[:-1]) * np.diff(at)).sum())
+    return result
+
+
+class CameraStream:
+    """Images at a camera's rate, each seen only after its delay.
+
+    Args:
+        rate_hz: Images a second.
+        latency_s: From the middle of an exposure to its arrival.
+    """
+
+    def __init__(self, rate_hz: float, latency_s: float = 0.0) -> None:
+        if rate_hz <= 0 or latency_s < 0:
+            raise SimulationError(f"a camera has a rate above 0 and no negative latency, got {rate_hz} and {latency_s}")
+        self._period, self._latency = 1.0 / rate_hz, latency_s
+        self._waiting: deque[tuple[float, NDArray[np.uint8]]] = deque()
+        self._next_s = -np.inf
+
+    def due(self, now_s: float) -> bool:
+        """Whether an image is to be taken now."""
+        return now_s >= self._next_s - 1e-9
+
+    def take(self, now_s: float, image: NDArray[np.uint8]) -> None:
+        """An image was taken at ``now_s``."""
+        self._next_s = now_s + self._period if self._next_s == -np.inf else self._next_s + self._period
+        self._waiting.append((now_s, image))
+
+    def newest(self, now_s: float) -> tuple[float, NDArray[np.uint8]] | None:
+        """Stamp (s) and pixels of the newest image that has arrived by ``now_s``; None before the first."""
+        arrived = [image for image in self._waiting if image[0] + self._latency <= now_s + 1e-9]
+        while len(self._waiting) > 1 and self._waiting[1][0] + self._latency <= now_s + 1e-9:
+            self._waiting.popleft()
+        return arrived[-1] if arrived else None
+
+
+def _ideal(camera: CameraCalibration, pixels: Array) -> Array:
+    """Where distorted pixels [N, 2] would be without the lens [N, 2]."""
+    if camera.lens == "fisheye":
+        points = cv2.fisheye.undistortPoints(pixels[:, None], camera.matrix, camera.distortion, P=camera.matrix)
+    else:
+        criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 100, 1e-8)
+        points = cv2.undistortPointsIter(
+            pixels[:, None], camera.matrix, camera.distortion, np.eye(3), camera.matrix, criteria
+        )
+    return np.asarray(points, dtype=np.float64).reshape(-1, 2)
+
+
+def _distorted(camera: CameraCalibration, pixels: Array) -> Array:
+    """Where the lens puts ideal pixels [N, 2]: the inverse of :func:`_ideal`, where it has one."""
+    points = (np.concatenate((pixels, np.ones((len(pixels), 1))), axis=1) @ np.linalg.inv(camera.matrix).T)[:, None]
+    still = np.zeros(3)
+    through = cv2.fisheye.projectPoints if camera.lens == "fisheye" else cv2.projectPoints
+    seen = through(points, still, still, camera.matrix, camera.distortion)[0]
+    return np.asarray(seen, dtype=np.float64).reshape(-1, 2)
+
+
+def _projection(matrix: Array, left: float, top: float, right: float, bottom: float) -> list[float]:
+    """OpenGL's projection, by columns, of the part of the ideal image from (left, top) to (right, bottom), px."""
+    (fx, _, cx), (_, fy, cy) = matrix[0], matrix[1]
+    width, height = right - left, bottom - top
+    # Pixel (u, v) goes to 2 (u - left) / width - 1 and 1 - 2 (v - top) / height.
+    gl = np.zeros((4, 4))
+    gl[0, 0], gl[0, 2] = 2.0 * fx / width, -(2.0 * (cx - left) / width - 1.0)
+    gl[1, 1], gl[1, 2] = 2.0 * fy / height, 2.0 * (cy - top) / height - 1.0
+    gl[2, 2], gl[2, 3] = -(FAR_M + NEAR_M) / (FAR_M - NEAR_M), -2.0 * FAR_M * NEAR_M / (FAR_M - NEAR_M)
+    gl[3, 2] = -1.0
+    return [float(x) for x in gl.T.ravel()]
+
+
+def _view(T_base_camera: Array) -> Array:  # noqa: N803
+    """OpenGL's view matrix [4, 4]: x right, y up, z backwards."""
+    flip = np.diag([1.0, -1.0, -1.0, 1.0])
+    return flip @ np.linalg.inv(T_base_camera)

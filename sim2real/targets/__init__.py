@@ -1,0 +1,1 @@
+"""Simulated targets: what stands in for physical robots, made by others or fitted to recordings."""

@@ -1,0 +1,23 @@
+"""Names of types that every layer shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+Array = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+EnvIds = NDArray[np.int64]  # indices of environments, [n]
+Image = NDArray[np.uint8]  # [height, width, 3] RGB
+# stage, step done, steps in all, metrics
+Progress = Callable[[str, int, int, dict[str, float]], None]
+
+
+class Model(BaseModel):
+    """Base of all specifications and configurations: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,202 @@
+"""The policy node's life: what it refuses, that only an operator starts it, and that it ends holding."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="no rclpy here; 'sim2real doctor' says how to get it")
+
+import rclpy
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from rclpy.executors import SingleThreadedExecutor
+from ros_rig import LIMITS, Rig, make_pd_bundle
+
+from sim2real.deploy.crazyflie_messages import from_legacy
+from sim2real.deploy.policy_node import FAILURE, SUCCESS, PolicyNode
+from sim2real.runtime.bundle import sha256
+
+pytestmark = pytest.mark.ros
+
+DEACTIVATE = 4
+HOLD = {limit.name: limit.hold for limit in LIMITS}
+SLEW = {limit.name: limit.slew_per_s * 0.02 for limit in LIMITS}
+
+
+@pytest.fixture(scope="module")
+def pd_bundle(tmp_path_factory):
+    return make_pd_bundle(tmp_path_factory.mktemp("pd") / "bundle")
+
+
+@pytest.fixture
+def start_node(monkeypatch):
+    """Starts policy nodes in this process, with parameters given as on a command line."""
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    nodes = []
+
+    def start(**parameters):
+        arguments = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
+        rclpy.init(args=["--ros-args", *arguments], domain_id=1 + (os.getpid() + 50) % 100)
+        nodes.append(PolicyNode())
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.close()
+        node.destroy_node()
+    rclpy.try_shutdown()
+
+
+class Flight(Rig):
+    """A rig whose policy node starts with further parameters, and which keeps the time of every command."""
+
+    def __init__(self, bundle, **parameters):
+        super().__init__(bundle, domain=1 + (os.getpid() + 51) % 100)
+        self.extra = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
+        self.times = []
+
+    def start_policy(self):
+        return self.start("policy_node", ["-p", f"bundle:={self.bundle}", "-p", "goal:=[0.0, 0.0, 1.5]", *self.extra])
+
+    def _on_command(self, message):
+        super()._on_command(message)
+        self.times.append(time.monotonic())
+
+
+def test_a_good_bundle_configures_again_and_again(pd_bundle, start_node):
+    node = start_node(bundle=pd_bundle)
+    for _ in range(2):
+        assert node.trigger_configure() is SUCCESS
+        assert node.trigger_cleanup() is SUCCESS
+
+
+@pytest.mark.parametrize("goal", ["[0, 0, 1]", "[0.5, -0.5, 1.0]"])
+def test_a_goal_may_be_written_with_or_without_points(pd_bundle, start_node, goal):
+    assert start_node(bundle=pd_bundle, goal=goal).trigger_configure() is SUCCESS
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"goal": "[0.0, 1.0]"}, {"goal": "[0.0, 0.0, .nan]"}, {"state_source": "telepathy"}]
+)
+def test_unusable_parameters_refuse_to_configure(pd_bundle, start_node, parameters):
+    node = start_node(bundle=pd_bundle, **parameters)
+    assert node.trigger_configure() is FAILURE
+    assert node.trigger_configure() is FAILURE, "it is asked again and says no again"
+
+
+def test_a_missing_bundle_refuses_to_configure(tmp_path, start_node):
+    assert start_node(bundle=tmp_path / "nothing").trigger_configure() is FAILURE
+
+
+def test_an_altered_bundle_refuses_to_configure(tmp_path, start_node):
+    path = make_pd_bundle(tmp_path / "bundle")
+    with open(path / "policy.onnx", "ab") as file:
+        file.write(b"\0")
+    assert start_node(bundle=path).trigger_configure() is FAILURE
+
+
+def test_a_bundle_that_reads_what_the_robot_lacks_refuses_to_configure(tmp_path, start_node):
+    path = make_pd_bundle(tmp_path / "bundle")
+    spec = json.loads((path / "spec.json").read_text())
+    spec["observation"][0]["frame"] = "world"  # the robot gives it in the heading frame
+    (path / "spec.json").write_text(json.dumps(spec))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["spec.json"] = sha256((path / "spec.json").read_bytes())
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert start_node(bundle=path).trigger_configure() is FAILURE
+
+
+def test_activation_needs_a_fresh_state_and_halting_obeys_the_slew(pd_bundle, start_node):
+    node = start_node(bundle=pd_bundle, goal="[0.0, 0.0, 1.5]")
+    assert node.trigger_configure() is SUCCESS
+    assert node.trigger_activate() is FAILURE, "no state has ever arrived"
+    other = rclpy.create_node("room")
+    pose, twist = other.create_publisher(PoseStamped, "pose", 1), other.create_publisher(TwistStamped, "twist", 1)
+    commands = []
+    other.create_subscription(
+        Twist,
+        "cmd_vel_legacy",
+        lambda m: commands.append(from_legacy(m.linear.x, m.linear.y, m.linear.z, m.angular.z)),
+        10,
+    )
+
+    def publish():
+        stamp = other.get_clock().now().to_msg()
+        at = PoseStamped()
+        at.header.stamp, at.pose.position.x, at.pose.position.z, at.pose.orientation.w = stamp, 2.0, 0.5, 1.0
+        moving = TwistStamped()
+        moving.header.stamp = stamp
+        twist.publish(moving)
+        pose.publish(at)
+
+    other.create_timer(0.01, publish)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    executor.add_node(other)
+
+    def spin(seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.01)
+
+    spin(1.5)
+    assert not commands, "an inactive node must not send commands"
+    assert node.trigger_activate() is SUCCESS
+    spin(1.0)
+    node._safety.sent = np.array([0.73, 0.5, -0.5, 3.0])  # as far from holding as commands go
+    assert node.trigger_deactivate() is SUCCESS
+    spin(0.3)
+    count = len(commands)
+    spin(0.3)
+    executor.shutdown()
+    other.destroy_node()
+    assert len(commands) == count, "an inactive node is silent"
+    assert commands[-1] == pytest.approx(HOLD, abs=0.15), "it ends level, with a thrust that carries"
+    for before, after in zip(commands[-3:-1], commands[-2:], strict=True):
+        assert all(abs(after[name] - before[name]) <= SLEW[name] + 1e-6 for name in SLEW)
+
+
+@pytest.mark.slow
+def test_autostart_flies_once_and_leaves_the_last_word_to_the_operator(pd_bundle):
+    with Flight(pd_bundle, autostart="true") as rig:
+        rig.spin_until(lambda: len(rig.truth) > 20, 10)
+        assert rig.arm()
+        rig.spin_until(lambda: rig.status.get("state") == "fly", 10)
+        rig.spin_until(lambda: len(rig.commands) > 100, 10)
+        assert rig.change(DEACTIVATE)
+        rig.spin(0.5)
+        count = len(rig.commands)
+        rig.spin(2.0)
+        assert len(rig.commands) == count, "a node that was deactivated must not start again by itself"
+        assert rig.status["state"] == "inactive"
+        rig.assert_commands_in_limits()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_flight_ends_the_process_holding(pd_bundle, number):
+    with Flight(pd_bundle) as rig:
+        rig.take_off()
+        rig.policy.send_signal(number)
+        rig.spin_until(lambda: rig.policy.poll() is not None, 8)
+        rig.spin(0.3)
+        assert rig.policy.returncode == 0
+        last = rig.commands[-1]
+        assert last["roll"] == last["pitch"] == last["yaw_rate"] == pytest.approx(0.0, abs=1e-6)
+        assert last["thrust"] == pytest.approx(HOLD["thrust"], abs=0.15)
+        rig.assert_commands_in_limits()
+
+
+@pytest.mark.slow
+def test_diagnostics_tell_what_an_operator_needs(pd_bundle):
+    with Flight(pd_bundle) as rig:
+        rig.take_off()
+        rig.spin(0.6)
+        wanted = {"state", "reason", "cycles", "late", "jitter_p50_ms", "jitter_p99_ms", "data_age_ms"}
+        wanted |= {"latency_p50_ms", "latency_p99_ms", "messages_refused", "rss_mb", "torch_loaded"}
+        assert wanted <= set(rig.status)
+        assert rig.status["torch_loaded"] == "False"
+        assert float(rig.status["rss_mb"]) < 250.0

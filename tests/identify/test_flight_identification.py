@@ -1,0 +1,288 @@
+"""Drones from recordings: an airframe that is not ours, planted IMU flights, and real ones."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import yaml
+from flight_maker import fly
+from real_data import real_data
+
+from sim2real.cli.main import main
+from sim2real.errors import ConfigError
+from sim2real.evaluate.flight_identification import identify_flights
+from sim2real.identify.flight.file import FlightParameters, read_flight_parameters
+from sim2real.identify.flight.fit import Trim, fit_flights, multi_step, position_error, regress
+from sim2real.identify.flight.imu import Airframe, fit_imu
+from sim2real.identify.flight.model import lag, resample
+from sim2real.identify.flight.residual import train_residual
+from sim2real.recordings.flights import STANDARD_GRAVITY, read_flight_log, read_flight_logs
+from sim2real.recordings.tables import LogError
+from sim2real.robots import load_robot
+from sim2real.robots.residual import Residual
+
+ROTORS = 0.028 * np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]])
+FRAME = Airframe(0.027, ROTORS, np.array([-1.0, 1.0, -1.0, 1.0]), 1.832)
+
+
+@pytest.fixture(scope="module")
+def flights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flights")
+    for seed in range(3):
+        np.savez(folder / f"f{seed}.npz", **fly(seed, 8.0))
+    return folder
+
+
+def silent(*_):
+    return None
+
+
+def test_prediction_of_an_unseen_flight(flights):
+    logs = read_flight_logs([flights])
+    fit = fit_flights(logs[:2], silent)
+    unseen = resample(logs[2])
+    found = multi_step(fit.model, unseen, fit.trim)
+    assert found["50"]["position_m"] < 0.05
+    assert found["1"]["position_m"] < found["10"]["position_m"] < found["50"]["position_m"]
+    # Lift alone, as a model without torques has it, is much worse.
+    nothing = fit.model.unpack(0 * fit.model.pack())
+    assert multi_step(nothing, unseen, Trim())["50"]["position_m"] > 5 * found["50"]["position_m"]
+    # The airframe's own thrust coefficient, which the fit has not seen.
+    from drone_models.core import load_params
+
+    p = load_params("first_principles", "cf2x_T350")
+    speed = float(np.mean(logs[2].rotor_speed))
+    force = 4 * (float(p["rpm2thrust"][2]) * (speed * 9.5493) ** 2 + float(p["rpm2thrust"][1]) * speed * 9.5493)
+    u = (speed / 1000.0) ** 2
+    lift = (fit.model.thrust.sum() * u + fit.model.lift_offset[2]) * float(p["mass"])
+    assert lift == pytest.approx(force, rel=0.02)
+
+
+def test_rotor_order_does_not_matter(flights):
+    log = read_flight_log(flights / "f0.npz")
+    order = [2, 0, 3, 1]
+    content = dict(np.load(flights / "f0.npz"))
+    content["rotor_speed"] = content["rotor_speed"][:, order]
+    np.savez(flights.parent / "turned.npz", **content)
+    turned = read_flight_log(flights.parent / "turned.npz")
+    errors = [position_error(regress([resample(entry)]), [resample(entry)], Trim()) for entry in (log, turned)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+
+
+def test_residual_learns_what_is_left_out(flights, tmp_path):
+    logs = read_flight_logs([flights])
+    found = [resample(log) for log in logs]
+    model = regress(found)
+    blind = model.unpack(model.pack())
+    object.__setattr__(blind, "drag", 0 * blind.drag)
+    object.__setattr__(blind, "lift_offset", blind.lift_offset + np.array([0.0, 0.0, 0.5]))
+    network, before, after = train_residual(blind, found, Trim(), 0)
+    assert network is not None and after < 0.8 * before
+    network.save(tmp_path / "n.npz")
+    again = Residual.load(tmp_path / "n.npz")
+    x = np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 4))
+    np.testing.assert_array_equal(network(*x)[0], again(*x)[0])
+    (tmp_path / "m.npz").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="not a readable residual"):
+        Residual.load(tmp_path / "m.npz")
+
+
+def planted_imu(seconds=24.0, constant=0.06, quadratic=0.15, inertia=1.5e-5):
+    """A flight whose rotors, lift and turning obey the model exactly, with noise."""
+    rng = np.random.default_rng(0)
+    t = 0.001 * np.arange(round(seconds / 0.001))
+    common = 0.62 + 0.08 * np.sin(2 * np.pi * 0.7 * t) + 0.03 * np.sin(2 * np.pi * 2.3 * t + 1)
+    wiggle = [0.04 * np.sin(2 * np.pi * f * t + f) for f in (1.7, 2.1, 2.9)]
+    signs = np.array([[-1, -1, -1], [-1, 1, 1], [1, 1, -1], [1, -1, 1]])
+    motor = np.clip(common[:, None] + np.stack(wiggle, axis=1) @ signs.T, 0.0, 1.0)
+    motor = np.round(motor * 65535) / 65535
+    speed = lag(motor, 0.001, constant)
+    thrust = quadratic * speed**2
+    torque = np.stack((thrust @ ROTORS[:, 1], -thrust @ ROTORS[:, 0], 0.006 * thrust @ FRAME.turns), axis=1)
+    rate = np.cumsum(0.001 * torque / np.array([inertia, inertia, 1.832 * inertia]), axis=0)
+    lift = thrust.sum(axis=1) / 0.027 / STANDARD_GRAVITY
+    acc = np.stack((0 * t, 0 * t, lift), axis=1) + 0.01 * rng.standard_normal((len(t), 3))
+    return {
+        "t": t,
+        "acc": acc,
+        "gyro": np.rad2deg(rate) + 0.1 * rng.standard_normal(rate.shape),
+        "motor": 65535 * motor,
+    }
+
+
+def test_planted_imu_flight(tmp_path):
+    np.savez(tmp_path / "a.npz", **planted_imu())
+    fit = fit_imu(read_flight_logs([tmp_path]), FRAME, 0, silent)
+    for name, value, rel in (
+        ("thrust_quadratic", 0.15, 0.01), ("time_constant", 0.06, 0.03), ("inertia_x", 1.5e-5, 0.05),
+        ("inertia_y", 1.5e-5, 0.05), ("torque_per_thrust", 0.006, 0.1),
+    ):  # fmt: skip
+        assert fit.estimates[name].value == pytest.approx(value, rel=rel), name
+    hover = fit.estimates["hover_command"].value
+    assert 4 * 0.15 * hover**2 == pytest.approx(0.027 * STANDARD_GRAVITY, rel=0.02)
+
+
+def test_real_flights_agree_with_those_who_recorded_them():
+    logs = read_flight_logs([real_data("crazyflie_real")])
+    both = fit_imu(logs, FRAME, 0, silent).estimates
+    published = {"inertia_x": 1.029e-5, "inertia_y": 1.105e-5, "inertia_z": 1.955e-5, "time_constant": 0.072}
+    for name, value in published.items():
+        assert both[name].value == pytest.approx(value, rel=0.1), name
+    # Their accelerometer was scaled with 9.18 m/s² for a g, so their thrust is 6.8 % low.
+    assert both["thrust_quadratic"].value == pytest.approx(0.15002 * STANDARD_GRAVITY / 9.18, rel=0.05)
+    for seen, unseen in ((0, 1), (1, 0)):
+        one, other = (fit_imu([logs[i]], FRAME, 0, silent).estimates for i in (seen, unseen))
+        assert one["hover_command"].value == pytest.approx(other["hover_command"].value, rel=0.025)
+
+
+def damaged(**changes):
+    return fly(0, 2.0) | changes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["pos"].__setitem__((5, 1), np.nan), "'pos' is nan in row 5, column 1"),
+        (lambda c: c["t"].__setitem__(7, c["t"][6]), "row 7 .* repeats"),
+        (lambda c: c.update(quat=np.roll(c["quat"], 1, axis=1)), "wxyz"),
+        (lambda c: c.update(quat=2 * c["quat"]), "has length 2.000"),
+        (lambda c: c.update(rotor_speed=9.5493 * c["rotor_speed"]), "rad/s"),
+        (lambda c: c.update(vel=100 * c["vel"]), "'vel' is not the rate of 'pos'"),
+        (lambda c: c.update(ang_vel=57.3 * c["ang_vel"]), "'ang_vel' is not the rate of 'quat'"),
+        (lambda c: c.pop("rotor_speed"), "neither 'motor'"),
+        (lambda c: c.pop("quat"), "needs acc and gyro, or pos"),
+        (lambda c: c.update(pos=c["pos"][:, :2]), r"'pos' is \[200, 2\]"),
+        (lambda c: c.pop("t"), "has no 't'"),
+        (lambda c: c.update(t=1000 * c["t"]), "milliseconds"),
+        (lambda c: c.update(motor=50 + 0 * c.pop("rotor_speed")), "divide percent by 100"),
+        (lambda c: c.update(rotor_speed=c["rotor_speed"].astype(str)), "not numbers"),
+    ],
+)
+def test_damaged_flights_are_refused(tmp_path, change, words):
+    content = damaged()
+    change(content)
+    np.savez(tmp_path / "f.npz", **content)
+    with pytest.raises(LogError, match=words):
+        read_flight_log(tmp_path / "f.npz")
+
+
+def imu_only(**changes):
+    content = planted_imu(3.0) | changes
+    return {name: values for name, values in content.items() if values is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gyro": None}, "needs acc and gyro"),
+        ({"acc": STANDARD_GRAVITY * planted_imu(3.0)["acc"]}, "looks like m/s², divide by 9.80665"),
+        ({"acc": 0.0 * planted_imu(3.0)["acc"]}, "must be g, near 1"),
+        ({"gyro": np.deg2rad(0.5 * planted_imu(3.0)["gyro"])}, r"is it rad/s\? Multiply it by 57.2958"),
+    ],
+)
+def test_units_of_an_imu(tmp_path, changes, words):
+    np.savez(tmp_path / "f.npz", **imu_only(**changes))
+    with pytest.raises(LogError, match=words):
+        read_flight_log(tmp_path / "f.npz")
+
+
+def test_a_flight_that_turns_too_little_for_its_torques_is_refused(tmp_path):
+    """Its gyro is in rad/s and it turns so wildly that this does not show in the gyro alone."""
+    content = planted_imu(inertia=0.5e-5)
+    np.savez(tmp_path / "wild.npz", **content | {"gyro": np.deg2rad(content["gyro"])})
+    np.savez(tmp_path / "a.npz", **planted_imu())
+    with pytest.raises(LogError, match=r"'wild' has an inertia of 0.000\d* kg·m² by its gyro, .* in rad/s\?"):
+        fit_imu(read_flight_logs([tmp_path]), FRAME, 0, silent)
+
+
+@pytest.mark.parametrize("name", ["flight_a", "flight_b"])
+def test_real_flights_in_radians_are_refused(tmp_path, name):
+    content = dict(np.load(real_data("crazyflie_real") / f"{name}.npz"))
+    np.savez(tmp_path / "f.npz", **content | {"gyro": np.deg2rad(content["gyro"])})
+    with pytest.raises(LogError, match=r"is it rad/s\?"):
+        read_flight_log(tmp_path / "f.npz")
+
+
+def test_harmless_oddities_of_flights(tmp_path):
+    """Text beside the arrays, stamps as a column, an IMU in other units beside a pose, one name in two folders."""
+    content = fly(0, 2.0)
+    odd = content | {"source": np.array("here"), "t": content["t"][:, None], "acc": np.full((200, 3), np.nan)}
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "f.npz", **odd)
+    logs = read_flight_logs([tmp_path / "a", tmp_path / "b"])
+    assert [log.name for log in logs] == ["a/f", "b/f"]
+    np.testing.assert_array_equal(logs[0].pos, content["pos"])
+
+
+def test_rotor_speeds_and_commands_are_not_mixed(flights, tmp_path):
+    content = dict(np.load(flights / "f0.npz"))
+    np.savez(tmp_path / "m.npz", motor=content.pop("rotor_speed") / 3000.0, **content)
+    by_speed, by_command = read_flight_log(flights / "f1.npz"), read_flight_log(tmp_path / "m.npz")
+    with pytest.raises(LogError, match="'f1' holds rotor speeds, 'm' motor commands"):
+        identify_flights("crazyflie", [by_speed, by_command], FRAME, tmp_path / "p.yaml", 0, silent)
+    model = regress([resample(by_speed)])
+    known = FlightParameters({}, 0.027, model, Trim(), None, by_speed.inputs)
+    known.must_fit(by_speed, tmp_path)
+    with pytest.raises(ConfigError, match="fitted to 'rotor_speed', 'm' holds 'motor'"):
+        known.must_fit(by_command, tmp_path)
+
+
+def test_csv_flights(tmp_path):
+    content = fly(0, 2.0)
+    columns = {"t": content["t"]}
+    for name in ("pos", "vel", "quat", "ang_vel", "rotor_speed"):
+        columns |= {f"{name}.{i}": content[name][:, i] for i in range(content[name].shape[1])}
+    rows = np.stack(list(columns.values()), axis=1)
+    np.savetxt(tmp_path / "f.csv", rows, delimiter=",", header=",".join(columns), comments="")
+    np.savez(tmp_path / "f.npz", **content)
+    np.testing.assert_allclose(read_flight_log(tmp_path / "f.csv").quat, read_flight_log(tmp_path / "f.npz").quat)
+
+
+def test_commands(flights, tmp_path):
+    out = tmp_path / "p.yaml"
+    names = [str(flights / f"f{i}.npz") for i in range(2)]
+    with pytest.raises(SystemExit) as caught:
+        main(["identify", "crazyflie", *names, "--out", str(out), "--mass", "0.0429"])
+    assert caught.value.code == 0 and out.with_suffix(".html").stat().st_size > 10_000
+    with pytest.raises(SystemExit) as caught:
+        main(["replay", "crazyflie", str(flights / "f2.npz"), "--params", str(out), "--json", str(tmp_path / "r.json")])
+    assert caught.value.code == 0
+    steps = json.loads((tmp_path / "r.json").read_text())["steps"]
+    assert set(steps) == {"1", "10", "50"} and steps["50"]["position_m"] < 0.05
+    with pytest.raises(ConfigError, match="no parameters of 'blimp'"):
+        read_flight_parameters(out, "blimp")
+    with pytest.raises(SystemExit) as caught:
+        main(["replay", "crazyflie", names[0]])
+    assert caught.value.code == 2
+
+
+def test_the_network_joins_the_training_simulator(tmp_path):
+    """A drone with a network that always pushes down by 0.5 m/s² falls by as much; one written wrongly is refused."""
+    pushes = np.zeros(6)
+    pushes[2] = -0.5
+    layers = (np.zeros((13, 4)), np.zeros(4), np.zeros((4, 4)), np.zeros(4), np.zeros((4, 6)), pushes)
+    network = tmp_path / "p.residual.npz"
+    Residual(np.zeros(13), np.ones(13), layers).save(network)
+    digest = hashlib.sha256(network.read_bytes()).hexdigest()
+    content = {
+        "kind": "sim2real_parameters", "robot": "crazyflie", "mass": 0.027,
+        "parameters": {}, "flight_model": {"thrust": [5.0] * 4}, "residual": {"file": network.name, "sha256": digest},
+    }  # fmt: skip
+    file = tmp_path / "p.yaml"
+    file.write_text(yaml.safe_dump(content))
+    heights = []
+    for source in (None, file):
+        model = load_robot("crazyflie", source)
+        sim = model.simulator(2, {})
+        hover = np.tile([sim.params["mass"][0] * 9.81, 0.0, 0.0, 0.0], (2, 1))
+        sim.reset(np.arange(2), model.nominal_state(2), hover)
+        for _ in range(50):
+            sim.step(hover)
+        heights.append(sim.state.pos[:, 2].mean())
+        sim.close()
+    assert heights[0] - heights[1] == pytest.approx(0.5 * 0.5 * 1.0**2, rel=0.15)  # a little less: drag
+    network.write_bytes(b"another")
+    with pytest.raises(ConfigError, match="not the network"):
+        load_robot("crazyflie", file)

@@ -1,0 +1,140 @@
+"""The safety filter: whatever goes in, what comes out is finite, inside limits and slew rates."""
+
+import numpy as np
+import pytest
+
+from sim2real.robots import load_robot
+from sim2real.runtime.safety import SafetyFilter, SafetySettings, SafetyState
+
+ROBOT = load_robot("crazyflie").spec
+LOW = np.array([c.low for c in ROBOT.commands])
+HIGH = np.array([c.high for c in ROBOT.commands])
+HOLD = np.array([c.hold for c in ROBOT.commands])
+DT = 0.02
+SLEW = DT * np.array([c.slew_per_s for c in ROBOT.commands])
+GOOD = np.array([0.35, 0.05, -0.05, 0.1])
+
+
+@pytest.fixture
+def safety():
+    made = SafetyFilter(ROBOT, DT)
+    made.activate(HOLD)
+    return made
+
+
+def test_nothing_but_hold_before_activation():
+    safety = SafetyFilter(ROBOT, DT)
+    np.testing.assert_allclose(safety.step(GOOD, 0.0, {}), HOLD)
+    assert safety.state is SafetyState.INACTIVE
+
+
+def test_good_commands_pass_and_large_ones_are_limited(safety):
+    np.testing.assert_allclose(safety.step(GOOD, 0.0, {}), GOOD)
+    sent = safety.step(np.array([5.0, 5.0, -5.0, 50.0]), 0.0, {})
+    np.testing.assert_allclose(
+        sent, np.clip([5, 5, -5, 50], np.maximum(LOW, GOOD - SLEW), np.minimum(HIGH, GOOD + SLEW))
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_command_that_is_not_finite_holds(safety, bad):
+    safety.step(GOOD, 0.0, {})
+    sent = safety.step(np.array([bad, 0.0, 0.0, 0.0]), 0.0, {})
+    assert safety.state is SafetyState.HOLD and "not finite" in safety.reason
+    np.testing.assert_allclose(sent[1:], HOLD[1:], atol=1e-12)
+
+
+def test_stale_data_holds_then_lands_for_good(safety):
+    safety.step(GOOD, 0.0, {})
+    states = []
+    for tick in range(60):
+        safety.step(GOOD, 0.11 + tick * DT, {})
+        states.append(safety.state)
+    assert states[0] is SafetyState.HOLD
+    assert states.index(SafetyState.LAND) == pytest.approx(SafetySettings().land_after_s / DT, abs=1)
+    for _ in range(20):
+        sent = safety.step(GOOD, 0.0, {})
+    assert safety.state is SafetyState.LAND, "landing is not given up when data comes back"
+    assert sent[0] < 0.95 * HOLD[0] + 0.05 * GOOD[0]
+    np.testing.assert_allclose(sent[1:], 0.0, atol=1e-12)
+    safety.activate(HOLD)
+    safety.step(GOOD, 0.0, {})
+    assert safety.state is SafetyState.FLY
+
+
+def test_no_data_at_all_holds(safety):
+    safety.step(None, float("inf"), {})
+    assert safety.state is SafetyState.HOLD and safety.reason == "no state yet"
+
+
+def test_hold_ends_only_after_steady_data(safety):
+    safety.step(None, 0.0, {})
+    states = [(safety.step(GOOD, 0.0, {}), safety.state)[1] for _ in range(6)]
+    assert states[:4] == [SafetyState.HOLD] * 4 and states[4] is SafetyState.FLY
+
+
+def test_outside_the_envelope_it_flies_slowly_and_says_why(safety):
+    safety.step(GOOD, 0.0, {"position_error": np.array([[1.0, 0.0, 0.0]])})
+    for _ in range(5):
+        sent = safety.step(GOOD, 0.0, {"position_error": np.array([[9.0, 0.0, 0.0]])})
+    assert safety.state is SafetyState.SLOW and "position_error" in safety.reason
+    np.testing.assert_allclose(sent[1:], 0.3 * GOOD[1:])
+    assert sent[0] == pytest.approx(GOOD[0]), "thrust carries the drone and is not cut"
+    safety.step(GOOD, 0.0, {"position_error": np.array([[np.nan, 0.0, 0.0]])})
+    assert safety.state is SafetyState.SLOW
+
+
+def test_a_heavy_drone_holds_with_the_thrust_it_needed(safety):
+    heavy = np.array([0.5, 0.0, 0.0, 0.0])
+    for _ in range(500):
+        safety.step(heavy, 0.0, {})
+    for _ in range(10):
+        sent = safety.step(None, 0.0, {})
+    assert sent[0] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("sent, held", [(0.0, 0.75), (0.73, 2.0)])
+def test_holding_thrust_stays_within_what_drones_weigh(safety, sent, held):
+    for _ in range(500):
+        safety.step(np.array([sent, 0.0, 0.0, 0.0]), 0.0, {})
+    for _ in range(20):
+        sent = safety.step(None, 0.0, {})
+    assert sent[0] == pytest.approx(held * HOLD[0])
+
+
+@pytest.mark.parametrize("excess, speed", [(0.92, 2.2), (1.0, 2.0), (1.05, 2.2), (1.08, 2.8)])
+def test_landing_without_data_comes_to_an_end(safety, excess, speed):
+    """Open loop from 1.5 m, by a drone that holds with a little more than its weight."""
+    for _ in range(500):
+        safety.step(np.array([0.4, 0.0, 0.0, 0.0]), 0.0, {})
+    thrust = np.array([safety.step(None, np.inf, {})[0] for _ in range(int(40 / DT))])
+    assert safety.state is SafetyState.LAND and thrust[-1] == 0.0
+    climb = np.cumsum(9.81 * (thrust / (0.4 / excess) - 1.0) * DT)
+    height = 1.5 + np.cumsum(climb * DT)
+    touchdown = int(np.argmax(height < 0.0))
+    assert 0 < touchdown * DT < 10.0 and -speed < climb[touchdown] < 0.0
+    assert height.max() < 3.0
+
+
+def test_anything_in_only_safe_commands_out(safety):
+    rng = np.random.default_rng(0)
+    poison = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0])
+    previous = safety.sent.copy()
+    seen, age = set(), 0.0
+    for _ in range(20_000):
+        proposed = rng.normal(size=4) * 10.0 ** rng.integers(-3, 4)
+        if rng.random() < 0.02:
+            proposed[rng.integers(4)] = rng.choice(poison)
+        if rng.random() < 0.02:
+            age = rng.choice([0.0, 0.05, 0.2, np.inf, np.nan])  # and it stays so for a while
+        signals = {"position_error": rng.normal(size=(1, 3)) * rng.choice([1.0, 10.0, np.nan], p=[0.9, 0.08, 0.02])}
+        if rng.random() < 0.002:
+            safety.activate(HOLD)
+            previous = safety.sent.copy()
+        sent = safety.step(None if rng.random() < 0.01 else proposed, float(age), signals)
+        seen.add(safety.state)
+        assert np.isfinite(sent).all()
+        assert (sent >= LOW).all() and (sent <= HIGH).all()
+        assert (np.abs(sent - previous) <= SLEW + 1e-12).all()
+        previous = sent
+    assert seen == {SafetyState.FLY, SafetyState.SLOW, SafetyState.HOLD, SafetyState.LAND}

@@ -1,0 +1,75 @@
+"""The audit finds every term alive, and a dead one."""
+
+import pytest
+
+from sim2real.config import load_config
+from sim2real.learn.build import chosen_terms, excitation, robot_and_task
+from sim2real.robots import load_robot
+from sim2real.robots.physics import PhysicsParameter
+from sim2real.sim.audit import Auditor, audit, cut, ends
+from sim2real.sim.randomization import RandomizationTerm
+
+
+@pytest.fixture(scope="module")
+def rows():
+    model = load_robot("crazyflie")
+    return audit(model, model.randomization)
+
+
+def test_every_term_moves_the_robot(rows):
+    assert len(rows) == len(load_robot("crazyflie").randomization)
+    assert [row.term for row in rows if not row.moves] == []
+
+
+def test_ranking_is_sorted_and_mass_is_strong(rows):
+    effects = [row.effect for row in rows]
+    assert effects == sorted(effects, reverse=True)
+    assert "mass" in [row.term for row in rows[:5]]
+
+
+@pytest.mark.parametrize("kind", ["episode", "step"])
+def test_a_term_that_nothing_reads_is_found(kind):
+    model = load_robot("crazyflie")
+    model.parameters = {**model.parameters, "ghost": PhysicsParameter(unit="1", nominal=1.0, low=0.0, high=2.0)}
+    ghost = RandomizationTerm(
+        operation="set", distribution="uniform", range=(0.5, 1.5), kind=kind, reason="nobody reads it"
+    )
+    (row,) = audit(model, {"ghost": ghost})
+    assert not row.moves and row.effect == 0.0
+
+
+def test_ends_and_draws_stay_within_the_bounds():
+    parameter = PhysicsParameter(unit="1", nominal=2.0, low=1.0, high=4.0)
+    wide = RandomizationTerm(operation="scale", distribution="uniform", range=(0.0, 4.0), reason="half of it is beyond")
+    assert ends(wide, 2.0, parameter) == (1.0, 4.0, 4.0)
+    assert cut(wide, 2.0, parameter) == pytest.approx(1.0 - 1.5 / 4.0, abs=0.02)
+    narrow = RandomizationTerm(operation="offset", distribution="uniform", range=(-1.0, 1.0), reason="all within")
+    assert ends(narrow, 2.0, parameter) == (1.0, 2.0, 3.0) and cut(narrow, 2.0, parameter) == 0.0
+
+
+def test_only_pengs_joint_damping_meets_bounds():
+    """Of a servo's speed-dependent torque the range is wider than servos are; all else is drawn as it is written."""
+    config = load_config("so101_push_peng")
+    model, _ = robot_and_task(config)
+    for name, term in chosen_terms(config, model).items():
+        parameter = model.parameters[term.parameter]
+        share = cut(term, parameter.nominal, parameter)
+        assert share < (0.5 if name.endswith(".no_load_speed") else 1e-9), name
+
+
+def test_an_object_shows_where_it_is_touched():
+    config = load_config("so101_push")
+    model, _ = robot_and_task(config)
+    terms = {name: term for name, term in model.randomization.items() if name.startswith(("object_", "table_"))}
+    assert len(terms) == 7
+    touching = audit(model, terms, Auditor(model, excitation=excitation(config, 4)))
+    assert [row.term for row in touching if not row.moves] == []
+
+
+@pytest.mark.slow
+def test_pengs_ranges_all_move_the_arm():
+    config = load_config("so101_push_peng")
+    model, _ = robot_and_task(config)
+    terms = chosen_terms(config, model)
+    rows = audit(model, terms, Auditor(model, excitation=excitation(config, 2)))
+    assert len(rows) == 26 and [row.term for row in rows if not row.moves] == []
