@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -45,7 +46,7 @@ class PPOConfig(Model):
         reward_scale: Rewards are multiplied by this; with about ``1 - gamma`` the critic's values are about one.
         critic_first: Iterations at the start in which only the critic learns; a policy that imitates a controller
             already would be spoilt by the advice of a critic that knows nothing.
-        imitate: Gradient steps in each of the rounds in which the policy first imitates the task's controller, where
+        imitate: Gradient steps in each of the rounds in which the policy first imitates the task's expert, where
             the task has one; 0 to begin from noise.
         keep_best: The policy is that of the iteration with the best success in training, averaged over the
             iterations around it, in place of the last one.
@@ -73,27 +74,6 @@ class PPOConfig(Model):
     imitate: int = Field(default=800, ge=0)
     keep_best: bool = False
     save_every: int = Field(default=20, ge=1)
-
-
-class OSIConfig(Model):
-    """Online system identification (Yu et al. 2017): φ(history) → μ on the states the policy visits.
-
-    Attributes:
-        rounds: Rounds of flying with the newest φ and training on everything seen (DAgger, Ross et al. 2011).
-        robots: Robots flown in one round, each with its own physics: variety matters more than length.
-        samples_per_episode: Steps of an episode kept as samples.
-        batches_per_round: Gradient steps after each round.
-        estimate_time_constant_s: Averaging of the estimates over time on the robot.
-    """
-
-    rounds: int = Field(default=8, ge=1)
-    robots: int = Field(default=512, ge=1)
-    samples_per_episode: int = Field(default=40, ge=1)
-    batches_per_round: int = Field(default=2000, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    learning_rate: float = Field(default=3e-3, gt=0)
-    hidden: tuple[int, ...] = (128, 128)
-    estimate_time_constant_s: float = Field(default=0.4, ge=0)
 
 
 class IdentifiedRanges(Model):
@@ -126,37 +106,54 @@ class ExperimentConfig(Model):
     """One training run.
 
     Attributes:
-        method: ``nominal`` (no randomization), ``randomized`` (blind policy on randomized physics) or
-            ``up_osi`` (universal policy told the physics, then online system identification).
+        robot: A shipped robot, or a folder with a ``robot.yaml``.
+        task: Its ``name`` (or ``module:Class``) and its settings.
+        method: Its ``name`` (or ``module:Class``) and its settings; a plain name stands for ``{name: …}``.
         randomize: ``all`` of the robot's terms, a list of their names, ``{from: params.yaml}``: identified ranges,
             or ``{ranges: {NAME: TERM}}``: ranges of your own.
-        identify: Identified quantities the policy is told, in order; only for ``up_osi``.
     """
 
     name: str
     robot: str
     task: dict[str, Any]
-    method: Literal["nominal", "randomized", "up_osi"]
+    method: dict[str, Any]
     randomize: Literal["all"] | tuple[str, ...] | IdentifiedRanges | OwnRanges = ()
-    identify: tuple[str, ...] = ()
     seed: int = 0
     sim: SimConfig = SimConfig()
     ppo: PPOConfig
-    osi: OSIConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        for key in ("task", "method"):
+            if isinstance(data.get(key), str):
+                data[key] = {"name": data[key]}
+        return _old_settings(data)
 
     @model_validator(mode="after")
-    def _method_fits(self) -> ExperimentConfig:
-        if self.method == "nominal" and self.randomize:
-            raise ValueError("method 'nominal' means no randomization; remove 'randomize' or choose 'randomized'")
-        if self.method != "nominal" and not self.randomize:
-            raise ValueError(f"method '{self.method}' needs 'randomize': all, or a list of terms")
-        if (self.method == "up_osi") != bool(self.identify and self.osi):
-            raise ValueError("'identify' and 'osi' belong to method 'up_osi', and it needs both")
-        if self.ppo.lstm and self.method == "up_osi":
-            raise ValueError("an LSTM identifies by itself; 'ppo.lstm' does not go with method 'up_osi'")
-        if "name" not in self.task:
-            raise ValueError("'task' needs a 'name'")
+    def _named(self) -> ExperimentConfig:
+        for key, settings in (("task", self.task), ("method", self.method)):
+            if not isinstance(settings.get("name"), str):
+                raise ValueError(f"'{key}' needs a 'name'")
         return self
+
+
+def _old_settings(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they were written before methods had settings of their own; accepted for one release."""
+    old = {key: data.pop(key) for key in ("identify", "osi") if key in data}
+    if any(old.values()):
+        warnings.warn(
+            "'identify' and 'osi' are settings of the method now: method: {name: up_osi, identify: […], rounds: …}",
+            FutureWarning,
+            stacklevel=2,
+        )
+        identify = {"identify": old["identify"]} if old.get("identify") else {}
+        method = data.get("method")
+        data["method"] = {**(method if isinstance(method, dict) else {}), **(old.get("osi") or {}), **identify}
+    return data
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:

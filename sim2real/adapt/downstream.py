@@ -7,7 +7,7 @@ import numpy as np
 from sim2real.errors import AdaptationError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.perception import Locator
-from sim2real.runtime.pushing import push_signals
+from sim2real.runtime.push_signals import push_signals
 from sim2real.types import Array, Image
 
 PUSH_M = 0.1  # from an object to its goal, straight away from the base

@@ -56,7 +56,7 @@ def train(
     if task_name(data) == "localize":
         folder, bundle = train_localizer(data, origin, run)
     else:
-        from sim2real.learn.train import train as train_policy
+        from sim2real.methods.train import train as train_policy
 
         settings = validate_config(data, origin)
         folder = run or Path("runs") / settings.name
@@ -78,24 +78,16 @@ def audit(
     from dataclasses import asdict
 
     from sim2real.config import load_config
-    from sim2real.learn.build import chosen_terms, excitation, robot_and_task
-    from sim2real.sim.audit import Auditor
-    from sim2real.sim.audit import audit as run_audit
+    from sim2real.learn.audit import audit_experiment
+    from sim2real.learn.experiment import load_experiment
 
     settings = load_config(config, overrides or ())
-    model, _ = robot_and_task(settings)
-    terms = chosen_terms(settings, model)
-    if not terms:
+    experiment = load_experiment(settings)
+    if not experiment.terms:
         console.print(f"'{settings.name}' randomizes nothing, so there is nothing to audit.")
         return
     with console.status("rolling out every term alone"):
-        rows = run_audit(model, terms)
-        # What shows nowhere while every joint waves may show while the task is done: an object is touched.
-        silent = {row.term: terms[row.term] for row in rows if not row.moves}
-        does = excitation(settings) if silent else None
-        if does is not None:
-            again = {row.term: row for row in run_audit(model, silent, Auditor(model, excitation=does))}
-            rows = sorted((again.get(row.term, row) for row in rows), key=lambda row: -row.effect)
+        rows = audit_experiment(experiment)
     table = Table("term", "low", "high", "moves position by [m]", "effect on signals [spreads]", title="Sensitivity")
     for row in rows:
         style = "" if row.moves else "bold red"
@@ -129,7 +121,7 @@ def export(
     is_bundle = (run / "manifest.json").is_file()
     source = run if is_bundle else (bundle or run / "bundle")
     if not is_bundle and (bundle is not None or not (source / "manifest.json").is_file()):
-        from sim2real.learn.train import export_run
+        from sim2real.methods.train import export_run
 
         with progress_bars() as progress:
             source = export_run(run, source, stage_reporter(progress))
@@ -148,8 +140,9 @@ def verify(
     json_file: JsonFile = None,
 ) -> None:
     """Check a bundle's files and replay its golden trace stage by stage."""
-    from sim2real.runtime.bundle import PolicyBundle, kind_of
-    from sim2real.runtime.bundle import verify as replay
+    from sim2real.runtime.bundle import PolicyBundle
+    from sim2real.runtime.bundle_files import kind_of
+    from sim2real.runtime.golden import verify as replay
     from sim2real.runtime.perception import KIND, PerceptionBundle, verify_perception
 
     sees = kind_of(bundle) == KIND

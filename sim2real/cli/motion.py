@@ -51,10 +51,9 @@ def excite(
 ) -> None:
     """Make a safe motion for identify, from the rest pose; with --driver, from where the arm is, and record it."""
     from sim2real.identify.arm.excite import excite as make
-    from sim2real.robots import arm_folder
-    from sim2real.robots.arm import Arm
+    from sim2real.robots import load_arm
 
-    arm = Arm(arm_folder(robot))
+    arm = load_arm(robot)
     if plot and plot.suffix.lower() not in PICTURES:
         raise ConfigError(f"--plot {plot}: pictures are {', '.join(PICTURES)}")
     settings: dict[str, Any] = {

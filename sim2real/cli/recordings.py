@@ -55,10 +55,10 @@ def replay(
     A joint's error is the root mean square over all rows of all motions (long motions count more) and
     mean_joint_rmse_rad the mean of these over the joints; mean_over_motions_rad lets every motion count the same.
     """
-    from sim2real.robots import is_arm, robot_folder
+    from sim2real.robots import model_of, robot_folder
 
     folder = robot_folder(robot)
-    if not is_arm(folder):
+    if model_of(folder) != "arm":
         _replay_flights(folder, logs, params, json_file)
         return
     from sim2real.evaluate.identification import replay_logs
@@ -166,10 +166,10 @@ def identify(
     json_file: JsonFile = None,
 ) -> None:
     """Fit the robot's simulator to recordings; an interrupted fit of an arm goes on when it is run again."""
-    from sim2real.robots import is_arm, robot_folder
+    from sim2real.robots import model_of, robot_folder
 
     folder = robot_folder(robot)
-    if not is_arm(folder):
+    if model_of(folder) != "arm":
         _identify_flights(folder, logs, out, mass, seed, json_file)
         return
     from sim2real.evaluate.identification import identify_logs
@@ -247,10 +247,9 @@ def check_joints_command(
 
     from sim2real.identify.arm.check import apply_mapping, check_joints, read_mapping
     from sim2real.recordings.logs import read_logs
-    from sim2real.robots import arm_folder
-    from sim2real.robots.arm import Arm
+    from sim2real.robots import load_arm
 
-    arm = Arm(arm_folder(robot))
+    arm = load_arm(robot)
     if not logs:
         raise ConfigError("give recordings; or --driver and one .csv to record to")
     if driver:

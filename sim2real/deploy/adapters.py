@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
-from typing import Any, Protocol, cast
+from collections.abc import Collection, Mapping
+from typing import Protocol, cast
 
 from rclpy.node import Node
 
 from sim2real.errors import SpecError
+from sim2real.registry import resolve
 from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.signals import load_signals
 from sim2real.runtime.spec import SignalSpec
 from sim2real.types import Array
 
+# ``interface`` of a robot's specification: the ROS 2 messages it speaks.
 ADAPTERS = {
-    "arm": "sim2real.deploy.arm_adapter:ArmAdapter",
-    "crazyflie": "sim2real.deploy.crazyflie_adapter:CrazyflieAdapter",
+    "cmd_vel_legacy": "sim2real.deploy.crazyflie_adapter:CrazyflieAdapter",
+    "joint_trajectory": "sim2real.deploy.arm_adapter:ArmAdapter",
 }
 
 
@@ -55,15 +57,23 @@ class Adapter(Protocol):
         """Publish a command [A]."""
 
 
-def make_adapter(bundle: PolicyBundle, node: Node) -> Adapter:
-    """The adapter of a bundle's robot; declares its ROS parameters on ``node``.
+def make_adapter(bundle: PolicyBundle, node: Node, trusted: Collection[str] = ()) -> Adapter:
+    """Make the adapter of a bundle's robot; it declares its ROS parameters on ``node``.
+
+    Args:
+        bundle: Names the robot's interface and the policy's signals.
+        node: Where topics and parameters live.
+        trusted: Modules besides ours that the bundle may name for these.
 
     Raises:
-        SpecError: No adapter for this robot.
+        SpecError: The bundle names a module that is not trusted.
+        ConfigError: There is no such interface or signals.
     """
-    kind = "arm" if bundle.robot.ee else bundle.robot.name
-    if kind not in ADAPTERS:
-        raise SpecError(f"no ROS 2 adapter for robot '{kind}'; there are: {', '.join(sorted(ADAPTERS))}")
-    module, _, attribute = ADAPTERS[kind].partition(":")
-    factory: Any = getattr(import_module(module), attribute)
-    return cast(Adapter, factory(node, bundle))
+    interface = bundle.robot.interface
+    if interface not in ADAPTERS and interface.partition(":")[0] not in trusted:
+        raise SpecError(
+            f"robot '{bundle.robot.name}' speaks '{interface}'; there are adapters for {', '.join(sorted(ADAPTERS))}, "
+            "and for module:Class where the parameter trusted_modules names the module"
+        )
+    signals = load_signals(bundle.spec.signals, bundle.robot, bundle.chain(), trusted)
+    return cast(Adapter, resolve(interface, ADAPTERS, "interface")(node, bundle, signals))

@@ -13,38 +13,39 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from sim2real.deploy.messages import NEWEST, Channel, goal_parameter, position
+from sim2real.deploy.messages import NEWEST, Channel, check_needs, goal_parameter, position
 from sim2real.runtime.bundle import PolicyBundle
-from sim2real.runtime.kinematics import arm_signals, signal_specs
-from sim2real.runtime.pushing import push_signal_specs, push_signals
+from sim2real.runtime.signals import Signals
 from sim2real.types import Array
+
+ENTRIES = ("joint_pos", "joint_vel", "object_pos")  # what its topics tell of the state
 
 
 class ArmAdapter:
     """Signals from joint states matched by name, commands as trajectories of one point, as ros2_control takes them.
 
-    Parameter ``goal`` [x, y, z] m in the base frame; a PoseStamped on ``goal`` moves it. A policy that pushes also
-    reads a PoseStamped on ``object_pose``, in the base frame. Joint states need positions and velocities.
+    Parameter ``goal`` [x, y, z] m in the base frame; a PoseStamped on ``goal`` moves it. A policy whose signals need
+    the object also reads a PoseStamped on ``object_pose``, base frame. Joint states need positions and velocities.
 
     Args:
         node: Where topics and parameters live.
-        bundle: Policy, joints and kinematics.
+        bundle: Policy and joints.
+        signals: What the policy reads of the state.
 
     Raises:
-        SpecError: A parameter's value is not usable.
-        ConfigError: The bundle's URDF is not usable.
+        SpecError: A parameter's value is not usable, or the signals need what an arm's topics do not carry.
     """
 
-    def __init__(self, node: Node, bundle: PolicyBundle) -> None:
-        self._node, self._chain, self._ee = node, bundle.chain(), bundle.robot.ee
+    def __init__(self, node: Node, bundle: PolicyBundle, signals: Signals) -> None:
+        self._node, self._measure = node, signals.measure
         self._joints = bundle.robot.actuators
         self._period_s = bundle.spec.control_dt
-        self._pushes = "ee_to_object" in bundle.spec.measured_signals()
-        specs = push_signal_specs if self._pushes else signal_specs
-        self.provides = {signal.name: signal for signal in specs(self._joints)}
+        check_needs(signals, ENTRIES, "arm")
+        self._watches = "object_pos" in signals.needs
+        self.provides = signals.specs
         if not node.has_parameter("goal"):
             node.declare_parameter("goal", [0.25, 0.0, 0.1], ParameterDescriptor(dynamic_typing=True))
-        self._goal = goal_parameter(node.get_parameter("goal").value)
+        self._goal = goal_parameter(node.get_parameter("goal").value, bundle.spec.goal)
         self._news = threading.Condition()
         self._states, self._sightings = Channel(), Channel()
         self._pos, self._vel = np.zeros(len(self._joints)), np.zeros(len(self._joints))
@@ -60,7 +61,7 @@ class ArmAdapter:
             node.create_subscription(PoseStamped, "goal", self._on_goal, NEWEST),
             node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST),
         ]
-        if self._pushes:
+        if self._watches:
             self._open.append(node.create_subscription(PoseStamped, "object_pose", self._on_object, NEWEST))
 
     def close(self) -> None:
@@ -110,7 +111,7 @@ class ArmAdapter:
 
     def age_s(self) -> float:
         """Time since the last new stamp of the slower topic, s."""
-        oldest = min(self._states.arrival_s, self._sightings.arrival_s) if self._pushes else self._states.arrival_s
+        oldest = min(self._states.arrival_s, self._sightings.arrival_s) if self._watches else self._states.arrival_s
         return time.monotonic() - oldest
 
     def arrival_s(self) -> float:
@@ -125,9 +126,7 @@ class ArmAdapter:
         """Signals of the newest state relative to the goal."""
         with self._news:
             pos, vel, seen = self._pos[None], self._vel[None], self._object[None]
-        if self._pushes:
-            return push_signals(self._chain, self._ee, pos, vel, seen, self._goal[None])
-        return arm_signals(self._chain, self._ee, pos, vel, self._goal[None])
+        return self._measure({"joint_pos": pos, "joint_vel": vel, "object_pos": seen}, self._goal[None])
 
     def send(self, command: Array) -> None:
         """Publish joint positions [J] rad, to be reached within a control period."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
@@ -13,13 +13,14 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
 from sim2real.deploy.crazyflie_messages import to_legacy
-from sim2real.deploy.messages import NEWEST, Channel, goal_parameter, position
+from sim2real.deploy.messages import NEWEST, Channel, check_needs, goal_parameter, position
 from sim2real.errors import SpecError
 from sim2real.runtime.bundle import PolicyBundle
-from sim2real.runtime.flight_signals import SIGNALS, flight_signals
 from sim2real.runtime.geometry import quat_to_matrix, rotate
+from sim2real.runtime.signals import Signals
 from sim2real.types import Array
 
+ENTRIES = ("pos", "quat", "lin_vel", "ang_vel")  # what its topics tell of the state
 _SOURCES = ("pose_twist", "odom")
 
 
@@ -32,21 +33,22 @@ class CrazyflieAdapter:
 
     Args:
         node: Where topics and parameters live.
-        bundle: What flies; any policy of a Crazyflie.
+        bundle: What runs; any policy of a robot that takes thrust, roll, pitch and yaw rate.
+        signals: What the policy reads of the state.
 
     Raises:
-        SpecError: A parameter's value is not usable.
+        SpecError: A parameter's value is not usable, or the signals need what a drone's topics do not carry.
     """
 
-    provides: ClassVar = {name: signal for name, signal in SIGNALS.items() if name != "last_action"}
-
-    def __init__(self, node: Node, bundle: PolicyBundle) -> None:
-        self._node = node
+    def __init__(self, node: Node, bundle: PolicyBundle, signals: Signals) -> None:
+        self._node, self._measure = node, signals.measure
+        check_needs(signals, ENTRIES, "drone")
+        self.provides = signals.specs
         for name, default in (("goal", [0.0, 0.0, 1.0]), ("state_source", "pose_twist")):
             if not node.has_parameter(name):
                 # Any type is taken and checked below: [0, 0, 1] without points is an array of integers to ROS 2.
                 node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
-        goal = goal_parameter(node.get_parameter("goal").value)
+        goal = goal_parameter(node.get_parameter("goal").value, bundle.spec.goal)
         self._source = str(node.get_parameter("state_source").value)
         if self._source not in _SOURCES:
             raise SpecError(f"parameter 'state_source' is '{self._source}'; choose one of {', '.join(_SOURCES)}")
@@ -142,7 +144,9 @@ class CrazyflieAdapter:
         with self._news:
             pos, quat = self._pos[None], self._quat[None]
             lin_vel, ang_vel = self._lin_vel[None], self._ang_vel[None]
-        return flight_signals(pos - self._goal, quat, lin_vel, rotate(quat_to_matrix(quat), ang_vel))
+        world_rate = rotate(quat_to_matrix(quat), ang_vel)
+        state = {"pos": pos, "quat": quat, "lin_vel": lin_vel, "ang_vel": world_rate}
+        return self._measure(state, self._goal[None])
 
     def send(self, command: Array) -> None:
         """Publish thrust (N), roll, pitch (rad), yaw rate (rad/s)."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from sim2real.errors import SpecError
+from sim2real.runtime.signals import Signals
+from sim2real.runtime.spec import SignalSpec
 from sim2real.types import Array
 
 # Only the newest state and command matter; a lost command would be a missed control period, so reliable.
@@ -38,19 +41,31 @@ class Channel:
         return True
 
 
-def goal_parameter(value: Any) -> Array:
-    """A goal [3] m from a ROS parameter.
+def goal_parameter(value: Any, goal: SignalSpec) -> Array:
+    """Read a goal [G] from a ROS parameter.
 
     Raises:
-        SpecError: It is not three finite numbers.
+        SpecError: It is not as many finite numbers as the policy's goal has.
     """
     try:
-        goal = np.array(value, dtype=np.float64)
+        numbers = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
-        goal = np.empty(0)
-    if goal.shape != (3,) or not np.isfinite(goal).all():
-        raise SpecError(f"parameter 'goal' must be three finite numbers [x, y, z] in metres, got {value!r}")
-    return goal
+        numbers = np.empty(0)
+    if numbers.shape != (goal.size,) or not np.isfinite(numbers).all():
+        what = f"{goal.size} finite numbers [{', '.join(goal.components)}] in {goal.unit}, frame {goal.frame}"
+        raise SpecError(f"parameter 'goal' must be {what}; got {value!r}")
+    return numbers
+
+
+def check_needs(signals: Signals, entries: Collection[str], robot: str) -> None:
+    """Compare what signals need of the state with what a robot's topics tell.
+
+    Raises:
+        SpecError: Something is missing.
+    """
+    missing = [name for name in signals.needs if name not in entries]
+    if missing:
+        raise SpecError(f"the policy's signals need {missing}, the topics of this {robot} tell {sorted(entries)}")
 
 
 def position(pose: Any) -> Array | None:

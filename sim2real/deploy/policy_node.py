@@ -26,7 +26,8 @@ from rclpy.timer import Timer
 from sim2real.deploy.adapters import Adapter, make_adapter
 from sim2real.deploy.executor import make_executor
 from sim2real.errors import BundleError, Sim2RealError
-from sim2real.runtime.bundle import PolicyBundle, verify
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.golden import verify
 from sim2real.runtime.loop import FixedRateLoop
 from sim2real.runtime.observation import check_signals, measured_command
 from sim2real.runtime.policy import PolicyRunner
@@ -41,7 +42,8 @@ class PolicyNode(LifecycleNode):
     """Runs one bundle on one robot.
 
     Parameters: ``bundle`` (path), ``autostart`` (configure and activate by itself; false by default),
-    and those of the robot's adapter. Publishes the robot's commands and ``diagnostics`` at 2 Hz.
+    ``trusted_modules`` (modules besides ours that a bundle may name), and those of the robot's adapter. Publishes the
+    robot's commands and ``diagnostics`` at 2 Hz.
 
     Args:
         default_bundle: Used where the parameter ``bundle`` is not given.
@@ -51,6 +53,7 @@ class PolicyNode(LifecycleNode):
         super().__init__("policy")
         self.declare_parameter("bundle", default_bundle)
         self.declare_parameter("autostart", False)
+        self.declare_parameter("trusted_modules", [""])
         self._bundle: PolicyBundle | None = None
         self._adapter: Adapter | None = None
         self._runner: PolicyRunner
@@ -68,7 +71,8 @@ class PolicyNode(LifecycleNode):
             replayed = verify(bundle)
             if not replayed.ok:
                 raise BundleError(f"the golden trace does not replay here: {replayed.message}")
-            adapter = make_adapter(bundle, self)
+            trusted = [str(name) for name in self.get_parameter("trusted_modules").value or () if name]
+            adapter = make_adapter(bundle, self, trusted)
             check_signals(bundle.spec.measured_signals(), adapter.provides)
         except Sim2RealError as error:
             self.get_logger().error(f"configure refused: {error}")
@@ -196,7 +200,7 @@ class PolicyNode(LifecycleNode):
                     "latency_p99_ms": f"{p99:.3f}",
                     "latency_p999_ms": f"{p999:.3f}",
                 }
-            for name, (value, std) in self._runner.estimate().items():
+            for name, (value, std) in self._runner.report().items():
                 values[f"estimate/{name}"] = f"{value:.5g} ± {std:.2g}"
         return values
 

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image as PilImage
 
-from sim2real.config import ExperimentConfig
 from sim2real.evaluate.figures import data_uri, figure_uri, plt
 from sim2real.evaluate.page import write_page
-from sim2real.learn.build import build_env
-from sim2real.learn.simulated import SimulatedFlights
+from sim2real.learn.experiment import Experiment
+from sim2real.learn.simulated import SimulatedEpisodes
 from sim2real.runtime.policy import PolicyRunner
+from sim2real.tasks.env import TaskEnv
+from sim2real.tasks.view import mark_goal, snapshot
+from sim2real.types import Image
 
 COLOURS = {"nominal": "#b4472e", "randomized": "#c79a2b", "up_osi": "#2b6cb0", "oracle": "#4a7c59"}
 
@@ -45,7 +47,7 @@ class Report:
     learning: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     trajectories: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     trajectory_label: str = ""
-    flights: SimulatedFlights | None = None
+    flights: SimulatedEpisodes | None = None
     animation: str = ""
     facts: dict[str, str] = field(default_factory=dict)
 
@@ -94,14 +96,14 @@ def plot_trajectories(report: Report) -> str:
     return figure_uri(figure)
 
 
-def plot_estimates(flights: SimulatedFlights, names: Sequence[str] = ()) -> str:
+def plot_estimates(flights: SimulatedEpisodes, names: Sequence[str] = ()) -> str:
     """True (dashed) against estimated parameters over time for a few flights, one panel a parameter."""
     chosen = [i for i, term in enumerate(flights.terms) if not names or term.name in names]
     columns = min(5, len(chosen))
     rows = -(-len(chosen) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.1 * rows), layout="constrained", squeeze=False)
     time = flights.control_dt * np.arange(1, len(flights.estimate) + 1)
-    shown = np.nonzero(~flights.crashed)[0][:4]
+    shown = np.nonzero(~flights.failed)[0][:4]
     for axis in axes.flat[len(chosen) :]:
         axis.remove()
     for axis, index in zip(axes.flat, chosen, strict=False):
@@ -111,38 +113,41 @@ def plot_estimates(flights: SimulatedFlights, names: Sequence[str] = ()) -> str:
             axis.axhline(flights.truth[robot, index], color=line.get_color(), linewidth=0.9, linestyle="--")
         axis.set_title(f"{term.name} [{term.unit}]", fontsize=8)
         axis.tick_params(labelsize=7)
-        axis.set_ylim(term.low - 0.05 * (term.high - term.low), term.high + 0.05 * (term.high - term.low))
+        low, high = flights.truth[:, index].min(), flights.truth[:, index].max()
+        axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     return figure_uri(figure)
 
 
-def animate(config: ExperimentConfig, runner: PolicyRunner, seed: int, every: int = 5) -> str:
-    """An episode in the training simulator as an animated picture (GIF data URI), the goal as a cross.
+def animate(experiment: Experiment, runner: PolicyRunner, seed: int, every: int = 5) -> str:
+    """Show an episode in the training simulator as an animated picture (GIF data URI), the goal as a cross.
 
     Args:
-        config: Whose simulator and randomization.
+        experiment: Whose simulator and randomization.
         runner: Policy for one robot; it is reset.
         seed: Of start and physics.
         every: Control steps between pictures.
     """
-    env = build_env(config, seed, robots=1, restart=False)
-    sim = env.sim
-    goal = env.goal[0]
-    arm = bool(sim.model.spec.ee)
-    size, eye = (0.03, np.array([0.75, -0.75, 0.6])) if arm else (0.15, np.array([1.1, -1.6, 0.6]) + goal)
-    for axis in np.eye(3):
-        sim.world.add_visual_box((0.002 + (size - 0.002) * axis).tolist(), goal.tolist(), (0.15, 0.5, 0.2, 1.0))
+    env = experiment.make_env(seed, 1, restart=False)
+    frames = film(env, runner, every)
+    return data_uri(encode_gif(frames, every * env.spec.control_dt), "gif")
+
+
+def film(env: TaskEnv, runner: PolicyRunner, every: int = 5, width: int = 300, height: int = 220) -> list[Image]:
+    """Run one episode of one robot and take a picture [height, width, 3] every few control steps; ``env`` is closed."""
+    mark_goal(env)
     runner.reset()
     frames = []
     for step in range(env.episode_steps):
         if step % every == 0:
-            centre = np.array([0.25, 0.0, 0.1]) if arm else 0.7 * goal + 0.3 * sim.state.pos[0]
-            frames.append(
-                Image.fromarray(sim.world.render(eye.tolist(), centre.tolist(), 300, 220, 45.0 if arm else 50.0))
-            )
-        sim.step(runner.step(sim.model.measure(sim.estimate(), env.goal)))
-    sim.close()
+            frames.append(snapshot(env, width, height))
+        env.sim.step(runner.step(env.task.signals.measure(env.sim.measured(), env.goal)))
+    env.sim.close()
+    return frames
+
+
+def encode_gif(frames: Sequence[Image], seconds: float) -> bytes:
+    """Encode pictures as an endless GIF, each shown for ``seconds``."""
+    palette = [PilImage.fromarray(frame).quantize(48) for frame in frames]
     buffer = io.BytesIO()
-    palette = [frame.quantize(48) for frame in frames]
-    duration = round(1000 * every * env.spec.control_dt)
-    palette[0].save(buffer, "GIF", save_all=True, append_images=palette[1:], duration=duration, loop=0)
-    return data_uri(buffer.getvalue(), "gif")
+    palette[0].save(buffer, "GIF", save_all=True, append_images=palette[1:], duration=round(1000 * seconds), loop=0)
+    return buffer.getvalue()

@@ -1,4 +1,9 @@
-"""The task environment as a Gymnasium environment, one robot at a time, for other people's algorithms."""
+"""Tasks as Gymnasium environments, one robot at a time, for other people's algorithms.
+
+Importing this module registers an environment for every shipped robot and task that go together::
+
+    gymnasium.make("sim2real.learn.gym_env:sim2real/So101Push-v0", randomize="all")
+"""
 
 from __future__ import annotations
 
@@ -8,21 +13,33 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.config import load_config
-from sim2real.learn.build import build_env
+from sim2real.config import validate_config
+from sim2real.learn.experiment import load_experiment
+from sim2real.tasks.view import snapshot
 from sim2real.types import Float32
 
-IDS = {"sim2real/CrazyflieWaypoint-v0": "randomized", "sim2real/CrazyflieWaypointNominal-v0": "nominal"}
+PAIRS = (
+    ("crazyflie", "hover"),
+    ("fr3", "reach"),
+    ("fr3", "push"),
+    ("so101", "reach"),
+    ("so101", "push"),
+)
 
 
 class GymTaskEnv(gymnasium.Env[Float32, Float32]):
     """One simulated robot with its task.
 
-    The observation is the policy's, without physical parameters; those are in ``info["parameters"]``
-    (normalised, empty unless the configuration identifies some). ``info["success"]`` is set at the end.
+    The observation is the policy's, without physical parameters; those are in ``info["parameters"]`` (normalised, of
+    the quantities that ``tell`` names). ``info["success"]`` is set at the end of an episode.
 
     Args:
-        config: Configuration file or shipped name.
+        robot: A shipped robot, or a folder with a ``robot.yaml``.
+        task: A task's name, or its settings with a ``name``.
+        randomize: As in a configuration: ``all``, names of terms, or nothing.
+        tell: Identified quantities in ``info["parameters"]``.
+        seed: Of everything random until :meth:`reset` is given another.
+        render_mode: ``rgb_array`` or None.
     """
 
     metadata = {  # noqa: RUF012 - Gymnasium declares it so
@@ -30,13 +47,24 @@ class GymTaskEnv(gymnasium.Env[Float32, Float32]):
         "render_fps": 50,
     }
 
-    def __init__(self, config: str = "randomized", render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        robot: str,
+        task: str | dict[str, Any],
+        randomize: str | tuple[str, ...] = (),
+        tell: tuple[str, ...] = (),
+        seed: int = 0,
+        render_mode: str | None = None,
+    ) -> None:
         self.render_mode = render_mode
-        self._config = load_config(config)
-        self._env = build_env(self._config, self._config.seed, robots=1, restart=False)
+        settings = {"robot": robot, "task": task, "randomize": randomize, "method": "randomized", "name": "gymnasium"}
+        config = validate_config({**settings, "ppo": {"iterations": 1}}, "gymnasium.make")
+        self._experiment = load_experiment(config).telling(tell)
+        self._env = self._experiment.make_env(seed, 1, restart=False)
         size, actions = self._env.observation().shape[1], len(self._env.spec.action)
-        clip = np.concatenate([np.full(t.size * t.history, t.clip, np.float32) for t in self._env.spec.observation])
-        self.observation_space = gymnasium.spaces.Box(-clip, clip, (size,), np.float32)
+        clip = [np.full(t.size * t.history, t.clip, np.float32) for t in self._env.spec.observation["observation"]]
+        high = np.concatenate(clip)
+        self.observation_space = gymnasium.spaces.Box(-high, high, (size,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (actions,), np.float32)
 
     def reset(
@@ -46,7 +74,7 @@ class GymTaskEnv(gymnasium.Env[Float32, Float32]):
         super().reset(seed=seed)
         if seed is not None:
             self._env.sim.close()
-            self._env = build_env(self._config, seed, robots=1, restart=False)
+            self._env = self._experiment.make_env(seed, 1, restart=False)
         else:
             self._env.reset()
         return self._env.observation()[0], {"parameters": self._env.parameters()[0].copy()}
@@ -59,10 +87,7 @@ class GymTaskEnv(gymnasium.Env[Float32, Float32]):
 
     def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
         """RGB picture of the robot, or None without ``render_mode="rgb_array"``."""
-        if self.render_mode != "rgb_array":
-            return None
-        pos = self._env.sim.state.pos[0]
-        return self._env.sim.world.render(pos + np.array([0.35, -0.35, 0.2]), pos)
+        return snapshot(self._env) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Release the physics client."""
@@ -70,7 +95,11 @@ class GymTaskEnv(gymnasium.Env[Float32, Float32]):
 
 
 def register() -> None:
-    """Register the environments of :data:`IDS`; call it before ``gymnasium.make``."""
-    for name, config in IDS.items():
+    """Register the environments of :data:`PAIRS`; importing this module does."""
+    for robot, task in PAIRS:
+        name = f"sim2real/{robot.capitalize()}{task.capitalize()}-v0"
         if name not in gymnasium.registry:
-            gymnasium.register(name, entry_point="sim2real.learn.gym_env:GymTaskEnv", kwargs={"config": config})
+            gymnasium.register(name, "sim2real.learn.gym_env:GymTaskEnv", kwargs={"robot": robot, "task": task})
+
+
+register()

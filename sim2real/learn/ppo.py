@@ -6,69 +6,44 @@ from processes with their own worlds, and because a run must resume and survive 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rsl_rl.algorithms import PPO
-from rsl_rl.models import MLPModel, RNNModel
-from rsl_rl.storage import RolloutStorage
-from tensordict import TensorDict
 from torch.utils.tensorboard import SummaryWriter
 
 from sim2real.config import PPOConfig
-from sim2real.learn.rollout import GROUPS, Buffers, EnvFactory, RolloutStats, Workers, read_groups
+from sim2real.learn.buffers import Buffers, EpisodeTable
+from sim2real.learn.imitation import imitate
+from sim2real.learn.rollout import EnvFactory, RolloutStats, SamplerState, Workers
+from sim2real.learn.rsl_rl import Learner, freeze_normaliser, read_groups
 from sim2real.learn.torch_io import save_state
-from sim2real.learn.warm_start import warm_start
 
 SUCCESS_AVERAGE = 0.2  # weight of the newest iteration
 
-Progress = Callable[[int, dict[str, float]], None]
+# iteration, metrics
+OnIteration = Callable[[int, dict[str, float]], None]
 
 
-def actor_groups(told_parameters: bool) -> list[str]:
-    """Observation groups the policy network reads."""
-    return ["observation", "parameters"] if told_parameters else ["observation"]
+@dataclass(frozen=True)
+class Hooks:
+    """What a method adds to the loop; all of it is called in the learner's process.
 
+    Attributes:
+        weigh: Iteration, episodes that ended, steps T and robots N to weights of the advantages [T, N] (None: all
+            alike), such as EPOpt's worst episodes.
+        learn_sampler: Iteration and episodes to what the samplers of physics take in before the next rollout.
+        state, load: What the method itself keeps in a checkpoint.
+    """
 
-def make_ppo(groups: TensorDict, actions: int, config: PPOConfig, told_parameters: bool) -> PPO:
-    """Networks, storage and algorithm for one example of the observation groups (batch [N])."""
-    obs_groups = {"actor": actor_groups(told_parameters), "critic": list(GROUPS)}
-    if not told_parameters:
-        obs_groups["critic"] = ["observation", "privileged"]
-    distribution = {
-        "class_name": "GaussianDistribution",
-        "init_std": config.initial_std,
-        "std_range": (config.least_std, 1.0),
-        "std_type": "log",
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        network = (groups, obs_groups, "actor", actions, config.hidden, "elu", True, distribution)
-        actor = RNNModel(*network, rnn_hidden_dim=config.lstm) if config.lstm else MLPModel(*network)
-        critic = MLPModel(groups, obs_groups, "critic", 1, config.critic_hidden, "elu", True)
-    with torch.no_grad():
-        actor.mlp[-1].weight.mul_(0.1)  # start at level flight, not at a random command
-        actor.mlp[-1].bias.zero_()
-    storage = RolloutStorage("rl", groups.batch_size[0], config.steps, groups, [actions])
-    return PPO(
-        actor,
-        critic,
-        storage,
-        num_learning_epochs=config.epochs,
-        num_mini_batches=config.mini_batches,
-        clip_param=config.clip,
-        gamma=config.gamma,
-        lam=config.gae_lambda,
-        entropy_coef=config.entropy,
-        learning_rate=config.learning_rate,
-        schedule="fixed",
-        use_clipped_value_loss=False,
-    )
+    weigh: Callable[[int, EpisodeTable, int, int], np.ndarray | None] | None = None
+    learn_sampler: Callable[[int, EpisodeTable], SamplerState] | None = None
+    state: Callable[[], Mapping[str, Any]] | None = None
+    load: Callable[[Mapping[str, Any]], None] | None = None
 
 
 class Trainer:
@@ -80,61 +55,67 @@ class Trainer:
         run_dir: Where ``checkpoint.pt`` and TensorBoard events go.
         workers: Number of rollout processes.
         seed: Seed of networks, exploration and environments.
-        told_parameters: Whether the policy reads the true physical parameters (universal policy).
+        groups: Observation groups that the policy reads; ``parameters`` is one that tells the true physics.
+        hooks: What a method adds.
     """
 
     def __init__(
-        self, make_env: EnvFactory, config: PPOConfig, run_dir: Path, workers: int, seed: int, told_parameters: bool
+        self,
+        make_env: EnvFactory,
+        config: PPOConfig,
+        run_dir: Path,
+        workers: int,
+        seed: int,
+        groups: Sequence[str] = ("observation",),
+        hooks: Hooks = Hooks(),
     ) -> None:
         torch.manual_seed(seed)
-        self.config, self.run_dir = config, run_dir
+        self.config, self.run_dir, self._hooks = config, run_dir, hooks
         self.iteration = 0
         self.history: list[dict[str, float]] = []
         probe = make_env(seed)
-        groups = read_groups(probe)
-        self._robots = probe.count
-        whole = TensorDict(
-            {name: groups[name].repeat(workers, 1) for name in GROUPS}, batch_size=[workers * self._robots]
-        )
-        actions = len(probe.spec.action)
-        self.ppo = make_ppo(whole, actions, config, told_parameters)
-        self._mirror = make_ppo(groups, actions, config, told_parameters).actor.share_memory()
-        self._buffers = [Buffers(config.steps, groups, actions, config.lstm) for _ in range(workers)]
+        self._names = [name for name in groups if name != "parameters"]
+        example = read_groups(probe, self._names)
+        self._robots, actions = probe.count, len(probe.spec.action)
+        self._learner = Learner(example, workers, actions, config, groups)
+        widths = {name: value.shape[1] for name, value in example.items()}
+        self._buffers = [Buffers(config.steps, widths, probe.count, actions, config.lstm) for _ in range(workers)]
         self._make_env, self._seed = make_env, seed
+        self._sampler_state: SamplerState = {}
         self._best_success, self._success = -1.0, 0.0
         self._best: dict[str, torch.Tensor] = {}
-        self._imitates = probe.task.teacher is not None and config.imitate > 0
+        self._imitates = probe.task.expert is not None and config.imitate > 0
         if self._imitates and not (run_dir / "checkpoint.pt").is_file():
-            warm_start(probe, self.actor, seed, config.imitate)
+            imitate(probe, self.actor, seed, config.imitate, self._names)
         probe.sim.close()
 
     @property
-    def actor(self) -> MLPModel:
-        """The policy network (rsl-rl model with observation normalisation)."""
-        return self.ppo.get_policy()
+    def actor(self) -> Any:
+        """The policy network (an rsl-rl model with observation normalisation)."""
+        return self._learner.actor
 
-    def train(self, on_progress: Progress | None = None, stop: Callable[[], bool] = lambda: False) -> bool:
+    def train(self, on_progress: OnIteration | None = None, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the configured number of iterations.
 
         Args:
-            on_progress: Called with the iteration and its figures.
+            on_progress: Called with the iteration and its metrics.
             stop: Asked after every iteration; True ends training with a checkpoint.
 
         Returns:
             True when finished, False when stopped early (Ctrl-C included); a checkpoint exists either way.
         """
         seeds = [self._seed * 1_000_003 + 1_009 * (self.iteration + 1) + i for i in range(len(self._buffers))]
-        workers = Workers(self._make_env, seeds, self._mirror, self._buffers)
+        workers = Workers(self._make_env, seeds, self._learner.mirror, self._buffers, self._names)
         try:
             with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.iteration) as writer:
                 while self.iteration < self.config.iterations:
-                    figures = self._iterate(workers)
-                    self.history.append(figures)
-                    self._remember(figures["success"])
-                    for name, value in figures.items():
+                    metrics = self._iterate(workers)
+                    self.history.append(metrics)
+                    self._remember(metrics["success"])
+                    for name, value in metrics.items():
                         writer.add_scalar(name, value, self.iteration)
                     if on_progress:
-                        on_progress(self.iteration, figures)
+                        on_progress(self.iteration, metrics)
                     stopping = stop()
                     if stopping or self.iteration % self.config.save_every == 0:
                         self.save()
@@ -151,11 +132,11 @@ class Trainer:
 
     def _remember(self, success: float) -> None:
         """Keep the policy that has just been rolled out where none was better."""
-        share = SUCCESS_AVERAGE if self.iteration > 1 else 1.0
-        self._success += share * (success - self._success)
+        weight = SUCCESS_AVERAGE if self.iteration > 1 else 1.0
+        self._success += weight * (success - self._success)
         if self.config.keep_best and self._success > self._best_success and self.iteration > self.config.critic_first:
             self._best_success = self._success
-            self._best = {name: value.clone() for name, value in self._mirror.state_dict().items()}
+            self._best = {name: value.clone() for name, value in self._learner.mirror.state_dict().items()}
 
     def use_best(self) -> None:
         """Put the best policy so far in the last one's place, with ``keep_best``; the checkpoint stays as it is."""
@@ -164,57 +145,26 @@ class Trainer:
 
     def _iterate(self, workers: Workers) -> dict[str, float]:
         started = time.perf_counter()
-        self._mirror.load_state_dict(self.actor.state_dict())
-        stats = workers.collect()
+        self._learner.publish()
+        stats = workers.collect(self._sampler_state)
         collected = time.perf_counter()
-        self._fill_storage()
-        self._anneal()
-        losses = self.ppo.update()
+        weights = None
+        if self._hooks.weigh is not None:
+            columns = self._robots * len(self._buffers)
+            chosen = self._hooks.weigh(self.iteration, stats.table, self.config.steps, columns)
+            weights = None if chosen is None else torch.from_numpy(np.asarray(chosen, dtype=np.float32))
+        critic_only = self.iteration < self.config.critic_first
+        losses = self._learner.update(self._buffers, self._rate(), weights, critic_only)
+        if self._hooks.learn_sampler is not None:
+            self._sampler_state = self._hooks.learn_sampler(self.iteration, stats.table)
         self.iteration += 1
-        return self._figures(stats, losses, collected - started, time.perf_counter() - collected)
+        return self._metrics(stats, losses, collected - started, time.perf_counter() - collected)
 
-    def _fill_storage(self) -> None:
-        storage, buffers = self.ppo.storage, self._buffers
-        for name in GROUPS:
-            torch.cat([b.groups[name] for b in buffers], dim=1, out=storage.observations[name])
-        for name, target in (
-            ("actions", storage.actions),
-            ("log_prob", storage.actions_log_prob),
-            ("rewards", storage.rewards),
-        ):
-            torch.cat([getattr(b, name) for b in buffers], dim=1, out=target)
-        storage.rewards *= self.config.reward_scale
-        storage.distribution_params = (
-            torch.cat([b.mean for b in buffers], dim=1),
-            torch.cat([b.std for b in buffers], dim=1),
-        )
-        truncated = torch.cat([b.truncated for b in buffers], dim=1)
-        storage.dones[:] = (torch.cat([b.terminated for b in buffers], dim=1) + truncated) > 0
-        last = TensorDict(
-            {name: torch.cat([b.last_groups[name] for b in buffers]) for name in GROUPS},
-            batch_size=[storage.num_envs],
-        )
-        with torch.inference_mode():
-            storage.values[:] = self.ppo.critic(storage.observations.flatten(0, 1)).view_as(storage.values)
-            # A robot whose time was up has not failed: its last value stands in for what would have come.
-            storage.rewards += self.config.gamma * storage.values * truncated
-            self.ppo.compute_returns(last)
-            if self.iteration < self.config.critic_first:
-                storage.advantages = torch.zeros_like(storage.advantages)
-        if self.config.lstm:
-            # Memory at the start of every trajectory: kept from the last rollout, nothing after an episode's end.
-            memory = torch.zeros(2, self.config.steps, 1, storage.num_envs, self.config.lstm)
-            memory[:, 0, 0] = torch.cat([b.memory for b in buffers], dim=1)
-            storage.saved_hidden_state_a = list(memory)
-        storage.step = self.config.steps
-
-    def _anneal(self) -> None:
+    def _rate(self) -> float:
         left = 1.0 - self.iteration / self.config.iterations
-        rate = self.config.final_learning_rate + left * (self.config.learning_rate - self.config.final_learning_rate)
-        for group in self.ppo.optimizer.param_groups:
-            group["lr"] = rate
+        return self.config.final_learning_rate + left * (self.config.learning_rate - self.config.final_learning_rate)
 
-    def _figures(
+    def _metrics(
         self, stats: RolloutStats, losses: dict[str, float], collect_s: float, learn_s: float
     ) -> dict[str, float]:
         samples = self.config.steps * len(self._buffers) * self._robots
@@ -233,10 +183,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write ``checkpoint.pt`` at once (to a temporary name, then renamed)."""
-        state: dict[str, Any] = self.ppo.save()
+        state = self._learner.state()
         state["iteration"] = self.iteration
         state["history"] = self.history
         state["best"] = {"actor": self._best, "success": self._best_success, "average": self._success}
+        state["sampler"] = {name: torch.from_numpy(np.asarray(value)) for name, value in self._sampler_state.items()}
+        state["method"] = dict(self._hooks.state()) if self._hooks.state else {}
         save_state(state, self.run_dir / "checkpoint.pt")
 
     def load(self) -> bool:
@@ -245,16 +197,19 @@ class Trainer:
         if not path.is_file():
             return False
         state = torch.load(path, weights_only=True)
-        self.ppo.load(state, None, strict=True)
+        self._learner.load(state)
         self.iteration = state["iteration"]
         self.history = state["history"]
         best = state.get("best", {"actor": {}, "success": -1.0, "average": 0.0})
         self._best, self._best_success, self._success = best["actor"], best["success"], best["average"]
+        self._sampler_state = {name: value.numpy() for name, value in state.get("sampler", {}).items()}
+        if self._hooks.load:
+            self._hooks.load(state.get("method", {}))
         if self._imitates:  # what the imitation froze stays frozen
-            self.actor.obs_normalizer.until = 0
+            freeze_normaliser(self.actor)
         return True
 
 
 def seed_of(config_seed: int, purpose: str) -> int:
-    """A seed for one purpose, different for different purposes, the same every time."""
+    """Make a seed for one purpose, different for different purposes, the same every time."""
     return int(np.random.SeedSequence([config_seed, *purpose.encode()]).generate_state(1)[0] % 2**31)

@@ -8,77 +8,62 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
-from tensordict import TensorDict
 
 from sim2real.errors import SimulationError
-from sim2real.tasks.env import TaskEnv
+from sim2real.learn.buffers import Buffers, EpisodeTable
+from sim2real.learn.rsl_rl import act, hidden_state, read_groups
+from sim2real.tasks.env import EndedEpisodes, TaskEnv
+from sim2real.types import Array
 
 EnvFactory = Callable[[int], TaskEnv]
-GROUPS = ("observation", "parameters", "privileged")
+SamplerState = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
 class RolloutStats:
-    """Counts over the episodes that ended in one rollout."""
+    """What happened in one rollout.
+
+    Attributes:
+        episodes, successes, crashes: Counts over the episodes that ended.
+        reward_sum: Over all steps.
+        table: The episodes that ended.
+    """
 
     episodes: int
     successes: int
     crashes: int
     reward_sum: float
+    table: EpisodeTable
 
 
-def read_groups(env: TaskEnv) -> TensorDict:
-    """The environment's observation groups as float32 tensors, batch [N]."""
-    groups = {
-        "observation": torch.from_numpy(env.observation()),
-        "parameters": torch.from_numpy(env.parameters().copy()),
-        "privileged": torch.from_numpy(env.privileged_observation()),
-    }
-    return TensorDict(groups, batch_size=[env.count])
+def collect(env: TaskEnv, actor: Any, buffers: Buffers, names: Sequence[str]) -> RolloutStats:
+    """Fill ``buffers`` with as many steps as they hold.
 
-
-class Buffers:
-    """One worker's columns of the rollout, views of shared memory; all are [T, N, …]."""
-
-    def __init__(self, steps: int, groups: TensorDict, actions: int, lstm: int = 0) -> None:
-        count = groups.batch_size[0]
-
-        def shared(*shape: int) -> torch.Tensor:
-            return torch.zeros(*shape).share_memory_()
-
-        self.groups = {name: shared(steps, count, groups[name].shape[1]) for name in GROUPS}
-        self.last_groups = {name: shared(count, groups[name].shape[1]) for name in GROUPS}
-        self.actions = shared(steps, count, actions)
-        self.log_prob = shared(steps, count, 1)
-        self.mean = shared(steps, count, actions)
-        self.std = shared(steps, count, actions)
-        self.rewards = shared(steps, count, 1)
-        self.terminated = shared(steps, count, 1)
-        self.truncated = shared(steps, count, 1)
-        self.memory = shared(2, count, lstm)  # hidden and cell state before the first step
-
-
-def collect(env: TaskEnv, actor: Any, buffers: Buffers) -> RolloutStats:
-    """Fill ``buffers`` with as many steps as they hold, acting with ``actor`` (an rsl-rl model)."""
+    Args:
+        env: Goes on from where it is.
+        actor: Acts; an rsl-rl model.
+        buffers: Where the steps go.
+        names: Observation groups of the contract.
+    """
     episodes = successes = crashes = 0
+    ended: list[tuple[int, EndedEpisodes]] = []
     with torch.inference_mode():
-        obs = read_groups(env)
-        if actor.is_recurrent and actor.get_hidden_state() is not None:
-            for kept, state in zip(buffers.memory, actor.get_hidden_state(), strict=True):
-                kept[:] = state[0]
+        obs = read_groups(env, names)
+        for kept, state in zip(buffers.memory, hidden_state(actor), strict=False):
+            kept[:] = state
         for t in range(len(buffers.actions)):
-            action = actor(obs, stochastic_output=True)
-            for name in GROUPS:
-                buffers.groups[name][t] = obs[name]
+            action, log_prob, mean, std = act(actor, obs)
+            for name, target in buffers.groups.items():
+                target[t] = obs[name]
             buffers.actions[t] = action
-            buffers.log_prob[t, :, 0] = actor.get_output_log_prob(action)
-            buffers.mean[t], buffers.std[t] = actor.output_distribution_params
+            buffers.log_prob[t, :, 0] = log_prob
+            buffers.mean[t], buffers.std[t] = mean, std
             reward, terminated, truncated = env.step(action.numpy())
             buffers.rewards[t, :, 0] = torch.from_numpy(reward)
             buffers.terminated[t, :, 0] = torch.from_numpy(terminated)
@@ -86,14 +71,19 @@ def collect(env: TaskEnv, actor: Any, buffers: Buffers) -> RolloutStats:
             episodes += int(terminated.sum() + truncated.sum())
             crashes += int(terminated.sum())
             successes += int(env.success.sum())
-            actor.reset(torch.from_numpy(terminated | truncated))
-            obs = read_groups(env)
-        for name in GROUPS:
-            buffers.last_groups[name][:] = obs[name]
-    return RolloutStats(episodes, successes, crashes, float(buffers.rewards.sum()))
+            if len(env.ended.env_ids):
+                ended.append((t, env.ended))
+            actor.reset(torch.from_numpy(env.trial_ended))
+            obs = read_groups(env, names)
+        for name, target in buffers.last_groups.items():
+            target[:] = obs[name]
+    table = EpisodeTable.of(ended, env.sim.params.values.shape[1])
+    return RolloutStats(episodes, successes, crashes, float(buffers.rewards.sum()), table)
 
 
-def _serve(pipe: Connection, make_env: EnvFactory, seed: int, actor: Any, buffers: Buffers) -> None:
+def _serve(
+    pipe: Connection, make_env: EnvFactory, seed: int, actor: Any, buffers: Buffers, names: Sequence[str]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -101,8 +91,10 @@ def _serve(pipe: Connection, make_env: EnvFactory, seed: int, actor: Any, buffer
     # Spread the first episodes' ends, or all robots would start anew in the same step for ever.
     env.steps[:] = env.sim.rng.integers(0, env.episode_steps, env.count)
     pipe.send("ready")
-    while pipe.recv():
-        pipe.send(collect(env, actor, buffers))
+    while (message := pipe.recv()) is not None:
+        if message and env.sim.randomization.sampler is not None:
+            env.sim.randomization.sampler.load(message)
+        pipe.send(collect(env, actor, buffers, names))
     env.sim.close()
 
 
@@ -114,15 +106,20 @@ class Workers:
         seeds: One a worker.
         actor: Policy with parameters in shared memory; update it in place between rollouts.
         buffers: One a worker.
+        names: Observation groups of the contract.
     """
 
-    def __init__(self, make_env: EnvFactory, seeds: list[int], actor: Any, buffers: list[Buffers]) -> None:
+    def __init__(
+        self, make_env: EnvFactory, seeds: list[int], actor: Any, buffers: list[Buffers], names: Sequence[str]
+    ) -> None:
         context = mp.get_context("spawn")
+        self._count = buffers[0].actions.shape[1]
         self._pipes: list[Connection] = []
         self._processes = []
         for seed, buffer in zip(seeds, buffers, strict=True):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, make_env, seed, actor, buffer), daemon=True)
+            arguments = (there, make_env, seed, actor, buffer, names)
+            process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             there.close()
             self._pipes.append(here)
@@ -135,23 +132,28 @@ class Workers:
         except EOFError:
             raise SimulationError("a rollout worker died; its own traceback is above") from None
 
-    def collect(self) -> RolloutStats:
-        """Roll out every worker's buffers and add up the statistics."""
+    def collect(self, state: SamplerState | None = None) -> RolloutStats:
+        """Roll out every worker's buffers and put the statistics together.
+
+        Args:
+            state: What the samplers of physics take in before.
+        """
         for pipe in self._pipes:
-            pipe.send(True)
+            pipe.send(state or {})
         parts: list[RolloutStats] = self._receive()
         return RolloutStats(
             sum(p.episodes for p in parts),
             sum(p.successes for p in parts),
             sum(p.crashes for p in parts),
             sum(p.reward_sum for p in parts),
+            EpisodeTable.merge([p.table for p in parts], self._count),
         )
 
     def close(self) -> None:
         """Stop the processes; calling it twice is harmless."""
         for pipe in self._pipes:
             try:
-                pipe.send(False)
+                pipe.send(None)
             except (BrokenPipeError, OSError):
                 continue
         for process in self._processes:

@@ -1,4 +1,4 @@
-"""A policy flown in the training simulator, on physics and starts it has not seen."""
+"""A policy in the training simulator, on physics and starts it has not seen."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim2real.config import ExperimentConfig
-from sim2real.learn.build import build_env
+from sim2real.learn.experiment import Experiment
 from sim2real.runtime.policy import PolicyRunner
-from sim2real.runtime.spec import ParameterTerm, denormalise_parameters
-from sim2real.types import Array
+from sim2real.runtime.spec import ReportTerm
+from sim2real.tasks.success import Holding
+from sim2real.types import Array, Bools
 
 
 @dataclass(frozen=True)
-class SimulatedFlights:
+class SimulatedEpisodes:
     """One episode of every robot.
 
     Attributes:
-        succeeded, crashed: [N].
+        succeeded, failed: [N].
         position: True positions relative to the goal, [T, N, 3] m.
         truth: True identified quantities in their units, [N, P]; empty without identification.
         estimate, estimate_std: The policy's estimates over time, [T, N, P].
@@ -28,18 +27,18 @@ class SimulatedFlights:
         control_dt: s.
     """
 
-    succeeded: NDArray[np.bool_]
-    crashed: NDArray[np.bool_]
+    succeeded: Bools
+    failed: Bools
     position: Array
     truth: Array
     estimate: Array
     estimate_std: Array
-    terms: tuple[ParameterTerm, ...]
+    terms: tuple[ReportTerm, ...]
     control_dt: float
 
     @property
     def success(self) -> float:
-        """Share of successful episodes."""
+        """Fraction of successful episodes."""
         return float(self.succeeded.mean())
 
     def identification(self, after_s: float) -> dict[str, dict[str, float]]:
@@ -54,7 +53,7 @@ class SimulatedFlights:
             return result
         index = min(round(after_s / self.control_dt), len(self.estimate)) - 1
         for column, term in enumerate(self.terms):
-            alive = ~self.crashed
+            alive = ~self.failed
             truth = self.truth[alive, column]
             error = self.estimate[index, alive, column] - truth
             std = self.estimate_std[index, alive, column]
@@ -68,49 +67,49 @@ class SimulatedFlights:
         return result
 
     def summary(self) -> dict[str, Any]:
-        """Figures for provenance and reports."""
+        """Metrics for provenance and reports."""
         return {
             "success": self.success,
-            "crashes": int(self.crashed.sum()),
+            "crashes": int(self.failed.sum()),
             "episodes": len(self.succeeded),
             "identification_after_1s": self.identification(1.0),
         }
 
 
-def fly_simulated(config: ExperimentConfig, runner: PolicyRunner, seed: int) -> SimulatedFlights:
-    """Fly one episode of each of the runner's robots in the training simulator.
+def run_simulated(experiment: Experiment, runner: PolicyRunner, seed: int) -> SimulatedEpisodes:
+    """Run one episode of each of the runner's robots in the training simulator.
 
     Args:
-        config: The experiment whose simulator and randomization are used.
+        experiment: Whose simulator and randomization are used.
         runner: Policy for N robots; it is reset.
         seed: Of starts, physics and noise; use one that training has not.
     """
-    env = build_env(config, seed, runner.count, restart=False)
-    sim, spec = env.sim, runner.spec
-    position, estimate, estimate_std = [], [], []
+    env = experiment.make_env(seed, runner.count, restart=False)
+    sim, task, spec = env.sim, env.task, runner.spec
+    table = sim.params.rows(np.arange(runner.count))
+    quantities = [experiment.identified[term.name] for term in spec.report if term.name in experiment.identified]
+    known = len(quantities) == len(spec.report)
     truth = (
-        denormalise_parameters(spec.parameters, env.parameters()) if config.identify else np.zeros((runner.count, 0))
+        np.stack([q.compute(table) for q in quantities], axis=1) if known and quantities else np.zeros((env.count, 0))
     )
-    held = np.zeros(runner.count, dtype=np.int64)
-    crashed = np.zeros(runner.count, dtype=np.bool_)
+    position, mean, std = [], [], []
+    holding = Holding(env.count, round(task.hold_s * spec.control_rate_hz))
+    place = task.scene.position if task.scene else sim.robot.position
     runner.reset()
-    half_range = np.array([0.5 * (term.high - term.low) for term in spec.parameters])
     for _ in range(env.episode_steps):
-        sim.step(runner.step(sim.model.measure(sim.estimate(), env.goal)))
-        crashed |= env.task.failed(sim.state, env.goal)
-        held = np.where(env.task.within(sim.state, env.goal) & ~crashed, held + 1, 0)
-        position.append(sim.model.position(sim.state) - env.goal)
-        if config.identify:
-            estimate.append(denormalise_parameters(spec.parameters, runner.parameters))
-            estimate_std.append(runner.parameters_std * half_range)
+        sim.step(runner.step(task.signals.measure(sim.measured(), env.goal)))
+        holding.update(task.distance(sim.state, env.goal), task.tolerance_m, task.failed(sim.state, env.goal))
+        position.append(sim.state[place] - env.goal)
+        mean.append(runner.report_mean.astype(np.float64))
+        std.append(runner.report_std.astype(np.float64))
     sim.close()
-    return SimulatedFlights(
-        succeeded=held >= round(env.task.hold_s * spec.control_rate_hz),
-        crashed=crashed,
+    return SimulatedEpisodes(
+        succeeded=holding.success,
+        failed=holding.failed,
         position=np.stack(position),
         truth=truth,
-        estimate=np.stack(estimate) if estimate else np.zeros((env.episode_steps, runner.count, 0)),
-        estimate_std=np.stack(estimate_std) if estimate_std else np.zeros((env.episode_steps, runner.count, 0)),
-        terms=spec.parameters if config.identify else (),
+        estimate=np.stack(mean),
+        estimate_std=np.stack(std),
+        terms=spec.report if known else (),
         control_dt=spec.control_dt,
     )

@@ -1,42 +1,47 @@
-"""Robots by name. A robot is a folder: URDF, ``robot.yaml`` with the source of every figure, dynamics."""
+"""Robots by name. A robot is a folder: URDF, ``robot.yaml`` with the source of every figure."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import yaml
 
 from sim2real.errors import ConfigError
+from sim2real.registry import resolve
+from sim2real.robots.arm import Arm
+from sim2real.robots.model import RobotModel
 
-if TYPE_CHECKING:
-    from sim2real.sim.robot import RobotModel
-
-ROBOTS = {
-    "crazyflie": "sim2real.robots.crazyflie.model:Crazyflie",
+# Kinds of robots, as ``model:`` in a folder's robot.yaml names them; by default what has an ``ee`` is an arm.
+MODELS = {
+    "arm": "sim2real.robots.arm:Arm",
+    "multirotor": "sim2real.robots.multirotor:Multirotor",
 }
-ARM = "sim2real.robots.arm:Arm"  # an arm is a folder without code
 
 
 def load_robot(name: str, identified: Path | None = None) -> RobotModel:
-    """Make the robot model registered as ``name``, or the arm whose folder has this name or path.
+    """Make a robot's model.
 
     Args:
-        name: Of the robot.
+        name: A shipped robot, a folder with a ``robot.yaml``, or ``module:Class`` of a model that needs no folder.
         identified: Parameters file: an arm's values become nominal, a drone takes the residual network it names.
 
     Raises:
         ConfigError: No such robot, or parameters that are not its own.
     """
-    folder = None if name in ROBOTS else robot_folder(name)
-    module, _, attribute = ROBOTS.get(name, ARM).partition(":")
-    model = getattr(import_module(module), attribute)
-    return cast("RobotModel", model(folder, identified) if folder else model(identified))
+    if ":" in name and not Path(name).exists():
+        return cast(RobotModel, resolve(name, {}, "robot")(identified=identified))
+    folder = robot_folder(name)
+    return cast(RobotModel, resolve(model_of(folder), MODELS, f"model of robot '{name}',")(folder, identified))
+
+
+def shipped_robots() -> list[str]:
+    """Names of the robots that ship with this package."""
+    return sorted(file.parent.name for file in Path(__file__).parent.glob("*/robot.yaml"))
 
 
 def robot_folder(name: str) -> Path:
-    """Folder of a robot shipped with this package by name, or any folder with a ``robot.yaml`` by path.
+    """Find the folder of a shipped robot by name, or any folder with a ``robot.yaml`` by path.
 
     Raises:
         ConfigError: There is no such robot.
@@ -44,27 +49,29 @@ def robot_folder(name: str) -> Path:
     shipped = Path(__file__).parent / name
     folder = shipped if (shipped / "robot.yaml").is_file() else Path(name)
     if not (folder / "robot.yaml").is_file():
-        shipped_robots = ", ".join(sorted(file.parent.name for file in Path(__file__).parent.glob("*/robot.yaml")))
-        raise ConfigError(f"no robot '{name}'; there are {shipped_robots}, and any folder with a robot.yaml")
+        known = ", ".join(shipped_robots())
+        raise ConfigError(f"no robot '{name}'; there are {known}, and any folder with a robot.yaml")
     return folder
 
 
-def arm_folder(name: str) -> Path:
-    """Folder of an arm, as :func:`robot_folder` finds it.
+def model_of(folder: Path) -> str:
+    """Read which kind of robot a folder describes."""
+    try:
+        data: Any = yaml.safe_load((folder / "robot.yaml").read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{folder / 'robot.yaml'} is not valid YAML: {error}") from error
+    if isinstance(data, dict) and isinstance(data.get("model"), str):
+        return str(data["model"])
+    return "arm"
+
+
+def load_arm(name: str) -> Arm:
+    """Make the model of an arm.
 
     Raises:
         ConfigError: There is no such robot, or it is no arm.
     """
     folder = robot_folder(name)
-    if not is_arm(folder):
+    if model_of(folder) != "arm":
         raise ConfigError(f"'{name}' is not an arm: its robot.yaml names no 'ee'; this command is for arms")
-    return folder
-
-
-def is_arm(folder: Path) -> bool:
-    """Whether a robot's folder describes an arm: it has an end effector."""
-    try:
-        data = yaml.safe_load((folder / "robot.yaml").read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{folder / 'robot.yaml'} is not valid YAML: {error}") from error
-    return isinstance(data, dict) and "ee" in data
+    return Arm(folder)

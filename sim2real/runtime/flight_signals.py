@@ -5,20 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from sim2real.runtime.geometry import quat_to_matrix, rotate_inverse
-from sim2real.runtime.spec import SignalSpec
-from sim2real.types import Array
+from sim2real.runtime.kinematics import Chain
+from sim2real.runtime.spec import RobotSpec, SignalSpec
+from sim2real.types import Array, State
 
 # The heading frame has its z axis up and its x axis along the body's heading: a policy in it works for any yaw.
-SIGNALS = {
+SPECS = {
     signal.name: signal
     for signal in (
         SignalSpec(name="position_error", components=("x", "y", "z"), unit="m", frame="heading"),
         SignalSpec(name="linear_velocity", components=("x", "y", "z"), unit="m/s", frame="heading"),
         SignalSpec(name="up", components=("x", "y", "z"), unit="1", frame="body"),
         SignalSpec(name="angular_velocity", components=("x", "y", "z"), unit="rad/s", frame="body"),
-        SignalSpec(name="last_action", components=("thrust", "roll", "pitch", "yaw_rate"), unit="1", frame="command"),
     )
 }
+
+
+class FlightSignals:
+    """Signals of a flying robot; a goal is a point [x, y, z] m in the world frame."""
+
+    specs = SPECS
+    needs = ("pos", "quat", "lin_vel", "ang_vel")
+
+    def __init__(self, robot: RobotSpec, chain: Chain | None = None) -> None:
+        pass  # the same for every robot that flies
+
+    def measure(self, state: State, goal: Array) -> dict[str, Array]:
+        """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`flight_signals`."""
+        return flight_signals(state["pos"] - goal, state["quat"], state["lin_vel"], state["ang_vel"])
 
 
 def flight_signals(position_error: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> dict[str, Array]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from sim2real.errors import ConfigError
 from sim2real.runtime.geometry import quat_to_matrix, rpy_to_quat
-from sim2real.runtime.spec import SignalSpec
 from sim2real.types import Array
 
 GRAVITY = 9.81
@@ -220,36 +219,6 @@ class Chain:
                 # axis · (arm × gravity), against it, with gravity along -z
                 torque[:, column] = -GRAVITY * (axis[:, 1] * arm[:, 0] - axis[:, 0] * arm[:, 1])
         return torque
-
-
-def signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:
-    """What a policy of an arm may read, of :func:`arm_signals`."""
-    return (
-        SignalSpec(name="joint_pos", components=joints, unit="rad", frame="joint"),
-        SignalSpec(name="joint_vel", components=joints, unit="rad/s", frame="joint"),
-        SignalSpec(name="goal_error", components=("x", "y", "z"), unit="m", frame="base"),
-        SignalSpec(name="joint_step", components=joints, unit="rad", frame="joint"),
-    )
-
-
-def arm_signals(chain: Chain, ee: str, joint_pos: Array, joint_vel: Array, goal: Array) -> dict[str, Array]:
-    """Signals of N arms: the one copy of this code, for simulator and robot.
-
-    Args:
-        chain: The arm's kinematics.
-        ee: Its end effector's link.
-        joint_pos: Measured, [N, J] rad.
-        joint_vel: Measured, [N, J] rad/s.
-        goal: Where the end effector should be, [N, 3] m in the base frame.
-
-    Returns:
-        ``joint_pos`` and ``joint_vel``; ``goal_error`` [N, 3] m, end effector minus goal; ``joint_step`` [N, J] rad,
-        the damped least squares step to the goal.
-    """
-    frames = chain.frames(joint_pos)
-    error = frames[ee][0] - goal
-    step = chain.joint_step(ee, joint_pos, frames, -error, STEP_DAMPING, posture=POSTURE)
-    return {"joint_pos": joint_pos, "joint_vel": joint_vel, "goal_error": error, "joint_step": step}
 
 
 def _least_squares(jacobian: Array, error: Array, damping: float) -> Array:

@@ -131,7 +131,7 @@ def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:
     count = len(next(iter(signals.values())))
     middle = np.array([0.5 * (term.low + term.high) for term in spec.action])
     result = np.tile(middle, (count, 1))
-    components = {term.name: term.components for term in (*spec.observation, *spec.estimator_observation)}
+    components = {term.name: term.components for term in spec.terms()}
     for column, term in enumerate(spec.action):
         if term.measured and term.limits:
             value = signals[term.measured][:, components[term.measured].index(term.name)]
@@ -152,47 +152,8 @@ def own_signals(
     """
     frame = {**signals, "last_action": last_action}
     if any(term.measured for term in spec.action):
-        frame["command_lead"] = last_command - measured_command(spec, signals)
+        frame["tracking_error"] = last_command - measured_command(spec, signals)
     return frame
-
-
-class EstimateFilter:
-    """Averages estimated parameters over time, starting from the nominal ones.
-
-    The first estimates are averaged evenly; later ones with ``estimate_time_constant_s``.
-
-    Args:
-        spec: The policy's contract.
-        count: Number of robots N.
-
-    Attributes:
-        mean: Filtered normalised parameters [N, P], clipped at ±1.2.
-        std: Standard deviation of the newest estimate [N, P].
-    """
-
-    def __init__(self, spec: PolicySpec, count: int = 1) -> None:
-        self._nominal = np.clip(spec.nominal_parameters(), -1.2, 1.2)
-        self._least_gain = (
-            min(1.0, spec.control_dt / spec.estimate_time_constant_s) if spec.estimate_time_constant_s > 0 else 1.0
-        )
-        self.mean = np.tile(self._nominal, (count, 1))
-        self.std = np.ones_like(self.mean)
-        self._updates = np.zeros((count, 1), dtype=np.float32)
-
-    def reset(self, rows: NDArray[np.int64] | None = None) -> None:
-        """Forget the estimates of ``rows`` (all by default)."""
-        where = slice(None) if rows is None else rows
-        self.mean[where] = self._nominal
-        self.std[where] = 1.0
-        self._updates[where] = 0.0
-
-    def update(self, mean: Float32, std: Float32) -> Float32:
-        """Take in one estimate [N, P] and return the filtered one, a view of :attr:`mean`."""
-        self._updates += 1.0
-        gain = np.maximum(1.0 / self._updates, np.float32(self._least_gain))
-        self.mean += gain * (np.clip(mean, -1.2, 1.2) - self.mean)
-        self.std[:] = std
-        return self.mean
 
 
 def check_signals(needed: Mapping[str, SignalSpec], provided: Mapping[str, SignalSpec]) -> None:

@@ -21,10 +21,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from sim2real.errors import BundleError, SpecError
-from sim2real.runtime.bundle import (
+from sim2real.runtime.bundle_files import (
     Golden,
-    StageReport,
-    VerifyReport,
     pack_arrays,
     parse_model,
     parse_provenance,
@@ -33,6 +31,7 @@ from sim2real.runtime.bundle import (
     write_files,
 )
 from sim2real.runtime.camera import CameraCalibration
+from sim2real.runtime.golden import StageReport, VerifyReport
 from sim2real.runtime.policy import onnx_session
 from sim2real.types import Array, Image, Model
 

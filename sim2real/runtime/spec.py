@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from sim2real.types import Model
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 # What a policy knows without measuring: the network's last output, and how far the last command is from what is
 # measured (increments only).
-OWN_SIGNALS: Final = ("last_action", "command_lead")
+OWN_SIGNALS: Final = ("last_action", "tracking_error")
 
 
 class SignalSpec(Model):
@@ -81,56 +79,48 @@ class ActionTerm(Model):
         return self.limits or (self.low, self.high)
 
 
-class ParameterTerm(Model):
-    """A physical parameter the policy is told, normalised to -1 .. 1 over ``low .. high``."""
+class ReportTerm(Model):
+    """A quantity that the network reports beside its action, with its standard deviation, in ``unit``."""
 
     name: str
     unit: str
-    low: float
-    high: float
-    nominal: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ParameterTerm:
-        if not self.low < self.high:
-            raise ValueError(f"parameter '{self.name}': low {self.low} is not below high {self.high}")
-        return self
 
 
 class PolicySpec(Model):
-    """Everything needed to run a policy's networks on a robot, and nothing about how they were trained.
+    """Everything needed to run a policy's network on a robot, and nothing about how it was trained.
 
     Attributes:
-        observation: Terms of the policy network's input, in order.
-        estimator_observation: Terms of the identification network's input; empty without one.
-        parameters: What the identification network estimates and the policy is told.
-        estimate_time_constant_s: Averaging of the estimated parameters over time; 0 takes each as it comes.
-        memory: Numbers the policy network carries from step to step; 0 for one without recurrence.
+        signals: Function that makes the measured signals: a name of ``runtime.signals.SIGNALS``, or ``module:Class``.
+        goal: What a goal is made of.
+        observation: Groups of observation terms by name, in the order of the network's inputs.
+        memory: Numbers the network carries from step to step; 0 for one without.
+        report: What the network reports beside its action.
         action: Terms of the network's output, in order.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     robot: str
     task: str
     control_rate_hz: float = Field(gt=0)
-    observation: tuple[ObservationTerm, ...]
-    estimator_observation: tuple[ObservationTerm, ...] = ()
-    parameters: tuple[ParameterTerm, ...] = ()
-    estimate_time_constant_s: float = Field(default=0.0, ge=0)
+    signals: str
+    goal: SignalSpec
+    observation: dict[str, tuple[ObservationTerm, ...]]
     memory: int = Field(default=0, ge=0)
+    report: tuple[ReportTerm, ...] = ()
     action: tuple[ActionTerm, ...]
 
     @model_validator(mode="after")
     def _consistent(self) -> PolicySpec:
-        for label, terms in (("observation", self.observation), ("estimator_observation", self.estimator_observation)):
+        if not self.observation or not all(self.observation.values()):
+            raise ValueError("every group of 'observation' needs at least one term, and there must be one group")
+        reserved = {"memory"} & set(self.observation)
+        if reserved:
+            raise ValueError("no group of 'observation' can be called 'memory', which is a network input of its own")
+        for group, terms in self.observation.items():
             names = [term.name for term in terms]
             if len(set(names)) != len(names):
-                raise ValueError(f"{label}: a term appears twice in {names}")
-        if bool(self.estimator_observation) != bool(self.parameters):
-            raise ValueError("estimator_observation and parameters are given together or not at all")
-        if self.memory and self.parameters:
-            raise ValueError("a policy with memory identifies by itself; it is told no parameters")
-        measured = {term.name: term for term in (*self.observation, *self.estimator_observation)}
+                raise ValueError(f"observation.{group}: a term appears twice in {names}")
+        measured = {term.name: term for term in self.terms()}
         for action in self.action:
             if action.measured and action.name not in getattr(measured.get(action.measured), "components", ()):
                 raise ValueError(f"action '{action.name}' starts from '{action.measured}', which no term observes")
@@ -141,31 +131,34 @@ class PolicySpec(Model):
         """Control period, s."""
         return 1.0 / self.control_rate_hz
 
-    @property
-    def observation_size(self) -> int:
-        """Length of the policy network's observation, without parameters."""
-        return group_size(self.observation)
+    def terms(self) -> tuple[ObservationTerm, ...]:
+        """All observation terms, group after group."""
+        return tuple(term for group in self.observation.values() for term in group)
 
-    @property
-    def estimator_size(self) -> int:
-        """Length of the identification network's input."""
-        return group_size(self.estimator_observation)
+    def inputs(self) -> dict[str, int]:
+        """Widths of the network's inputs by name: the observation groups, and ``memory`` where it has one."""
+        sizes = {name: group_size(terms) for name, terms in self.observation.items()}
+        return sizes | ({"memory": self.memory} if self.memory else {})
 
-    def signals(self) -> dict[str, SignalSpec]:
-        """The signals the terms need, by name."""
+    def outputs(self) -> dict[str, int]:
+        """Widths of the network's outputs by name, in order."""
+        sizes = {"action": len(self.action)}
+        if self.memory:
+            sizes["next_memory"] = self.memory
+        if self.report:
+            sizes |= {"report_mean": len(self.report), "report_std": len(self.report)}
+        return sizes
+
+    def needed_signals(self) -> dict[str, SignalSpec]:
+        """Signals that the terms need, by name."""
         return {
             term.name: SignalSpec(name=term.name, components=term.components, unit=term.unit, frame=term.frame)
-            for term in (*self.observation, *self.estimator_observation)
+            for term in self.terms()
         }
 
     def measured_signals(self) -> dict[str, SignalSpec]:
-        """Those of :meth:`signals` that the robot must provide."""
-        return {name: signal for name, signal in self.signals().items() if name not in OWN_SIGNALS}
-
-    def nominal_parameters(self) -> NDArray[np.float32]:
-        """Normalised nominal parameters, shape [P]."""
-        nominal = np.array([[p.nominal for p in self.parameters]], dtype=np.float64)
-        return normalise_parameters(self.parameters, nominal)[0]
+        """Those of :meth:`needed_signals` that the robot must provide."""
+        return {name: signal for name, signal in self.needed_signals().items() if name not in OWN_SIGNALS}
 
 
 class CommandLimit(Model):
@@ -202,6 +195,7 @@ class RobotSpec(Model):
         actuators: Joints or rotors by name, in order.
         envelope: Largest trusted absolute value of a signal's norm (for example position_error: 3 m),
             beyond which the estimate is not believed and the robot slows down.
+        interface: ROS 2 messages it speaks: a name of ``deploy.adapters.ADAPTERS``, or ``module:Class``.
         ee: Link of an arm's end effector; empty for a robot without one.
     """
 
@@ -210,23 +204,10 @@ class RobotSpec(Model):
     control_rate_hz: float = Field(gt=0)
     commands: tuple[CommandLimit, ...]
     envelope: dict[str, float]
+    interface: str
     ee: str = ""
 
 
 def group_size(terms: tuple[ObservationTerm, ...]) -> int:
     """Length of the vector that a group of observation terms makes."""
     return sum(term.size * term.history for term in terms)
-
-
-def normalise_parameters(terms: tuple[ParameterTerm, ...], values: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Physical parameters [N, P] to -1 .. 1 over each term's range, clipped at ±1.5."""
-    low = np.array([term.low for term in terms])
-    high = np.array([term.high for term in terms])
-    return np.clip(2.0 * (values - low) / (high - low) - 1.0, -1.5, 1.5).astype(np.float32)
-
-
-def denormalise_parameters(terms: tuple[ParameterTerm, ...], values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Inverse of :func:`normalise_parameters` inside the clip: [N, P] to physical units."""
-    low = np.array([term.low for term in terms])
-    high = np.array([term.high for term in terms])
-    return low + 0.5 * (values.astype(np.float64) + 1.0) * (high - low)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from sim2real.robots.model import RobotModel
 from sim2real.robots.physics import PhysicsParameter
-from sim2real.sim.randomization import RandomizationTerm, apply
-from sim2real.sim.robot import RobotModel
-from sim2real.types import Array
+from sim2real.robots.terms import RandomizationTerm, apply
+from sim2real.runtime.signals import Signals
+from sim2real.sim.scene import Scene
+from sim2real.sim.simulation import Simulation
+from sim2real.types import Array, State
 
 NO_EFFECT = 1e-9
 DRAWS = 20_000  # to count those that leave the bounds
@@ -33,7 +35,7 @@ class Excitation:
         commands: [T, N, A].
     """
 
-    start: Any
+    start: State
     goal: Array
     commands: Array
 
@@ -101,7 +103,11 @@ class Auditor:
     """Rolls the same commands out under different physics.
 
     Args:
-        model: The robot.
+        robot: The robot.
+        signals: What is compared.
+        error_signal: Which of them is a position, m.
+        goal_size: Components of a goal.
+        scene: What stands around the robot.
         robots: Parallel rollouts with different commands.
         seconds: Length of a rollout.
         decimation: Physics steps in one control step.
@@ -111,24 +117,31 @@ class Auditor:
 
     def __init__(
         self,
-        model: RobotModel,
+        robot: RobotModel,
+        signals: Signals,
+        error_signal: str,
+        goal_size: int = 3,
+        scene: Scene | None = None,
         robots: int = 8,
         seconds: float = 1.5,
         decimation: int = 2,
         seed: int = 0,
         excitation: Excitation | None = None,
     ) -> None:
-        self.model = model
+        self._robot, self._signals, self._scene = robot, signals, scene
+        self.error_signal = error_signal
+        self.parameters = {**robot.parameters, **(scene.parameters if scene else {})}
         self._decimation, self._seed = decimation, seed
         if excitation is None:
-            commands = wiggle(model, round(seconds * model.spec.control_rate_hz), robots, np.random.default_rng(seed))
-            excitation = Excitation(model.nominal_state(robots), np.zeros((robots, 3)), commands)
+            commands = wiggle(robot, round(seconds * robot.spec.control_rate_hz), robots, np.random.default_rng(seed))
+            start = {**robot.nominal_state(robots), **(scene.nominal_state(robots) if scene else {})}
+            excitation = Excitation(start, np.zeros((robots, goal_size)), commands)
         self._does = excitation
         self._robots = len(excitation.goal)
 
     def rollout(self, values: Mapping[str, float], step_terms: Mapping[str, RandomizationTerm]) -> dict[str, Array]:
         """Measured signals over time, each [T, robots, d], with the given parameter values."""
-        sim = self.model.simulator(self._robots, step_terms, self._decimation, self._seed)
+        sim = Simulation(self._robot, self._robots, step_terms, self._decimation, self._seed, self._scene)
         params = np.tile(sim.params.nominal, (self._robots, 1))
         for name, value in values.items():
             params[:, sim.params.column(name)] = value
@@ -137,21 +150,19 @@ class Auditor:
         frames = []
         for command in does.commands:
             sim.step(command)
-            frames.append(self.model.measure(sim.estimate(), does.goal))
+            frames.append(self._signals.measure(sim.measured(), does.goal))
         sim.close()
         return {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
 
 
-def audit(model: RobotModel, terms: Mapping[str, RandomizationTerm], auditor: Auditor | None = None) -> list[AuditRow]:
+def audit(terms: Mapping[str, RandomizationTerm], auditor: Auditor) -> list[AuditRow]:
     """Audit every term, strongest first; terms of idle parameters only where there are no others.
 
     Args:
-        model: The robot.
         terms: Randomization terms by name.
-        auditor: Rollouts to use; the default is 8 robots for 1.5 s.
+        auditor: Rollouts to use.
     """
-    auditor = auditor or Auditor(model)
-    table = model.parameters
+    table = auditor.parameters
     felt = {name: term for name, term in terms.items() if not table[term.parameter or name].idle}
     terms = felt or terms
     middle = {name: parameter.nominal for name, parameter in table.items()}
@@ -160,7 +171,6 @@ def audit(model: RobotModel, terms: Mapping[str, RandomizationTerm], auditor: Au
             parameter = term.parameter or name
             middle[parameter] = ends(term, table[parameter].nominal, table[parameter])[1]
     reference = auditor.rollout(middle, {})
-    place = model.position_signal
     spread = {name: max(float(value.std()), 1e-9) for name, value in reference.items()}
     rows = []
     for name, term in terms.items():
@@ -171,7 +181,7 @@ def audit(model: RobotModel, terms: Mapping[str, RandomizationTerm], auditor: Au
             rollouts = [auditor.rollout(middle, {name: term})]
         else:
             rollouts = [auditor.rollout({**middle, parameter: end}, {}) for end in (low, high)]
-        distance, effect = _compare(place, reference, spread, rollouts)
+        distance, effect = _compare(auditor.error_signal, reference, spread, rollouts)
         rows.append(
             AuditRow(name, low, high, distance, effect, effect > NO_EFFECT, cut(term, around, table[parameter]))
         )

@@ -6,71 +6,16 @@ Tobin et al. 2017 and Peng et al. 2018 draw the physics anew for every episode; 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Literal
+from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
-from pydantic import Field, model_validator
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr
 
 from sim2real.errors import ConfigError
 from sim2real.robots.physics import PhysicsParams
-from sim2real.types import Array, EnvIds, Model
-
-
-class RandomizationTerm(Model):
-    """How one parameter is drawn.
-
-    Attributes:
-        parameter: Physics parameter; the term's own name where it is left out.
-        operation: ``set`` replaces the nominal value, ``scale`` multiplies it, ``offset`` is added to it.
-        distribution: ``uniform`` or ``log_uniform`` over ``range`` = (low, high), or ``gaussian`` with
-            ``range`` = (mean, standard deviation).
-        kind: ``episode`` (drawn at reset) or ``step`` (drawn at every control step).
-        reason: Where the range comes from.
-        correlated: Other terms of kind ``episode`` that this one is drawn together with, by name, and the correlation
-            with each (a Gaussian copula: every term alone is distributed as it says).
-    """
-
-    parameter: str | None = None
-    operation: Literal["set", "scale", "offset"]
-    distribution: Literal["uniform", "log_uniform", "gaussian"]
-    range: tuple[float, float]
-    kind: Literal["episode", "step"] = "episode"
-    reason: str
-    correlated: dict[str, float] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _drawable(self) -> RandomizationTerm:
-        low, high = self.range
-        if self.distribution == "gaussian":
-            if high < 0:
-                raise ValueError("a gaussian's range is (mean, standard deviation); the deviation is negative")
-        elif high < low:
-            raise ValueError(f"range {self.range} is not (low, high)")
-        if self.distribution == "log_uniform" and low <= 0:
-            raise ValueError(f"log_uniform needs a positive range, got {self.range}")
-        if any(not -1.0 <= value <= 1.0 for value in self.correlated.values()):
-            raise ValueError(f"correlations are between -1 and 1, got {self.correlated}")
-        return self
-
-    def quantile(self, share: Array) -> Array:
-        """Values below which ``share`` (0 .. 1) of the draws lie."""
-        low, high = self.range
-        if self.distribution == "uniform":
-            return low + share * (high - low)
-        if self.distribution == "log_uniform":
-            return low * (high / low) ** share
-        return low + high * ndtri(share)
-
-    def draw(self, rng: np.random.Generator, count: int) -> Array:
-        """``count`` independent draws, [count]."""
-        low, high = self.range
-        if self.distribution == "uniform":
-            return rng.uniform(low, high, count)
-        if self.distribution == "log_uniform":
-            return np.exp(rng.uniform(np.log(low), np.log(high), count))
-        return rng.normal(low, high, count)
+from sim2real.robots.terms import RandomizationTerm, apply
+from sim2real.types import Array, EnvIds
 
 
 def _together(terms: Mapping[str, RandomizationTerm]) -> list[tuple[list[str], Array]]:
@@ -97,46 +42,26 @@ def _together(terms: Mapping[str, RandomizationTerm]) -> list[tuple[list[str], A
     return result
 
 
-def apply(operation: str, value: Array, draw: Array) -> Array:
-    """What an operation makes of a parameter's ``value`` with a ``draw`` of its term."""
-    if operation == "set":
-        return draw
-    return value * draw if operation == "scale" else value + draw
+class ParameterSampler(Protocol):
+    """Samples physics in place of the terms alone: a curriculum, a posterior, an adversary. Picklable."""
 
+    def sample(self, terms: Randomization, count: int) -> Array:
+        """Sample parameters [count, P]; ``terms.sample_terms(count)`` are samples of the named terms."""
 
-def expand_terms(
-    terms: Mapping[str, RandomizationTerm], parameters: Collection[str], origin: str
-) -> dict[str, RandomizationTerm]:
-    """Terms of single parameters, where one of a quantity (``gain``) stands for that of every joint or link.
-
-    Args:
-        terms: By name.
-        parameters: What the robot's physics can vary: ``payload``, ``JOINT.gain``, ``LINK.mass_scale``.
-        origin: Where the terms are written, for errors.
-
-    Raises:
-        ConfigError: A term changes what the robot does not have.
-    """
-    result = {}
-    for name, term in terms.items():
-        quantity = term.parameter or name
-        matching = [p for p in parameters if p == quantity or p.rpartition(".")[2] == quantity]
-        if not matching:
-            raise ConfigError(f"{origin}: randomization '{name}' changes '{quantity}', which this robot does not have")
-        for parameter in matching:
-            prefix = parameter.rpartition(".")[0]
-            single = prefix and parameter != quantity
-            result[f"{prefix}.{name}" if single else name] = term.model_copy(update={"parameter": parameter})
-    return result
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Take in what the method has learned since, as arrays; called between rollouts."""
 
 
 class Randomization:
-    """Draws physics parameters from named terms.
+    """Samples physics parameters from named terms.
 
     Args:
         terms: Terms by name; empty for the nominal simulator.
         params: The table they act on.
-        rng: Source of every draw.
+        rng: Source of every random number.
+
+    Attributes:
+        sampler: Where set, what samples in place of the terms alone.
 
     Raises:
         ConfigError: A term names an unknown parameter, or its range leaves the parameter's bounds.
@@ -145,7 +70,8 @@ class Randomization:
     def __init__(self, terms: Mapping[str, RandomizationTerm], params: PhysicsParams, rng: np.random.Generator) -> None:
         self.terms = dict(terms)
         self.params = params
-        self._rng = rng
+        self.rng = rng
+        self.sampler: ParameterSampler | None = None
         for name, term in self.terms.items():
             parameter = params.table[params.names[params.column(term.parameter or name)]]
             if term.operation == "set" and term.distribution != "gaussian":
@@ -162,25 +88,31 @@ class Randomization:
         self._base = params.values.copy()
 
     def sample(self, count: int) -> Array:
-        """``count`` draws of all parameters, [count, P]: nominal values with the episode terms applied."""
+        """Sample all parameters [count, P], by the sampler where there is one."""
+        if self.sampler is None:
+            return self.sample_terms(count)
+        return np.clip(self.sampler.sample(self, count), self.params.low, self.params.high)
+
+    def sample_terms(self, count: int) -> Array:
+        """Sample nominal values with the episode terms applied, [count, P]."""
         values = np.tile(self.params.nominal, (count, 1))
         drawn: dict[str, Array] = {}
         for names, factor in self._groups:
-            shares = ndtr(self._rng.standard_normal((count, len(names))) @ factor.T)
+            shares = ndtr(self.rng.standard_normal((count, len(names))) @ factor.T)
             drawn |= {name: self.terms[name].quantile(shares[:, i]) for i, name in enumerate(names)}
         for name, column, term in self._episode:
-            value = drawn[name] if name in drawn else term.draw(self._rng, count)
+            value = drawn[name] if name in drawn else term.draw(self.rng, count)
             values[:, column] = apply(term.operation, values[:, column], value)
         return np.clip(values, self.params.low, self.params.high)
 
-    def reset(self, rows: EnvIds, values: Array | None = None) -> None:
-        """Give new parameters to ``rows``: drawn, or the given ``values`` [len(rows), P]."""
-        self.params.assign(rows, self.sample(len(rows)) if values is None else values)
-        self._base[rows] = self.params.values[rows]
+    def reset(self, env_ids: EnvIds, values: Array | None = None) -> None:
+        """Give new parameters to ``env_ids``: sampled, or the given ``values`` [len(env_ids), P]."""
+        self.params.assign(env_ids, self.sample(len(env_ids)) if values is None else values)
+        self._base[env_ids] = self.params.values[env_ids]
 
     def step(self) -> None:
         """Redraw the terms of kind ``step`` around the episode's values, for every robot."""
         count = len(self.params.values)
         for column, term in self._step:
-            value = apply(term.operation, self._base[:, column], term.draw(self._rng, count))
+            value = apply(term.operation, self._base[:, column], term.draw(self.rng, count))
             self.params.values[:, column] = np.clip(value, self.params.low[column], self.params.high[column])

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+import warnings
+from collections.abc import Mapping
+from typing import Any, cast
 
-from sim2real.errors import ConfigError
-
-if TYPE_CHECKING:
-    from sim2real.sim.robot import RobotModel
-    from sim2real.tasks.env import Task
+from sim2real.config import validate
+from sim2real.registry import resolve
+from sim2real.robots.model import RobotModel
+from sim2real.tasks.base import Task
 
 TASKS = {
-    "waypoint": "sim2real.tasks.hover:Waypoint",
+    "hover": "sim2real.tasks.hover:Hover",
     "reach": "sim2real.tasks.reach:Reach",
     "push": "sim2real.tasks.push:Push",
 }
+OLD_NAMES = {"waypoint": "hover"}  # accepted for one release
 
 
-def load_task(name: str, settings: dict[str, Any], model: RobotModel) -> tuple[RobotModel, Task]:
-    """Make the task registered as ``name`` with ``settings`` for a robot.
+def load_task(settings: Mapping[str, Any], robot: RobotModel) -> Task:
+    """Make the task that ``settings`` name for a robot.
 
-    Returns:
-        The robot, with what the task adds to its physics (an object to push), and the task.
+    Args:
+        settings: ``name`` (a key of ``TASKS`` or ``module:Class``) and the task's own settings.
+        robot: Whose task.
 
     Raises:
-        ConfigError: No such task, or it does not suit the robot.
+        ConfigError: No such task, a wrong setting, or the task does not suit the robot.
     """
-    if name not in TASKS:
-        raise ConfigError(f"unknown task '{name}'; known: {', '.join(sorted(TASKS))}")
-    module, _, attribute = TASKS[name].partition(":")
-    return cast("tuple[RobotModel, Task]", getattr(import_module(module), attribute).for_robot(model, settings))
+    name = str(settings["name"])
+    if name in OLD_NAMES:
+        warnings.warn(f"task '{name}' is called '{OLD_NAMES[name]}' now", FutureWarning, stacklevel=2)
+        name = OLD_NAMES[name]
+    made = resolve(name, TASKS, "task")
+    own = {key: value for key, value in settings.items() if key != "name"}
+    return cast(Task, made(robot, validate(made.Settings, own, f"task '{name}'")))

@@ -2,92 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from sim2real.robots.physics import PhysicsParams
-from sim2real.runtime.observation import ObservationHistory, decode_action, encode_action, measured_command, own_signals
-from sim2real.runtime.spec import ActionTerm, ObservationTerm, ParameterTerm, PolicySpec, normalise_parameters
-from sim2real.sim.robot import RobotModel, Simulation
-from sim2real.types import Array, Bools, EnvIds, Float32
+from sim2real.robots.identified import IdentifiedQuantity, ParameterTerm, normalise_parameters
+from sim2real.runtime.observation import (
+    ObservationHistory,
+    decode_action,
+    encode_action,
+    measured_command,
+    own_signals,
+)
+from sim2real.runtime.spec import PolicySpec
+from sim2real.sim.simulation import Simulation
+from sim2real.tasks.base import Task
+from sim2real.tasks.success import Holding
+from sim2real.types import Array, Bools, EnvIds, Float32, State
 
 
-class Task(Protocol):
-    """What a task file provides. States are the robot's: a drone's ``BodyState``, an arm's ``ArmState``.
+@dataclass(frozen=True)
+class EndedEpisodes:
+    """Episodes that ended in one step, for methods that learn from them.
 
     Attributes:
-        name: As in ``TASKS``.
-        episode_s: Length of an episode.
-        hold_s: The end of the episode that must be spent within tolerance.
-        teacher: Signals to action [N, A], -1 .. 1: a controller to imitate before PPO begins; None without one.
-        near: What the distance from the goal is divided by for the critic, m: about three tolerances.
+        env_ids: Whose episodes [E].
+        params: Their physics [E, P].
+        returns: Sums of their rewards [E].
+        success: Which succeeded [E].
+        lengths: Control steps they took [E].
     """
 
-    name: str
-    episode_s: float
-    hold_s: float
-    near: float
-    teacher: Callable[[Mapping[str, Array]], Array] | None
-
-    def observation(self) -> tuple[ObservationTerm, ...]:
-        """Terms of the policy's observation."""
-
-    def estimator_observation(self) -> tuple[ObservationTerm, ...]:
-        """Terms of the identification network's input."""
-
-    def action(self) -> tuple[ActionTerm, ...]:
-        """Terms of the command."""
-
-    def start(self, rng: np.random.Generator, count: int) -> Any:
-        """Draw start states."""
-
-    def start_command(self, state: Any) -> Array:
-        """Command [N, A] taken as already sent at the start."""
-
-    def goals(self, rng: np.random.Generator, count: int, state: Any) -> Array:
-        """Draw goals [count, 3] for robots that start in ``state``."""
-
-    def failed(self, state: Any, goal: Array) -> Bools:
-        """Whether each robot has failed for good."""
-
-    def reward(self, state: Any, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
-        """Reward of a step."""
-
-    def within(self, state: Any, goal: Array) -> Bools:
-        """Whether each robot satisfies the task now."""
-
-
-def identified_terms(
-    model: RobotModel, names: Sequence[str], params: PhysicsParams, sample: Array
-) -> tuple[ParameterTerm, ...]:
-    """Ranges of identified quantities: the 0.5 and 99.5 percentiles over sampled physics.
-
-    Args:
-        model: The robot.
-        names: Identified quantities, in the order in which the policy will see them.
-        params: Any table of the robot's parameters.
-        sample: Sampled parameters [n, P].
-    """
-    table = {name: sample[:, params.column(name)] for name in params.names}
-    nominal = {name: params.nominal[params.column(name)][None] for name in params.names}
-    terms = []
-    for name in names:
-        quantity = model.identified[name]
-        low, high = np.percentile(quantity.compute(table), (0.5, 99.5))
-        if high - low < 1e-6:  # not randomized: any width does
-            low, high = low - 0.5, high + 0.5
-        terms.append(
-            ParameterTerm(
-                name=name,
-                unit=quantity.unit,
-                low=float(low),
-                high=float(high),
-                nominal=float(quantity.compute(nominal)[0]),
-            )
-        )
-    return tuple(terms)
+    env_ids: EnvIds
+    params: Array
+    returns: Array
+    success: Bools
+    lengths: EnvIds
 
 
 class TaskEnv:
@@ -96,64 +47,79 @@ class TaskEnv:
     Args:
         sim: The robots.
         task: The task.
-        spec: Observation and action contract; its estimator terms are recorded only with ``record_history``.
-        record_history: Keep the identification network's input (costs time, not needed while training π).
+        spec: Observation and action contract.
+        parameters: Identified quantities to tell, with what computes them.
+        groups: Observation groups to record; all of the contract's by default.
         restart: Start a robot anew when its episode ends; without it the last observation stays.
 
     Attributes:
         signals: What the robots measure now, before encoding, by name.
-        success: Of the episodes that ended in the last step.
+        success: Of the episodes that ended in the last step [N].
+        trial_ended: Robots whose trial ended in the last step [N]: memory that outlives episodes ends there.
         command: What was commanded in the last step [N, A].
+        returns: Sum of the rewards of each running episode [N].
+        ended: Episodes that ended in the last step.
     """
 
     def __init__(
-        self, sim: Simulation, task: Task, spec: PolicySpec, record_history: bool = False, restart: bool = True
+        self,
+        sim: Simulation,
+        task: Task,
+        spec: PolicySpec,
+        parameters: Mapping[ParameterTerm, IdentifiedQuantity] | None = None,
+        groups: Sequence[str] | None = None,
+        restart: bool = True,
     ) -> None:
         self.sim, self.task, self.spec, self.restart = sim, task, spec, restart
-        self.count = sim.count
+        count = self.count = sim.count
         self.episode_steps = round(task.episode_s * spec.control_rate_hz)
-        self._hold_steps = round(task.hold_s * spec.control_rate_hz)
-        self._history = ObservationHistory(spec.observation, self.count)
-        self._estimator_history = ObservationHistory(spec.estimator_observation, self.count) if record_history else None
-        self.goal = np.zeros((self.count, 3))
-        self.steps = np.zeros(self.count, dtype=np.int64)
-        self._held = np.zeros(self.count, dtype=np.int64)
+        self._holding = Holding(count, round(task.hold_s * spec.control_rate_hz))
+        self._histories = {
+            name: ObservationHistory(spec.observation[name], count)
+            for name in (spec.observation if groups is None else groups)
+        }
+        self.goal = np.zeros((count, task.goal.size))
+        self.steps = np.zeros(count, dtype=np.int64)
+        self.returns = np.zeros(count)
         self.signals: dict[str, Array] = {}
-        self._action = np.zeros((self.count, len(spec.action)))
-        self.command = np.zeros((self.count, len(spec.action)))
-        self._identified = [sim.model.identified[term.name] for term in spec.parameters]
-        self._mu = np.zeros((self.count, len(spec.parameters)), dtype=np.float32)
-        self.success = np.zeros(self.count, dtype=np.bool_)
+        self._action = np.zeros((count, len(spec.action)))
+        self.command = np.zeros((count, len(spec.action)))
+        self.parameter_terms = tuple(parameters or ())
+        self._quantities = list((parameters or {}).values())
+        self._mu = np.zeros((count, len(self._quantities)), dtype=np.float32)
+        self.success = np.zeros(count, dtype=np.bool_)
+        self.trial_ended = np.zeros(count, dtype=np.bool_)
+        self.ended = self._ended(np.zeros(0, dtype=np.int64))
 
-    def reset(self, params: Array | None = None, start: Any = None) -> None:
-        """Start every robot anew, with drawn or given physics ``params`` [N, P] and ``start`` states."""
-        rows = np.arange(self.count)
-        self._restart(rows, params, start)
-        self._observe(rows)
+    def reset(self, params: Array | None = None, start: State | None = None) -> None:
+        """Start every robot anew, with sampled or given physics ``params`` [N, P] and ``start`` states."""
+        env_ids = np.arange(self.count)
+        self._restart(env_ids, params, start)
+        self._observe(env_ids)
 
-    def _restart(self, rows: EnvIds, params: Array | None = None, start: Any = None) -> None:
-        state = self.task.start(self.sim.rng, len(rows)) if start is None else start
-        self.goal[rows] = self.task.goals(self.sim.rng, len(rows), state)
-        self.sim.reset(rows, state, self.task.start_command(state), params)
-        self.steps[rows] = 0
-        self._held[rows] = 0
-        self._action[rows] = 0.0
-        if self._identified:
-            table = self.sim.params.rows(rows)
-            values = np.stack([quantity.compute(table) for quantity in self._identified], axis=1)
-            self._mu[rows] = normalise_parameters(self.spec.parameters, values)
+    def _restart(self, env_ids: EnvIds, params: Array | None = None, start: State | None = None) -> None:
+        state = self.task.start(self.sim.rng, len(env_ids)) if start is None else start
+        self.goal[env_ids] = self.task.goals(self.sim.rng, len(env_ids), state)
+        self.sim.reset(env_ids, state, self.task.start_command(state), params)
+        self.steps[env_ids] = 0
+        self.returns[env_ids] = 0.0
+        self._holding.reset(env_ids)
+        self._action[env_ids] = 0.0
+        if self._quantities:
+            table = self.sim.params.rows(env_ids)
+            values = np.stack([quantity.compute(table) for quantity in self._quantities], axis=1)
+            self._mu[env_ids] = normalise_parameters(self.parameter_terms, values)
 
     def _observe(self, restarted: EnvIds) -> None:
-        measured = self.sim.model.measure(self.sim.estimate(), self.goal)
+        measured = self.task.signals.measure(self.sim.measured(), self.goal)
         if len(restarted):
             self.command[restarted] = measured_command(self.spec, measured)[restarted]
         signals = self.signals = own_signals(self.spec, measured, self._action, self.command)
         fresh = {name: value[restarted] for name, value in signals.items()} if len(restarted) else {}
-        for history in (self._history, self._estimator_history):
-            if history is not None:
-                history.push(signals)
-                if len(restarted):
-                    history.reset(fresh, restarted)
+        for history in self._histories.values():
+            history.push(signals)
+            if len(restarted):
+                history.reset(fresh, restarted)
 
     def step(self, action: Float32) -> tuple[Array, Bools, Bools]:
         """Act for one control period.
@@ -162,8 +128,8 @@ class TaskEnv:
             action: Network output [N, A]; clipped to -1 .. 1.
 
         Returns:
-            reward [N], terminated [N] (crashed), truncated [N] (time is up). Robots of which either
-            is true have already started anew (with ``restart``); ``success`` [N] tells of their last episode.
+            reward [N], terminated [N] (failed), truncated [N] (time is up). Robots of which either is true have
+            already started anew (with ``restart``); ``success`` [N] tells of their last episode.
         """
         command = decode_action(self.spec.action, action, self.command)
         sent = encode_action(self.spec.action, command, self.command)
@@ -174,34 +140,44 @@ class TaskEnv:
         reward = self.task.reward(state, self.goal, sent, self._action, terminated)
         self._action = sent
         self.steps += 1
-        self._held = np.where(self.task.within(state, self.goal), self._held + 1, 0)
+        self.returns += reward
+        self._holding.update(self.task.distance(state, self.goal), self.task.tolerance_m, terminated)
         truncated = (self.steps >= self.episode_steps) & ~terminated
-        self.success = truncated & (self._held >= self._hold_steps)
-        done = np.nonzero((terminated | truncated) & self.restart)[0]
+        self.success = truncated & self._holding.success
+        self.trial_ended = terminated | truncated
+        self.ended = self._ended(np.nonzero(self.trial_ended)[0])
+        done = np.nonzero(self.trial_ended & self.restart)[0]
         if len(done):
             self._restart(done)
         self._observe(done)
         return reward, terminated, truncated
 
-    def observation(self) -> Float32:
-        """The policy's observation [N, O], without parameters."""
-        return self._history.observation()
+    def _ended(self, env_ids: EnvIds) -> EndedEpisodes:
+        return EndedEpisodes(
+            env_ids,
+            self.sim.params.values[env_ids],
+            self.returns[env_ids],
+            self.success[env_ids],
+            self.steps[env_ids],
+        )
 
-    def estimator_observation(self) -> Float32:
-        """The identification network's input [N, E]; needs ``record_history``."""
-        assert self._estimator_history is not None, "make the environment with record_history=True"
-        return self._estimator_history.observation()
+    def observation(self, group: str = "observation") -> Float32:
+        """Encode a group of the policy's observation [N, d].
+
+        Raises:
+            KeyError: The environment was made without this group.
+        """
+        return self._histories[group].observation()
 
     def parameters(self) -> Float32:
-        """True identified quantities, normalised, [N, len(spec.parameters)]."""
+        """True identified quantities, normalised [N, P]."""
         return self._mu
 
     def privileged_observation(self) -> Float32:
         """What only the critic sees: the true state, time left, and scaled physics."""
-        state = self.sim.state
         left = (1.0 - self.steps / self.episode_steps)[:, None]
-        signals = self.sim.model.measure(state, self.goal)
-        near = np.clip(signals[self.sim.model.position_signal] / self.task.near, -3, 3)
+        signals = self.task.signals.measure(self.sim.state, self.goal)
+        near = np.clip(signals[self.task.error_signal] / self.task.near_m, -3, 3)
         return np.concatenate((*signals.values(), near, left, self._all_parameters()), axis=1).astype(np.float32)
 
     def _all_parameters(self) -> Array:

@@ -1,118 +1,138 @@
-"""Fly to a point and hold it: the drone's first task."""
+"""Fly to a point and hold it."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from sim2real.errors import ConfigError
+from sim2real.robots.flight_body import flight_state
+from sim2real.robots.model import RobotModel
+from sim2real.runtime.flight_signals import FlightSignals
 from sim2real.runtime.geometry import quat_multiply, rotation_vector_to_quat, rpy_to_quat, tilt_of
-from sim2real.runtime.spec import ActionTerm, ObservationTerm
-from sim2real.sim.robot import BodyState, RobotModel
-from sim2real.types import Array, Model
+from sim2real.runtime.spec import ActionTerm, ObservationTerm, SignalSpec
+from sim2real.types import Array, Bools, Model, State
 
-_XYZ = ("x", "y", "z")
 _COMMAND = ("thrust", "roll", "pitch", "yaw_rate")
+_UNITS = ("N", "rad", "rad", "rad/s")
 # How each signal is scaled for the networks: one unit of the network is about the spread near the goal.
 _SCALE = {"position_error": 2.0, "linear_velocity": 1.0, "up": 3.0, "angular_velocity": 0.5, "last_action": 1.0}
-_UNITS = {
-    "position_error": ("m", "heading"),
-    "linear_velocity": ("m/s", "heading"),
-    "up": ("1", "body"),
-    "angular_velocity": ("rad/s", "body"),
-}
 
 
-class Waypoint(Model):
-    """Start anywhere near the goal, tilted and moving; be within ``tolerance_m`` for the last second.
+class HoverSettings(Model):
+    """Settings of the task: start anywhere near the goal, tilted and moving; be there for the last second.
 
     Attributes:
+        tolerance_m: Success is being this close for the last ``hold_s``.
         start_m: Start within ± this of the goal on each axis.
         start_tilt_rad: Largest start tilt.
         start_speed: Largest start speed, m/s.
-        hold_s: The end of the episode that must be spent within tolerance.
+        max_tilt_rad, max_distance_m: A drone beyond these has failed.
+        goal_m: Where to hover, world frame.
         action_history: Past commands the policy sees; longer than the longest delay, so that it knows
             what is still on its way.
+        history: Control steps of everything else that the policy sees; 1 is the newest only.
         estimator_history: Control steps the identification network sees.
     """
 
-    name: str = "waypoint"
-    near: float = 0.1
-    teacher: None = None
-    episode_s: float = 5.0
-    hold_s: float = 1.0
-    tolerance_m: float = 0.03
-    start_m: float = 1.0
+    episode_s: float = Field(default=5.0, gt=0)
+    hold_s: float = Field(default=1.0, gt=0)
+    tolerance_m: float = Field(default=0.03, gt=0)
+    start_m: float = Field(default=1.0, ge=0)
     start_tilt_rad: float = float(np.deg2rad(30.0))
-    start_speed: float = 0.5
+    start_speed: float = Field(default=0.5, ge=0)
     max_tilt_rad: float = float(np.deg2rad(80.0))
-    max_distance_m: float = 3.0
+    max_distance_m: float = Field(default=3.0, gt=0)
     goal_m: tuple[float, float, float] = (0.0, 0.0, 1.5)
     action_history: int = Field(default=8, ge=1)
+    history: int = Field(default=1, ge=1)
     estimator_history: int = Field(default=40, ge=2)
 
-    @classmethod
-    def for_robot(cls, model: RobotModel, settings: dict[str, Any]) -> tuple[RobotModel, Waypoint]:
-        """The task for a robot that flies, and the robot."""
-        names = tuple(command.name for command in model.spec.commands)
+
+class Hover:
+    """The task ``hover`` for one drone.
+
+    Args:
+        robot: The drone; it takes thrust, roll, pitch and yaw rate.
+        settings: The task's.
+
+    Raises:
+        ConfigError: The robot takes other commands.
+    """
+
+    name = "hover"
+    Settings = HoverSettings
+    goal = SignalSpec(name="goal", components=("x", "y", "z"), unit="m", frame="world")
+    signals_name = "flight"
+    error_signal = "position_error"
+    near_m = 0.1
+    scene = None
+    expert = None
+
+    def __init__(self, robot: RobotModel, settings: HoverSettings) -> None:
+        names = tuple(command.name for command in robot.spec.commands)
         if names != _COMMAND:
-            raise ConfigError(f"task 'waypoint' commands {_COMMAND}, robot '{model.name}' takes {names}")
-        return model, cls(**settings)
+            raise ConfigError(f"task '{self.name}' commands {_COMMAND}, robot '{robot.name}' takes {names}")
+        self._robot, self.settings = robot, settings
+        self.episode_s, self.hold_s, self.tolerance_m = settings.episode_s, settings.hold_s, settings.tolerance_m
+        self.signals = FlightSignals(robot.spec)
 
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
-        history = {"last_action": self.action_history}
-        return tuple(_term(name, history.get(name, 1)) for name in _SCALE)
+        s = self.settings
+        return tuple(self._term(name, s.action_history if name == "last_action" else s.history) for name in _SCALE)
 
-    def estimator_observation(self) -> tuple[ObservationTerm, ...]:
-        """Terms of the identification network's input."""
-        return tuple(_term(name, self.estimator_history) for name in _SCALE)
+    def history(self) -> tuple[ObservationTerm, ...]:
+        """Terms of the past that identification reads."""
+        return tuple(self._term(name, self.settings.estimator_history) for name in _SCALE)
+
+    def _term(self, name: str, history: int) -> ObservationTerm:
+        own = SignalSpec(name=name, components=_COMMAND, unit="1", frame="command")
+        signal = self.signals.specs.get(name, own)
+        return ObservationTerm(**signal.model_dump(), scale=_SCALE[name], clip=10.0, history=history)
 
     def action(self) -> tuple[ActionTerm, ...]:
         """Command terms: zero is level flight at the middle of the range of weights."""
-        return (
-            ActionTerm(name="thrust", unit="N", low=0.05, high=0.73),
-            ActionTerm(name="roll", unit="rad", low=-0.5, high=0.5),
-            ActionTerm(name="pitch", unit="rad", low=-0.5, high=0.5),
-            ActionTerm(name="yaw_rate", unit="rad/s", low=-2.0, high=2.0),
+        ranges = [self._robot.action_range(name) for name in _COMMAND]
+        return tuple(
+            ActionTerm(name=name, unit=unit, low=low, high=high)
+            for name, unit, (low, high) in zip(_COMMAND, _UNITS, ranges, strict=True)
         )
 
-    def start(self, rng: np.random.Generator, count: int) -> BodyState:
+    def start(self, rng: np.random.Generator, count: int) -> State:
         """Draw ``count`` start states around the goal."""
-        goal = np.array(self.goal_m)
-        pos = goal + rng.uniform(-self.start_m, self.start_m, (count, 3))
+        goal = np.array(self.settings.goal_m)
+        pos = goal + rng.uniform(-self.settings.start_m, self.settings.start_m, (count, 3))
         direction = rng.uniform(-np.pi, np.pi, count)
-        tilt = rng.uniform(0.0, self.start_tilt_rad, count)
+        tilt = rng.uniform(0.0, self.settings.start_tilt_rad, count)
         vector = np.stack((tilt * np.cos(direction), tilt * np.sin(direction), np.zeros(count)), axis=1)
         yaw = np.zeros((count, 3))
         yaw[:, 2] = rng.uniform(-np.pi, np.pi, count)
         quat = quat_multiply(rpy_to_quat(yaw), rotation_vector_to_quat(vector))
         velocity = rng.standard_normal((count, 3))
-        velocity *= (rng.uniform(0.0, self.start_speed, count) / np.linalg.norm(velocity, axis=1))[:, None]
-        return BodyState(pos, quat, velocity, np.zeros((count, 3)))
+        velocity *= (rng.uniform(0.0, self.settings.start_speed, count) / np.linalg.norm(velocity, axis=1))[:, None]
+        return flight_state(pos, quat, velocity, np.zeros((count, 3)))
 
-    def start_command(self, state: BodyState) -> Array:
+    def start_command(self, state: State) -> Array:
         """The middle of every command [N, A]."""
-        return np.tile([0.5 * (term.low + term.high) for term in self.action()], (len(state.pos), 1))
+        return np.tile([0.5 * (term.low + term.high) for term in self.action()], (len(state["pos"]), 1))
 
-    def goals(self, rng: np.random.Generator, count: int, state: BodyState | None = None) -> Array:
+    def goals(self, rng: np.random.Generator, count: int, state: State | None = None) -> Array:
         """Goals [count, 3], m, world frame: all the same."""
-        return np.tile(np.array(self.goal_m), (count, 1))
+        return np.tile(np.array(self.settings.goal_m), (count, 1))
 
-    def failed(self, state: BodyState, goal: Array) -> NDArray[np.bool_]:
+    def failed(self, state: State, goal: Array) -> Bools:
         """Whether each robot has crashed: too tilted, too far, or on the floor."""
-        distance = np.sqrt(((state.pos - goal) ** 2).sum(axis=1))
-        return (tilt_of(state.quat) > self.max_tilt_rad) | (distance > self.max_distance_m) | (state.pos[:, 2] < 0.02)
+        s, distance = self.settings, self.distance(state, goal)
+        low = state["pos"][:, 2] < 0.02
+        return (tilt_of(state["quat"]) > s.max_tilt_rad) | (distance > s.max_distance_m) | low
 
-    def reward(self, state: BodyState, goal: Array, action: Array, previous: Array, failed: NDArray[np.bool_]) -> Array:
+    def reward(self, state: State, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
         """Reward [N] of a step, about 1 when holding still on the goal, never above."""
-        error = state.pos - goal
+        error = state["pos"] - goal
         distance = np.sqrt((error * error).sum(axis=1))
-        speed = (state.lin_vel**2).sum(axis=1)
-        spin = (state.ang_vel**2).sum(axis=1)
+        speed = (state["lin_vel"] ** 2).sum(axis=1)
+        spin = (state["ang_vel"] ** 2).sum(axis=1)
         change = ((action - previous) ** 2).sum(axis=1)
         # Bells of several widths: always a slope towards the goal, and a margin inside the tolerance.
         reward = 0.2 * (1.0 - np.minimum(distance, 2.0))
@@ -121,14 +141,6 @@ class Waypoint(Model):
         reward -= 0.02 * speed + 0.002 * spin + 0.02 * change + 0.25 * action[:, 3] ** 2
         return np.where(failed, reward - 10.0, reward)
 
-    def within(self, state: BodyState, goal: Array) -> NDArray[np.bool_]:
-        """Whether each robot is inside the tolerance now."""
-        return ((state.pos - goal) ** 2).sum(axis=1) <= self.tolerance_m**2
-
-
-def _term(name: str, history: int) -> ObservationTerm:
-    unit, frame = _UNITS.get(name, ("1", "command"))
-    components = _COMMAND if name == "last_action" else _XYZ
-    return ObservationTerm(
-        name=name, components=components, unit=unit, frame=frame, scale=_SCALE[name], clip=10.0, history=history
-    )
+    def distance(self, state: State, goal: Array) -> Array:
+        """Distance of the drone from the goal [N], m."""
+        return np.sqrt(((state["pos"] - goal) ** 2).sum(axis=1))

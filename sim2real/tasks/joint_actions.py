@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 
+from sim2real.errors import ConfigError
 from sim2real.robots.arm import Arm
-from sim2real.runtime.spec import ActionTerm, ObservationTerm
+from sim2real.robots.model import RobotModel
+from sim2real.runtime.signals import Signals
+from sim2real.runtime.spec import ActionTerm, ObservationTerm, SignalSpec
 from sim2real.types import Array
 
+# A goal of arm tasks.
+BASE_POINT = SignalSpec(name="goal", components=("x", "y", "z"), unit="m", frame="base")
 GAIN = 4.5  # 1/s; approach with this rate, slower than the servo's lag
 DAMPING_S = 0.15
-LEAD = 0.25  # rad; more than this pulls a servo no harder
+AHEAD = 0.25  # rad; more than this pulls a servo no harder
 
 
 def joint_increments(arm: Arm, speed: float) -> tuple[ActionTerm, ...]:
@@ -26,10 +32,10 @@ def joint_increments(arm: Arm, speed: float) -> tuple[ActionTerm, ...]:
     )
 
 
-def joint_term(arm: Arm, name: str, scale: float, history: int) -> ObservationTerm:
-    """Observation term of an arm's signal, or of the policy's own ``command_lead`` or ``last_action``."""
-    own = {"command_lead": ("rad", "command"), "last_action": ("1", "command")}
-    signal = arm.signals.get(name)
+def joint_term(arm: Arm, signals: Signals, name: str, scale: float, history: int) -> ObservationTerm:
+    """Observation term of an arm's signal, or of the policy's own ``tracking_error`` or ``last_action``."""
+    own = {"tracking_error": ("rad", "command"), "last_action": ("1", "command")}
+    signal = signals.specs.get(name)
     unit, frame = (signal.unit, signal.frame) if signal else own[name]
     components = signal.components if signal else arm.joints
     return ObservationTerm(
@@ -39,7 +45,18 @@ def joint_term(arm: Arm, name: str, scale: float, history: int) -> ObservationTe
 
 def follow(arm: Arm, signals: Mapping[str, Array], speed: float) -> Array:
     """Action [N, J] that walks along the damped least squares step, without winding the command up."""
-    lead, rate = signals["command_lead"], arm.spec.control_rate_hz
+    ahead, rate = signals["tracking_error"], arm.spec.control_rate_hz
     walk = GAIN * (signals["joint_step"] - DAMPING_S * signals["joint_vel"])
-    step = np.clip(walk / rate, -LEAD - lead, LEAD - lead)
+    step = np.clip(walk / rate, -AHEAD - ahead, AHEAD - ahead)
     return step * (rate / speed)
+
+
+def as_arm(robot: RobotModel, task: str) -> Arm:
+    """The robot as an arm.
+
+    Raises:
+        ConfigError: It has no end effector.
+    """
+    if robot.chain is None:
+        raise ConfigError(f"task '{task}' is for arms; '{robot.name}' is none")
+    return cast(Arm, robot)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from sim2real.errors import ConfigError
-from sim2real.robots.arm import Arm
-from sim2real.runtime.pushing import CLEAR_HEIGHT_M
+from sim2real.robots.model import RobotModel
+from sim2real.runtime.push_signals import CLEAR_HEIGHT_M, PushSignals
 from sim2real.runtime.spec import ActionTerm, ObservationTerm
-from sim2real.sim.arm_on_table import ArmOnTable, TableState
-from sim2real.tasks.joint_actions import follow, joint_increments, joint_term
-from sim2real.types import Array, Bools, Model
+from sim2real.sim.puck_on_table import PuckOnTable
+from sim2real.tasks.joint_actions import BASE_POINT, as_arm, follow, joint_increments, joint_term
+from sim2real.types import Array, Bools, Model, State
 
 _SCALE = {
     "joint_pos": 1.0,
@@ -22,7 +21,7 @@ _SCALE = {
     "ee_to_object": 10.0,
     "object_error": 10.0,
     "joint_step": 5.0,
-    "command_lead": 10.0,
+    "tracking_error": 10.0,
     "last_action": 1.0,
 }
 _POOL = 512
@@ -61,60 +60,70 @@ class Push:
     """The task ``push`` for one arm.
 
     Args:
-        model: The arm at its table.
-        settings: Of the task.
+        robot: The arm.
+        settings: The task's.
+
+    Raises:
+        ConfigError: The robot is no arm, or its end effector cannot point down at the table.
     """
 
     name = "push"
+    Settings = PushSettings
+    goal = BASE_POINT
+    signals_name = "arm_push"
+    error_signal = "object_error"
 
-    def __init__(self, model: ArmOnTable, settings: PushSettings) -> None:
-        self.model, self.settings = model, settings
-        self.episode_s, self.hold_s = settings.episode_s, settings.hold_s
-        self.near = 3.0 * settings.tolerance_m
+    def __init__(self, robot: RobotModel, settings: PushSettings) -> None:
+        arm = self.model = as_arm(robot, self.name)
+        self.settings = settings
+        self.episode_s, self.hold_s, self.tolerance_m = settings.episode_s, settings.hold_s, settings.tolerance_m
+        self.near_m = 3.0 * settings.tolerance_m
+        self.signals = PushSignals(arm.spec, arm.chain)
+        self.scene = PuckOnTable(arm.reach_m)
         self._pool = self._start_poses()
-
-    @classmethod
-    def for_robot(cls, model: Any, settings: dict[str, Any]) -> tuple[ArmOnTable, Push]:
-        """The task for an arm, and the arm at a table."""
-        if not isinstance(model, Arm):
-            raise ConfigError(f"task 'push' is for arms; '{model.name}' is none")
-        at_table = ArmOnTable(model.folder, model.source)
-        return at_table, cls(at_table, PushSettings(**settings))
 
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
         s = self.settings
         return tuple(
-            joint_term(self.model, name, scale, s.action_history if name == "last_action" else s.history)
+            joint_term(self.model, self.signals, name, scale, s.action_history if name == "last_action" else s.history)
             for name, scale in _SCALE.items()
         )
 
-    def estimator_observation(self) -> tuple[ObservationTerm, ...]:
-        """Terms of the identification network's input."""
-        names = ("joint_pos", "joint_vel", "ee_to_object", "command_lead", "last_action")
-        return tuple(joint_term(self.model, name, _SCALE[name], self.settings.estimator_history) for name in names)
+    def history(self) -> tuple[ObservationTerm, ...]:
+        """Terms of the past that identification reads."""
+        names = ("joint_pos", "joint_vel", "ee_to_object", "tracking_error", "last_action")
+        return tuple(
+            joint_term(self.model, self.signals, name, _SCALE[name], self.settings.estimator_history) for name in names
+        )
 
     def action(self) -> tuple[ActionTerm, ...]:
         """Increments of every joint's position command."""
         return joint_increments(self.model, self.settings.speed)
 
-    def teacher(self, signals: Mapping[str, Array]) -> Array:
+    def expert(self, signals: Mapping[str, Array]) -> Array:
         """Walk along the step to the pusher's next waypoint."""
         return follow(self.model, signals, self.settings.speed)
 
-    def start(self, rng: np.random.Generator, count: int) -> TableState:
+    def start(self, rng: np.random.Generator, count: int) -> State:
         """Draw arms at rest above the table, and objects."""
         position = self._pool[rng.integers(0, len(self._pool), count)]
         ee = self.model.chain.frames(position)[self.model.ee][0]
         place = self._places(rng, count)
-        place[:, 2] = 0.5 * self.model.object_height()
-        return TableState(position, np.zeros_like(position), ee, place, np.zeros((count, 3)))
+        place[:, 2] = 0.5 * self.scene.height_m
+        return {
+            "joint_pos": position,
+            "joint_vel": np.zeros_like(position),
+            "ee_pos": ee,
+            "object_pos": place,
+            "object_vel": np.zeros((count, 3)),
+        }
 
-    def start_command(self, state: TableState) -> Array:
+    def start_command(self, state: State) -> Array:
         """Stay where it is [N, J]."""
-        return state.joint_pos
+        return state["joint_pos"]
 
-    def goals(self, rng: np.random.Generator, count: int, state: TableState | None = None) -> Array:
+    def goals(self, rng: np.random.Generator, count: int, state: State | None = None) -> Array:
         """Draw goals [count, 3] m on the table, each a push away from its object."""
         goals = self._places(rng, count)
         if state is None:
@@ -122,7 +131,7 @@ class Push:
         s = self.settings
         open_rows = np.arange(count)
         for _ in range(200):
-            distance = np.sqrt(((goals - state.object_pos)[open_rows, :2] ** 2).sum(axis=1))
+            distance = np.sqrt(((goals - state["object_pos"])[open_rows, :2] ** 2).sum(axis=1))
             open_rows = open_rows[(distance < s.shortest_m) | (distance > s.longest_m)]
             if not len(open_rows):
                 break
@@ -158,24 +167,24 @@ class Push:
             )
         return pose[good]
 
-    def failed(self, state: TableState, goal: Array) -> Bools:
+    def failed(self, state: State, goal: Array) -> Bools:
         """Whether each object has left the table."""
-        return state.object_pos[:, 2] < goal[:, 2] - 0.05
+        return state["object_pos"][:, 2] < goal[:, 2] - 0.05
 
-    def reward(self, state: TableState, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
+    def reward(self, state: State, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
         """Reward [N] of a step, about 1 with the object at rest on its goal, more while it moves there."""
-        error = (state.object_pos - goal)[:, :2]
+        error = (state["object_pos"] - goal)[:, :2]
         distance = np.sqrt((error * error).sum(axis=1))
         tolerance = self.settings.tolerance_m
         reward = 0.3 * (1.0 - np.minimum(distance / 0.2, 1.5))
         for weight, width in ((0.2, 3.0), (0.3, 1.0), (0.2, 0.4)):
             reward += weight * np.exp(-((distance / (width * tolerance)) ** 2))
         # Credit at once for an object that moves towards its goal: summed over a push, 1 for every 20 mm.
-        towards = -(state.object_vel[:, :2] * error).sum(axis=1) / np.maximum(distance, tolerance)
+        towards = -(state["object_vel"][:, :2] * error).sum(axis=1) / np.maximum(distance, tolerance)
         reward += towards / (0.02 * self.model.spec.control_rate_hz)
         change = ((action - previous) ** 2).sum(axis=1)
         return reward - 0.01 * (action * action).sum(axis=1) - 0.01 * change - 1.0 * failed
 
-    def within(self, state: TableState, goal: Array) -> Bools:
-        """Whether each object is inside the tolerance now."""
-        return ((state.object_pos - goal)[:, :2] ** 2).sum(axis=1) <= self.settings.tolerance_m**2
+    def distance(self, state: State, goal: Array) -> Array:
+        """Distance of the object from its goal on the table [N], m."""
+        return np.sqrt(((state["object_pos"] - goal)[:, :2] ** 2).sum(axis=1))

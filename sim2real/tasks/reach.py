@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from sim2real.errors import ConfigError
-from sim2real.robots.arm import Arm
+from sim2real.robots.model import RobotModel
+from sim2real.runtime.arm_signals import ArmSignals
 from sim2real.runtime.spec import ActionTerm, ObservationTerm
-from sim2real.sim.arm_sim import ArmState
-from sim2real.tasks.joint_actions import follow, joint_increments, joint_term
-from sim2real.types import Array, Bools, Model
+from sim2real.tasks.joint_actions import BASE_POINT, as_arm, follow, joint_increments, joint_term
+from sim2real.types import Array, Bools, Model, State
 
 # How each signal is scaled for the networks: one unit of the network is about the spread near the goal.
 _SCALE = {
@@ -21,7 +19,7 @@ _SCALE = {
     "joint_vel": 0.5,
     "goal_error": 10.0,
     "joint_step": 5.0,
-    "command_lead": 10.0,
+    "tracking_error": 10.0,
     "last_action": 1.0,
 }
 _DRAWS = 200  # poses tried for one that is clear of the table, before any is taken
@@ -61,60 +59,65 @@ class Reach:
     """The task ``reach`` for one arm.
 
     Args:
-        arm: The arm.
-        settings: Of the task.
+        robot: The arm.
+        settings: The task's.
+
+    Raises:
+        ConfigError: The robot is no arm.
     """
 
     name = "reach"
+    Settings = ReachSettings
+    goal = BASE_POINT
+    signals_name = "arm"
+    error_signal = "goal_error"
+    scene = None
 
-    def __init__(self, arm: Arm, settings: ReachSettings) -> None:
-        self.model, self.settings = arm, settings
-        self.episode_s, self.hold_s = settings.episode_s, settings.hold_s
-        self.near = 3.0 * settings.tolerance_m
+    def __init__(self, robot: RobotModel, settings: ReachSettings) -> None:
+        arm = self.model = as_arm(robot, self.name)
+        self.settings = settings
+        self.episode_s, self.hold_s, self.tolerance_m = settings.episode_s, settings.hold_s, settings.tolerance_m
+        self.near_m = 3.0 * settings.tolerance_m
+        self.signals = ArmSignals(arm.spec, arm.chain)
         limits = arm.spec.commands
         middle = np.array([0.5 * (c.low + c.high) for c in limits])
         half = np.array([0.5 * (c.high - c.low) for c in limits])
         self._low, self._high = middle - settings.span * half, middle + settings.span * half
 
-    @classmethod
-    def for_robot(cls, model: Any, settings: dict[str, Any]) -> tuple[Arm, Reach]:
-        """The task for an arm, and the arm."""
-        if not isinstance(model, Arm):
-            raise ConfigError(f"task 'reach' is for arms; '{model.name}' is none")
-        return model, cls(model, ReachSettings(**settings))
-
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
         s = self.settings
         return tuple(
-            joint_term(self.model, name, scale, s.action_history if name == "last_action" else s.history)
+            joint_term(self.model, self.signals, name, scale, s.action_history if name == "last_action" else s.history)
             for name, scale in _SCALE.items()
         )
 
-    def estimator_observation(self) -> tuple[ObservationTerm, ...]:
-        """Terms of the identification network's input."""
-        names = ("joint_pos", "joint_vel", "command_lead", "last_action")
-        return tuple(joint_term(self.model, name, _SCALE[name], self.settings.estimator_history) for name in names)
+    def history(self) -> tuple[ObservationTerm, ...]:
+        """Terms of the past that identification reads."""
+        names = ("joint_pos", "joint_vel", "tracking_error", "last_action")
+        return tuple(
+            joint_term(self.model, self.signals, name, _SCALE[name], self.settings.estimator_history) for name in names
+        )
 
     def action(self) -> tuple[ActionTerm, ...]:
         """Increments of every joint's position command."""
         return joint_increments(self.model, self.settings.speed)
 
-    def teacher(self, signals: Mapping[str, Array]) -> Array:
+    def expert(self, signals: Mapping[str, Array]) -> Array:
         """Walk along the damped least squares step, without winding the command up."""
         return follow(self.model, signals, self.settings.speed)
 
-    def start(self, rng: np.random.Generator, count: int) -> ArmState:
+    def start(self, rng: np.random.Generator, count: int) -> State:
         """Draw ``count`` poses at rest."""
         position = self._poses(rng, count)
         ee = self.model.chain.frames(position)[self.model.ee][0]
-        return ArmState(position, np.zeros_like(position), ee)
+        return {"joint_pos": position, "joint_vel": np.zeros_like(position), "ee_pos": ee}
 
-    def start_command(self, state: ArmState) -> Array:
+    def start_command(self, state: State) -> Array:
         """Stay where it is [N, J]."""
-        return state.joint_pos
+        return state["joint_pos"]
 
-    def goals(self, rng: np.random.Generator, count: int, state: ArmState | None = None) -> Array:
+    def goals(self, rng: np.random.Generator, count: int, state: State | None = None) -> Array:
         """Draw points [count, 3] m in the base frame that the end effector can reach."""
         return self.model.chain.frames(self._poses(rng, count))[self.model.ee][0]
 
@@ -137,13 +140,13 @@ class Reach:
                 break
         return poses
 
-    def failed(self, state: ArmState, goal: Array) -> Bools:
+    def failed(self, state: State, goal: Array) -> Bools:
         """Whether each arm has failed for good: never, an arm that is bolted down cannot fall."""
         return np.zeros(len(goal), dtype=np.bool_)
 
-    def reward(self, state: ArmState, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
+    def reward(self, state: State, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
         """Reward [N] of a step, about 1 when holding still on the goal, never above."""
-        error = state.ee_pos - goal
+        error = state["ee_pos"] - goal
         distance = np.sqrt((error * error).sum(axis=1))
         tolerance = self.settings.tolerance_m
         # Bells of several widths: always a slope towards the goal, and a margin inside the tolerance.
@@ -151,9 +154,9 @@ class Reach:
         for weight, width in ((0.2, 5.0), (0.3, 1.0), (0.2, 0.4)):
             reward += weight * np.exp(-((distance / (width * tolerance)) ** 2))
         change = ((action - previous) ** 2).sum(axis=1)
-        speed = (state.joint_vel**2).sum(axis=1)
+        speed = (state["joint_vel"] ** 2).sum(axis=1)
         return reward - 0.01 * (action * action).sum(axis=1) - 0.01 * change - 0.002 * speed
 
-    def within(self, state: ArmState, goal: Array) -> Bools:
-        """Whether each arm is inside the tolerance now."""
-        return ((state.ee_pos - goal) ** 2).sum(axis=1) <= self.settings.tolerance_m**2
+    def distance(self, state: State, goal: Array) -> Array:
+        """Distance of the end effector from the goal [N], m."""
+        return np.sqrt(((state["ee_pos"] - goal) ** 2).sum(axis=1))

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from sim2real.identify.arm.replay import SIM_DT, references, stops_of
 from sim2real.recordings.logs import JointLog
 from sim2real.recordings.tables import LogError
-from sim2real.robots.arm import Arm, ServoQuantity
+from sim2real.robots.arm import Arm
+from sim2real.robots.arm_file import ServoQuantity
 from sim2real.robots.servo import Servo
 from sim2real.types import Array
 

@@ -1,4 +1,4 @@
-"""A policy's first guess: imitate a plain controller that the task knows, before PPO begins.
+"""Imitation of a task's expert, a plain controller, before PPO begins.
 
 Where a task has a controller (for an arm, a step of its inverse kinematics), exploring from noise only finds what is
 known already. States come from rollouts of the mixture of controller and policy (DAgger, Ross et al. 2011), so the
@@ -7,12 +7,13 @@ policy has seen the consequences of its own errors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from sim2real.learn.rollout import read_groups
+from sim2real.learn.rsl_rl import actor_inputs, imitation_parameters, mean_actions, normalise_once, read_groups
 from sim2real.tasks.env import TaskEnv
 
 ROUNDS = 6
@@ -22,35 +23,33 @@ LEARNING_RATE = 2e-3  # of the first round; kept up, its noise would be the poli
 NOISE = 0.2
 
 
-def warm_start(env: TaskEnv, actor: Any, seed: int, batches: int) -> float:
-    """Fit ``actor`` (an rsl-rl model, with or without an LSTM) to the task's own controller.
+def imitate(env: TaskEnv, actor: Any, seed: int, batches: int, names: Sequence[str]) -> float:
+    """Fit ``actor`` (an rsl-rl model, with or without an LSTM) to the task's expert.
 
     Args:
-        env: Environment whose task has a ``teacher``.
+        env: Environment whose task has an ``expert``.
         actor: Changed in place.
         seed: Of noise and sample order.
         batches: Gradient steps in each round.
+        names: Observation groups of the contract.
 
     Returns:
-        Root of the mean squared difference between policy and controller in the last round, network units.
+        Root of the mean squared difference between policy and expert in the last round, network units.
     """
-    assert env.task.teacher is not None, f"task '{env.task.name}' has no controller to imitate"
+    assert env.task.expert is not None, f"task '{env.task.name}' has no controller to imitate"
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    parameters = [p for name, p in actor.named_parameters() if name.startswith(("mlp.", "rnn."))]
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(imitation_parameters(actor), lr=LEARNING_RATE, fused=True)
     inputs: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
     error = np.inf
     for index in range(ROUNDS):
-        observed, wanted = _imitated_rollout(env, actor, rng, 1.0 - index / (ROUNDS - 1))
+        observed, wanted = _imitated_rollout(env, actor, rng, 1.0 - index / (ROUNDS - 1), names)
         inputs.append(observed)
         targets.append(wanted)
         data, truth = torch.cat(inputs, dim=1), torch.cat(targets, dim=1)
         if not index:  # PPO goes on averaging; from nothing, its first update would change what the policy does
-            actor.obs_normalizer.train()
-            actor.obs_normalizer.update(data.flatten(0, 1))
-            actor.obs_normalizer.until = 0
+            normalise_once(actor, data.flatten(0, 1))
         if not actor.is_recurrent:
             data, truth = data.flatten(0, 1)[None], truth.flatten(0, 1)[None]
         size = max(1, BATCH_SIZE // len(data))
@@ -59,7 +58,7 @@ def warm_start(env: TaskEnv, actor: Any, seed: int, batches: int) -> float:
             group["lr"] = LEARNING_RATE * (1.0 - index / ROUNDS) ** 2
         for _ in range(batches):
             rows = torch.randint(data.shape[1], (size,), generator=generator)
-            loss = ((_output(actor, data[:, rows]) - truth[:, rows]) ** 2).mean()
+            loss = ((mean_actions(actor, data[:, rows]) - truth[:, rows]) ** 2).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -70,34 +69,27 @@ def warm_start(env: TaskEnv, actor: Any, seed: int, batches: int) -> float:
 
 
 def _imitated_rollout(
-    env: TaskEnv, actor: Any, rng: np.random.Generator, follow: float
+    env: TaskEnv, actor: Any, rng: np.random.Generator, follow: float, names: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the policy read [T, N, O] and what the controller would have done [T, N, A].
+    """What the policy read [T, N, O] and what the expert would have done [T, N, A].
 
     Args:
         env: Goes on from where it is.
-        actor: Drives the robots that the controller does not.
+        actor: Drives the robots that the expert does not.
         rng: Of noise, and of who drives.
-        follow: Share of robots that the controller drives.
+        follow: Fraction of robots that the expert drives.
+        names: Observation groups of the contract.
     """
-    assert env.task.teacher is not None
+    assert env.task.expert is not None
     inputs, targets = [], []
     actor.reset()
     for _ in range(STEPS):
-        groups = read_groups(env)
-        wanted = np.clip(env.task.teacher(env.signals), -1.0, 1.0).astype(np.float32)
+        groups = read_groups(env, names)
+        wanted = np.clip(env.task.expert(env.signals), -1.0, 1.0).astype(np.float32)
         with torch.inference_mode():
             own = actor(groups).numpy()
-        inputs.append(torch.cat([groups[name] for name in actor.obs_groups], dim=-1))
+        inputs.append(actor_inputs(actor, groups))
         targets.append(torch.from_numpy(wanted))
         led = rng.random((env.count, 1)) < follow
         env.step(np.where(led, wanted, own) + NOISE * rng.standard_normal(own.shape).astype(np.float32))
     return torch.stack(inputs), torch.stack(targets)
-
-
-def _output(actor: Any, inputs: torch.Tensor) -> torch.Tensor:
-    """Mean action [T, N, A] for sequences [T, N, O] that begin without memory."""
-    latent = actor.obs_normalizer(inputs)
-    if actor.is_recurrent:
-        latent, _ = actor.rnn.rnn(latent)
-    return actor.mlp(latent)

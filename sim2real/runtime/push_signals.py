@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim2real.errors import SpecError
 from sim2real.runtime.kinematics import STEP_DAMPING, Chain
-from sim2real.runtime.spec import SignalSpec
-from sim2real.types import Array
+from sim2real.runtime.spec import RobotSpec, SignalSpec
+from sim2real.types import Array, State
 
 PUSH_HEIGHT_M = 0.02  # of the finger tip above the table while it pushes
 CLEAR_HEIGHT_M = 0.075  # while it walks around or over the object
@@ -16,6 +17,22 @@ CLOSE_M = 0.035  # the same while pushing: the tip presses against the object's 
 LOW_M = 0.034  # a tip higher than this might slide over the object
 LEAD_M = 0.05  # how far ahead of the tip the push aims
 ALIGNED_M = 0.012  # sideways distance from the line of the push up to which it may begin
+
+
+class PushSignals:
+    """Signals of an arm that pushes an object; a goal is where the object should be [x, y, z] m in the base frame."""
+
+    needs = ("joint_pos", "joint_vel", "object_pos")
+
+    def __init__(self, robot: RobotSpec, chain: Chain | None) -> None:
+        if chain is None:
+            raise SpecError(f"robot '{robot.name}' has no kinematics; pushing is for arms")
+        self._chain, self._ee = chain, robot.ee
+        self.specs = {signal.name: signal for signal in push_signal_specs(robot.actuators)}
+
+    def measure(self, state: State, goal: Array) -> dict[str, Array]:
+        """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`push_signals`."""
+        return push_signals(self._chain, self._ee, state["joint_pos"], state["joint_vel"], state["object_pos"], goal)
 
 
 def push_signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:

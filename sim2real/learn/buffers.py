@@ -1,0 +1,95 @@
+"""What one rollout leaves: steps in shared memory, and a table of the episodes that ended in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sim2real.tasks.env import EndedEpisodes
+from sim2real.types import Array, Bools, EnvIds
+
+
+class Buffers:
+    """One worker's columns of the rollout, views of shared memory; all are [T, N, …].
+
+    Args:
+        steps: Control steps T.
+        widths: Width of every observation group.
+        count: Robots N.
+        actions: Components of an action.
+        lstm: Width of the policy's LSTM; 0 without.
+    """
+
+    def __init__(self, steps: int, widths: Mapping[str, int], count: int, actions: int, lstm: int = 0) -> None:
+        def shared(*shape: int) -> torch.Tensor:
+            return torch.zeros(*shape).share_memory_()
+
+        self.groups = {name: shared(steps, count, width) for name, width in widths.items()}
+        self.last_groups = {name: shared(count, width) for name, width in widths.items()}
+        self.actions = shared(steps, count, actions)
+        self.log_prob = shared(steps, count, 1)
+        self.mean = shared(steps, count, actions)
+        self.std = shared(steps, count, actions)
+        self.rewards = shared(steps, count, 1)
+        self.terminated = shared(steps, count, 1)
+        self.truncated = shared(steps, count, 1)
+        self.memory = shared(2, count, lstm)  # hidden and cell state before the first step
+
+
+@dataclass(frozen=True)
+class EpisodeTable:
+    """Episodes that ended in one rollout, a row each.
+
+    Attributes:
+        steps: Control step of the rollout in which each ended [E].
+        columns: Whose [E]: robots of all workers, side by side.
+        params: Their physics [E, P].
+        returns: Sums of their rewards [E].
+        success: Which succeeded [E].
+        lengths: Control steps they took [E].
+    """
+
+    steps: EnvIds
+    columns: EnvIds
+    params: Array
+    returns: Array
+    success: Bools
+    lengths: EnvIds
+
+    @classmethod
+    def of(cls, ended: Sequence[tuple[int, EndedEpisodes]], parameters: int) -> EpisodeTable:
+        """Put together what ended, step by step."""
+        parts = [part for _, part in ended]
+
+        def join(name: str, empty: Any) -> Any:
+            return np.concatenate([getattr(part, name) for part in parts]) if parts else empty
+
+        none = np.zeros(0, dtype=np.int64)
+        steps = [np.full(len(part.env_ids), step) for step, part in ended]
+        return cls(
+            np.concatenate(steps) if steps else none,
+            join("env_ids", none),
+            join("params", np.zeros((0, parameters))),
+            join("returns", np.zeros(0)),
+            join("success", np.zeros(0, dtype=np.bool_)),
+            join("lengths", none),
+        )
+
+    @classmethod
+    def merge(cls, tables: Sequence[EpisodeTable], count: int) -> EpisodeTable:
+        """Put the tables of workers with ``count`` robots each side by side."""
+        parts = [
+            (t.steps, t.columns + i * count, t.params, t.returns, t.success, t.lengths) for i, t in enumerate(tables)
+        ]
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def rows_of_steps(self, steps: int, columns: int) -> EnvIds:
+        """Row of the episode that every step [steps, columns] of the rollout belongs to; -1 where it has not ended."""
+        rows = np.full((steps, columns), -1)
+        for row, (last, column, length) in enumerate(zip(self.steps, self.columns, self.lengths, strict=True)):
+            rows[max(0, last - length + 1) : last + 1, column] = row
+        return rows

@@ -1,0 +1,137 @@
+"""UP-OSI (Yu et al., Preparing for the Unknown, RSS 2017): a universal policy with online system identification.
+
+PPO trains π(a | o, μ) with the true physical parameters μ. Then φ(history) → μ is trained on the states that π visits
+while it runs on φ's own estimates. φ, a filter over time and π are one network: its memory holds the filtered estimate,
+its report is the estimate with its standard deviation.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import cast
+
+import torch
+from torch import nn
+
+from sim2real.errors import ConfigError
+from sim2real.files import write_text
+from sim2real.learn.artifact import Candidate
+from sim2real.learn.estimator import EstimateFilter, Estimator, OSISettings, train_estimator
+from sim2real.learn.experiment import Experiment
+from sim2real.learn.ppo import seed_of
+from sim2real.learn.rsl_rl import make_network
+from sim2real.learn.torch_io import save_state
+from sim2real.methods.base import Method, PolicyMethod, Run, train_policy
+from sim2real.robots.identified import ParameterTerm
+from sim2real.runtime.spec import ReportTerm
+
+
+class UpOsiSettings(OSISettings):
+    """Settings of the method.
+
+    Attributes:
+        identify: Identified quantities that the policy is conditioned on, in order.
+        told_nominal: Switch identification off: the policy is always told the nominal parameters.
+    """
+
+    identify: tuple[str, ...]
+    told_nominal: bool = False
+
+
+class IdentifyingPolicy(nn.Module):
+    """π with φ and its filter: observation, history and memory to action, next memory and report.
+
+    Args:
+        policy: π, from observation [N, O] and normalised parameters [N, P] to the action.
+        estimator: φ, from history [N, E] to mean and standard deviation [N, P].
+        estimates: Filter of the estimates.
+        terms: What the parameters are.
+        told_nominal: Tell π the nominal parameters whatever φ says.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        estimator: Estimator,
+        estimates: EstimateFilter,
+        terms: tuple[ParameterTerm, ...],
+        told_nominal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.low: torch.Tensor
+        self.half_range: torch.Tensor
+        self.policy, self.estimator, self.estimates, self.told_nominal = policy, estimator, estimates, told_nominal
+        low, high = (torch.tensor([[getattr(term, end) for term in terms]]) for end in ("low", "high"))
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("half_range", 0.5 * (high - low), persistent=False)
+
+    def forward(
+        self, observation: torch.Tensor, history: torch.Tensor, memory: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Action [N, A], next memory [N, P + 1], estimate and its standard deviation [N, P] in physical units."""
+        mean, std = self.estimator(history)
+        filtered, next_memory = self.estimates(mean, memory)
+        told = self.estimates.nominal.expand_as(filtered) if self.told_nominal else filtered
+        return self.policy(observation, told), next_memory, self.low + (filtered + 1.0) * self.half_range, std * self.half_range
+
+
+class UpOsi(PolicyMethod):
+    """A universal policy with online system identification."""
+
+    Settings = UpOsiSettings
+    settings: UpOsiSettings
+
+    def check(self, experiment: Experiment) -> None:
+        """Refuse a configuration without randomization, with nothing to identify, or with an LSTM."""
+        super().check(experiment)
+        if not self.settings.identify:
+            raise ConfigError("method 'up_osi' needs 'identify': names of the quantities to identify")
+        if experiment.config.ppo.lstm:
+            raise ConfigError("an LSTM identifies by itself; 'ppo.lstm' does not go with method 'up_osi'")
+
+    def prepare(self, experiment: Experiment) -> Experiment:
+        """Add the history that φ reads and the quantities that π is told."""
+        task = experiment.task
+        groups = experiment.with_groups(observation=task.observation(), history=task.history())
+        return groups.telling(self.settings.identify)
+
+    def train(self, experiment: Experiment, run: Run) -> Candidate:
+        """Train π by PPO, then φ in rounds; each is kept, and not trained again."""
+        experiment = self.prepare(experiment)
+        trainer = train_policy(experiment, run, ("observation", "parameters"))
+        policy = make_network(trainer.actor, experiment.config.ppo).eval()
+        dt = 1.0 / experiment.robot.spec.control_rate_hz
+        estimates = EstimateFilter(experiment.told, dt, self.settings.estimate_time_constant_s)
+        estimator, rounds = self._estimator(experiment, run, policy, estimates)
+        network = IdentifyingPolicy(policy, estimator, estimates, experiment.told, self.settings.told_nominal)
+        report = tuple(ReportTerm(name=term.name, unit=term.unit) for term in experiment.told)
+        spec = experiment.spec(estimates.memory_size, report)
+        return Candidate(spec, network.eval(), {"ppo": trainer.history, "osi": rounds})
+
+    def _estimator(
+        self, experiment: Experiment, run: Run, policy: nn.Module, estimates: EstimateFilter
+    ) -> tuple[Estimator, list[dict[str, float]]]:
+        file, log = run.folder / "estimator.pt", run.folder / "estimator.json"
+        seed, settings = seed_of(experiment.config.seed, "osi"), self.settings
+        env = experiment.make_env(seed, settings.robots)
+        if file.is_file() and log.is_file():
+            estimator = Estimator(env.observation("history").shape[1], len(experiment.told), settings.hidden).eval()
+            estimator.load_state_dict(torch.load(file, weights_only=True))
+            rounds = json.loads(log.read_text())
+        else:
+            estimator, rounds = train_estimator(
+                env,
+                policy,
+                estimates,
+                settings,
+                seed,
+                lambda i, metrics: run.on_progress("identification", i + 1, settings.rounds, metrics),
+            )
+            save_state(estimator.state_dict(), file)
+            write_text(log, json.dumps(rounds))
+        env.sim.close()
+        return estimator, rounds
+
+    def off(self) -> Method:
+        """Give the same policy, always told the nominal parameters."""
+        return cast(Method, UpOsi(self.settings.model_copy(update={"told_nominal": True})))

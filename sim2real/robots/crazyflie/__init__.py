@@ -1,1 +1,0 @@
-"""Bitcraze Crazyflie 2.x quadrotor."""

@@ -1,0 +1,54 @@
+"""Signals of an arm whose end effector goes to a point: the one copy of this code, for simulator and robot."""
+
+from __future__ import annotations
+
+from sim2real.errors import SpecError
+from sim2real.runtime.kinematics import POSTURE, STEP_DAMPING, Chain
+from sim2real.runtime.spec import RobotSpec, SignalSpec
+from sim2real.types import Array, State
+
+
+class ArmSignals:
+    """Signals of an arm that reaches; a goal is a point [x, y, z] m in the base frame."""
+
+    needs = ("joint_pos", "joint_vel")
+
+    def __init__(self, robot: RobotSpec, chain: Chain | None) -> None:
+        if chain is None:
+            raise SpecError(f"robot '{robot.name}' has no kinematics; these signals are an arm's")
+        self._chain, self._ee = chain, robot.ee
+        self.specs = {signal.name: signal for signal in signal_specs(robot.actuators)}
+
+    def measure(self, state: State, goal: Array) -> dict[str, Array]:
+        """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`arm_signals`."""
+        return arm_signals(self._chain, self._ee, state["joint_pos"], state["joint_vel"], goal)
+
+
+def signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:
+    """What a policy of an arm may read, of :func:`arm_signals`."""
+    return (
+        SignalSpec(name="joint_pos", components=joints, unit="rad", frame="joint"),
+        SignalSpec(name="joint_vel", components=joints, unit="rad/s", frame="joint"),
+        SignalSpec(name="goal_error", components=("x", "y", "z"), unit="m", frame="base"),
+        SignalSpec(name="joint_step", components=joints, unit="rad", frame="joint"),
+    )
+
+
+def arm_signals(chain: Chain, ee: str, joint_pos: Array, joint_vel: Array, goal: Array) -> dict[str, Array]:
+    """Signals of N arms: the one copy of this code, for simulator and robot.
+
+    Args:
+        chain: The arm's kinematics.
+        ee: Its end effector's link.
+        joint_pos: Measured, [N, J] rad.
+        joint_vel: Measured, [N, J] rad/s.
+        goal: Where the end effector should be, [N, 3] m in the base frame.
+
+    Returns:
+        ``joint_pos`` and ``joint_vel``; ``goal_error`` [N, 3] m, end effector minus goal; ``joint_step`` [N, J] rad,
+        the damped least squares step to the goal.
+    """
+    frames = chain.frames(joint_pos)
+    error = frames[ee][0] - goal
+    step = chain.joint_step(ee, joint_pos, frames, -error, STEP_DAMPING, posture=POSTURE)
+    return {"joint_pos": joint_pos, "joint_vel": joint_vel, "goal_error": error, "joint_step": step}

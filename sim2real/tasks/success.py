@@ -1,0 +1,39 @@
+"""Success: within tolerance at every control step of an episode's end, never failed. The one copy of this rule."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim2real.types import Array, Bools, EnvIds
+
+
+class Holding:
+    """Counts for how long N robots have been within tolerance.
+
+    Args:
+        count: Number of robots N.
+        steps: Control steps that must be held at the end of an episode.
+
+    Attributes:
+        failed: Which have failed since their episode began [N].
+    """
+
+    def __init__(self, count: int, steps: int) -> None:
+        self._steps = steps
+        self._held = np.zeros(count, dtype=np.int64)
+        self.failed = np.zeros(count, dtype=np.bool_)
+
+    def reset(self, env_ids: EnvIds) -> None:
+        """Begin the episodes of ``env_ids`` anew."""
+        self._held[env_ids] = 0
+        self.failed[env_ids] = False
+
+    def update(self, distance: Array, tolerance: float, failed: Bools) -> None:
+        """Take in one control step: distances to the goal [N] and who has failed [N]."""
+        self.failed |= failed
+        self._held = np.where((distance <= tolerance) & ~self.failed, self._held + 1, 0)
+
+    @property
+    def success(self) -> Bools:
+        """Which would have succeeded if their episode ended now [N]."""
+        return self._held >= self._steps
