@@ -16,10 +16,12 @@ from sim2real.cli.adapt import app as adapt
 from sim2real.cli.calibrate import app as calibrate
 from sim2real.cli.collect import app as collect
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
+from sim2real.cli.listing import app as listing
 from sim2real.cli.looks import app as looks
 from sim2real.cli.motion import app as motion
 from sim2real.cli.perceive import app as perceive
 from sim2real.cli.perceive import train_localizer
+from sim2real.cli.play import app as play
 from sim2real.cli.recordings import app as recordings
 from sim2real.errors import ConfigError, Sim2RealError
 
@@ -29,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train robot policies in simulation, identify the robot online, deploy over ROS 2.",
 )
+app.add_typer(listing)
+app.add_typer(play)
 app.add_typer(recordings)
 app.add_typer(motion)
 app.add_typer(looks)

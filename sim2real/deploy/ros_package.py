@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -14,14 +16,15 @@ from xml.sax.saxutils import escape
 
 from sim2real.errors import BundleError, ConfigError
 from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.signals import load_signals
 
+PACKAGE = Path(__file__).parents[1]
 TEMPLATES = Path(__file__).parent / "package_template"
-ENTRY = "sim2real.deploy.policy_node"
-ADAPTERS_MODULE = "sim2real.deploy.adapters"
-OURS = ("sim2real", "robot_drivers")
-# Training software. Nothing of it may reach the robot.
-FORBIDDEN = ("torch", "pybullet", "rsl_rl", "tensordict", "gymnasium")
-FORBIDDEN_OURS = tuple(f"sim2real.{part}" for part in ("sim", "tasks", "learn", "evaluate", "adapt"))
+# What a robot installs, copied whole.
+BASE = ("__init__.py", "errors.py", "registry.py", "types.py")
+FOLDERS = ("runtime", "deploy")
+LEFT_OUT = {"deploy/ros_package.py", "deploy/record.py", "deploy/driver_node.py", "deploy/driver_topics.py"}
+ALLOWED = {"numpy", "sim2real"} | set(sys.stdlib_module_names)  # what a module of one's own may import
 
 
 def export_ros_package(bundle: Path, directory: Path, name: str) -> Path:
@@ -36,20 +39,24 @@ def export_ros_package(bundle: Path, directory: Path, name: str) -> Path:
 
     Raises:
         ConfigError: The name is not allowed, or something else is in its place.
-        BundleError: The bundle is not sound, or the runtime would pull in training software.
+        BundleError: The bundle is not sound, or a module of its own cannot travel along.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", name) or "__" in name or name in OURS:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", name) or "__" in name or name == "sim2real":
         raise ConfigError(f"'{name}' is not a ROS 2 package name: lower case letters, digits and single underscores")
     loaded = PolicyBundle.load(bundle)
     target = directory / name
     if target.exists() and not (target / name / "_runtime").is_dir():
         raise ConfigError(f"{target} exists and is not an exported policy; choose another --name or folder")
+    goal = loaded.spec.goal
     values = {
         "name": name,
         # A bundle's own words, escaped for package.xml; no template puts them into code.
         "robot": escape(loaded.robot.name),
         "task": escape(loaded.spec.task),
         "commit": escape(str(loaded.provenance.get("commit", "unknown"))),
+        "goal": json.dumps(goal.model_dump()),
+        "trusted": json.dumps(own_modules(loaded) or [""]),
+        "perception": str(_watches(loaded)),
     }
     directory.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=directory))
@@ -71,6 +78,7 @@ def _write(folder: Path, bundle: PolicyBundle, values: dict[str, str]) -> None:
         ("setup.py", "setup.py"),
         ("setup.cfg", "setup.cfg"),
         ("policy_node.py", f"{name}/policy_node.py"),
+        ("perception_node.py", f"{name}/perception_node.py"),
         ("launch.py", f"launch/{name}.launch.py"),
         ("params.yaml", "config/params.yaml"),
     ):
@@ -81,75 +89,52 @@ def _write(folder: Path, bundle: PolicyBundle, values: dict[str, str]) -> None:
     (folder / "resource").mkdir()
     (folder / "resource" / name).write_text("")
     shutil.copytree(bundle.path, folder / "bundle")
-    for module, source in runtime_modules().items():
-        file = folder / name / "_runtime" / Path(*module.split("."))
-        file = file / "__init__.py" if source.name == "__init__.py" else file.with_suffix(".py")
+    for source, path in runtime_files(bundle).items():
+        file = folder / name / "_runtime" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, file)
 
 
-def runtime_modules() -> dict[str, Path]:
-    """Every module of ours that the policy node needs, by name, found by following its imports.
+def runtime_files(bundle: PolicyBundle) -> dict[Path, Path]:
+    """Every file that runs on the robot, with its place in the package: ours, and the bundle's own signals.
 
     Raises:
-        BundleError: One of them imports training software.
+        BundleError: A module of one's own cannot be found, or imports what a robot may not have.
     """
-    found: dict[str, Path] = {}
-    waiting = [ENTRY, *_adapters()]
-    while waiting:
-        module = waiting.pop()
-        if module in found:
-            continue
-        if module.startswith(FORBIDDEN_OURS):
-            raise BundleError(f"the robot's runtime would import {module}; deploy must not depend on training code")
-        source = _source(module)
-        if source is None:
-            continue  # an attribute of a module, not a module
-        found[module] = source
-        parent = module.rpartition(".")[0]
-        waiting += [parent] if parent else []
-        for imported in _imports(source):
-            if imported.split(".")[0] in FORBIDDEN:
-                raise BundleError(f"{module} imports {imported}, which must not be needed on a robot")
-            if imported.split(".")[0] in OURS:
-                waiting.append(imported)
-    return found
+    ours = [PACKAGE / name for name in BASE]
+    ours += [file for folder in FOLDERS for file in sorted((PACKAGE / folder).glob("*.py"))]
+    files = {file: Path("sim2real") / file.relative_to(PACKAGE) for file in ours}
+    files = {file: path for file, path in files.items() if str(path.relative_to("sim2real")) not in LEFT_OUT}
+    for module in own_modules(bundle):
+        spec = find_spec(module)
+        if spec is None or spec.origin is None:
+            raise BundleError(f"the bundle names '{module}', which is not installed here; run from the folder it is in")
+        source = Path(spec.origin)
+        foreign = sorted({top for top in _imports(source) if top not in ALLOWED | {module.partition(".")[0]}})
+        if foreign:
+            raise BundleError(
+                f"{source} would run on the robot and imports {', '.join(foreign)}; keep signals in a module that "
+                "imports NumPy and sim2real.runtime only"
+            )
+        files[source] = Path(*module.split(".")).with_suffix(".py")
+    return files
 
 
-def _adapters() -> Iterator[str]:
-    """Adapter modules, which the node imports by name at run time; read from the literal dict."""
-    source = _source(ADAPTERS_MODULE)
-    assert source is not None
-    for node in ast.parse(source.read_text()).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            for value in node.value.values:
-                yield ast.literal_eval(value).partition(":")[0]
+def _watches(bundle: PolicyBundle) -> bool:
+    """Whether the policy reads the place of an object, which a perception node can find."""
+    return "object_pos" in load_signals(bundle.spec.signals, bundle.robot, bundle.chain()).needs
 
 
-def _source(module: str) -> Path | None:
-    """File of one of our modules; None where there is no such module."""
-    package, *rest = module.split(".")
-    spec = find_spec(package)
-    assert spec is not None and spec.origin is not None
-    path = Path(spec.origin).parent.joinpath(*rest)
-    candidates = (path / "__init__.py", path.with_suffix(".py")) if rest else (path / "__init__.py",)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+def own_modules(bundle: PolicyBundle) -> list[str]:
+    """Modules outside this package that a bundle names: signals and interface of one's own."""
+    named = (bundle.spec.signals, bundle.robot.interface)
+    return sorted({name.partition(":")[0] for name in named if ":" in name and not name.startswith("sim2real.")})
 
 
 def _imports(file: Path) -> Iterator[str]:
-    tree = ast.parse(file.read_text())
-    checked_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in checked_only:
-            continue
+    """Top-level names of everything that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            if node.module.split(".")[0] in OURS:
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module.partition(".")[0]

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import ValidationError
 
-from sim2real.config import ExperimentConfig, IdentifiedRanges, OwnRanges
+from sim2real.config import ExperimentConfig, IdentifiedRanges, OwnRanges, validate_config
 from sim2real.errors import ConfigError
 from sim2real.robots import load_robot
 from sim2real.robots.identified import IdentifiedQuantity, ParameterTerm, parameter_terms
 from sim2real.robots.model import RobotModel
 from sim2real.robots.physics import PhysicsParameter, PhysicsParams
 from sim2real.robots.terms import RandomizationTerm, expand_terms
+from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.spec import ObservationTerm, PolicySpec, ReportTerm
 from sim2real.sim.randomization import ParameterSampler, Randomization
 from sim2real.sim.simulation import Simulation
@@ -137,6 +138,18 @@ def load_experiment(config: ExperimentConfig) -> Experiment:
     if scene:
         identified |= {name: IdentifiedQuantity(p.unit, _Value(name)) for name, p in scene.parameters.items()}
     return Experiment(config, robot, task, parameters, chosen_terms(config, robot, parameters, terms), identified)
+
+
+def bundle_experiment(bundle: PolicyBundle) -> Experiment:
+    """Resolve the configuration that a bundle's policy was trained on.
+
+    Raises:
+        ConfigError: The bundle does not say, or its robot or task cannot be found here.
+    """
+    config = bundle.provenance.get("config")
+    if not isinstance(config, dict) or not config:
+        raise ConfigError(f"{bundle.path} does not say what it was trained on (no 'config' in provenance.json)")
+    return load_experiment(validate_config(config, f"{bundle.path}/provenance.json"))
 
 
 def chosen_terms(

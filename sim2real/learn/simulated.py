@@ -98,7 +98,8 @@ def run_simulated(experiment: Experiment, runner: PolicyRunner, seed: int) -> Si
     runner.reset()
     for _ in range(env.episode_steps):
         sim.step(runner.step(task.signals.measure(sim.measured(), env.goal)))
-        holding.update(task.distance(sim.state, env.goal), task.tolerance_m, task.failed(sim.state, env.goal))
+        near = task.distance(sim.state, env.goal) <= task.tolerance_m
+        holding.update(near, task.failed(sim.state, env.goal))
         position.append(sim.state[place] - env.goal)
         mean.append(runner.report_mean.astype(np.float64))
         std.append(runner.report_std.astype(np.float64))

@@ -72,7 +72,12 @@ class IdentifyingPolicy(nn.Module):
         mean, std = self.estimator(history)
         filtered, next_memory = self.estimates(mean, memory)
         told = self.estimates.nominal.expand_as(filtered) if self.told_nominal else filtered
-        return self.policy(observation, told), next_memory, self.low + (filtered + 1.0) * self.half_range, std * self.half_range
+        return (
+            self.policy(observation, told),
+            next_memory,
+            self.low + (filtered + 1.0) * self.half_range,
+            std * self.half_range,
+        )
 
 
 class UpOsi(PolicyMethod):

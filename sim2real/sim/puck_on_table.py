@@ -10,6 +10,7 @@ import yaml
 from sim2real.robots.delays import LateReading
 from sim2real.robots.physics import PhysicsParameter, PhysicsParams
 from sim2real.robots.terms import RandomizationTerm
+from sim2real.sim.tables import Tables
 from sim2real.sim.world import World
 from sim2real.types import Array, EnvIds, State
 
@@ -56,8 +57,8 @@ class TablesWithPucks:
     """
 
     def __init__(self, world: World, params: PhysicsParams, decimation: int, seed: int, height_m: float) -> None:
-        self._world, self._params, self._height_m = world, params, height_m
-        world.add_tables(0.5 * height_m)
+        self._params, self._height_m = params, height_m
+        self._tables = Tables(world, 0.5 * height_m)
         self._sight = np.random.default_rng([seed, _SIGHT])
         longest = params.table["object_delay"].high
         self._seen = LateReading(world.count, 3, world.sim_dt * decimation, longest)
@@ -71,8 +72,8 @@ class TablesWithPucks:
         p = self._params.rows(env_ids)
         place = state["object_pos"].copy()
         place[:, 2] = p["table_height"] + 0.5 * self._height_m
-        self._world.write_tables(env_ids, p["table_height"])
-        self._world.write_objects(
+        self._tables.write_tables(env_ids, p["table_height"])
+        self._tables.write_objects(
             env_ids, place, p["object_radius"], p["object_mass"], p["object_friction"], p["object_damping"]
         )
         self.state["object_pos"][env_ids], self.state["object_vel"][env_ids] = place, 0.0
@@ -80,7 +81,7 @@ class TablesWithPucks:
 
     def end_period(self) -> None:
         """Read where the objects are."""
-        place, velocity = self._world.read_objects()
+        place, velocity = self._tables.read_objects()
         self.state = {"object_pos": place, "object_vel": velocity}
         self._seen.push(place)
 

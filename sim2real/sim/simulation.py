@@ -28,6 +28,7 @@ class Simulation:
         decimation: Physics steps in one control step.
         seed: Seed of every random draw.
         scene: What stands around every robot.
+        window: Open PyBullet's window.
 
     Attributes:
         rng: For start states and goals; physics, noise and scene have streams of their own.
@@ -44,6 +45,7 @@ class Simulation:
         decimation: int = 2,
         seed: int = 0,
         scene: Scene | None = None,
+        window: bool = False,
     ) -> None:
         self.robot, self.count, self.decimation = robot, count, decimation
         self.control_dt = 1.0 / robot.spec.control_rate_hz
@@ -52,7 +54,8 @@ class Simulation:
         table = {**robot.parameters, **(scene.parameters if scene else {})}
         self.params = PhysicsParams(table, count)
         self.randomization = Randomization(terms, self.params, draws)
-        self.world = World(count, self.control_dt / decimation, NO_GRAVITY if robot.weightless else _GRAVITY)
+        gravity = NO_GRAVITY if robot.weightless else _GRAVITY
+        self.world = World(count, self.control_dt / decimation, gravity, window=window)
         self.world.load_robots(robot.urdf, fixed_base=robot.fixed_base)
         self._body = robot.body(self.world, self.params, decimation, seed)
         self._scene = scene.build(self.world, self.params, decimation, seed) if scene else None

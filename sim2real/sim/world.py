@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
-from sim2real.runtime.kinematics import GRAVITY, Chain
+from sim2real.runtime.kinematics import Chain
 from sim2real.sim.quiet import quiet
 from sim2real.types import Array, EnvIds
 
@@ -23,7 +25,6 @@ _ORIGIN = (0.0, 0.0, 0.0)
 CELL_M = 16.0
 NO_GRAVITY = (0.0, 0.0, 0.0)
 _UPRIGHT = (0.0, 0.0, 0.0, 1.0)
-_TABLE_HALF_M = 0.05
 
 
 class World:
@@ -38,6 +39,7 @@ class World:
         sim_dt: Physics step, s.
         gravity: World-frame gravity, m/s².
         egl: Draw with OpenGL through EGL, which pays where a GPU is, in place of Bullet's own TinyRenderer.
+        window: Open PyBullet's window.
 
     Attributes:
         renderer: Bullet's number of what draws.
@@ -47,11 +49,18 @@ class World:
     """
 
     def __init__(
-        self, count: int, sim_dt: float, gravity: Sequence[float] = (0.0, 0.0, -9.81), egl: bool = False
+        self,
+        count: int,
+        sim_dt: float,
+        gravity: Sequence[float] = (0.0, 0.0, -9.81),
+        egl: bool = False,
+        window: bool = False,
     ) -> None:
         if count < 1 or sim_dt <= 0:
             raise SimulationError(f"a world needs at least one robot and a positive sim_dt, got {count} and {sim_dt}")
-        self._client: int = pybullet.connect(pybullet.DIRECT)
+        if window and not _has_display():
+            raise SimulationError("there is no display for PyBullet's window; write a video with --video FILE instead")
+        self._client: int = pybullet.connect(pybullet.GUI if window else pybullet.DIRECT)
         if self._client < 0:
             raise SimulationError("PyBullet gave no client; too many are open in this process, close() the others")
         self.renderer = _load_egl(self._client) if egl else pybullet.ER_TINY_RENDERER
@@ -60,9 +69,7 @@ class World:
         self.bodies: list[int] = []
         self.joint_names: tuple[str, ...] = ()
         self._joints: list[int] = []
-        self._tables: list[int] = []
-        self._objects: list[int] = []
-        self._weight: list[float] = []
+        self._acting: list[Callable[[], None]] = []
         side = int(np.ceil(np.sqrt(count)))
         index = np.arange(count)
         self._cell = CELL_M * np.stack((index % side, index // side, np.zeros(count)), axis=1)
@@ -76,6 +83,10 @@ class World:
     def client(self) -> int:
         """Bullet's number of this client, for what is only drawn."""
         return self._client
+
+    def before_step(self, act: Callable[[], None]) -> None:
+        """Call ``act`` before every physics step: a scene that pushes its objects."""
+        self._acting.append(act)
 
     def cell_origin(self, cell: int) -> Array:
         """Of a cell, in Bullet's frame [3] m."""
@@ -107,6 +118,11 @@ class World:
         if fixed_base:
             self._mend_inertias(urdf)
         self._find_joints(urdf)
+
+    @property
+    def origins(self) -> Array:
+        """Origins of all cells in Bullet's frame [N, 3] m."""
+        return self._cell
 
     def _load(self, urdf: Path, place: Sequence[float], fixed_base: bool) -> int:
         flags, client = pybullet.URDF_USE_INERTIA_FROM_FILE, self._client
@@ -147,7 +163,7 @@ class World:
         return values[..., 0], values[..., 1]
 
     def write_joints(self, rows: EnvIds, pos: Array, vel: Array) -> None:
-        """Place the joints of the robots ``rows``; arrays are [len(rows), J]."""
+        """Place the joints of the robots ``env_ids``; arrays are [len(rows), J]."""
         for row, positions, velocities in zip(rows.tolist(), pos.tolist(), vel.tolist(), strict=True):
             for joint, p, v in zip(self._joints, positions, velocities, strict=True):
                 pybullet.resetJointState(self.bodies[row], joint, p, v, self._client)
@@ -159,98 +175,6 @@ class World:
             pybullet.setJointMotorControlArray(
                 body, joints, kind, targetVelocities=target, forces=forces, physicsClientId=client
             )
-
-    def add_tables(self, object_half_height: float) -> None:
-        """Put a table under every arm and let the arms' moving links, tables and objects touch each other.
-
-        Args:
-            object_half_height: Of the objects that :meth:`write_objects` makes, m.
-        """
-        client = self._client
-        self._half_height = object_half_height
-        half = (1.5, 1.5, _TABLE_HALF_M)
-        shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half, physicsClientId=client)
-        look = pybullet.createVisualShape(
-            pybullet.GEOM_BOX, halfExtents=half, rgbaColor=(0.75, 0.7, 0.62, 1.0), physicsClientId=client
-        )
-        for cell, arm in zip(self._cell.tolist(), self.bodies, strict=True):
-            place = (cell[0], cell[1], -_TABLE_HALF_M)
-            table = pybullet.createMultiBody(0, shape, look, place, physicsClientId=client)
-            pybullet.changeDynamics(table, -1, lateralFriction=1.0, physicsClientId=client)
-            pybullet.setCollisionFilterGroupMask(table, -1, 1, 3, physicsClientId=client)
-            self._tables.append(table)
-            for link in range(pybullet.getNumJoints(arm, client)):
-                pybullet.setCollisionFilterGroupMask(arm, link, 2, 1, physicsClientId=client)
-        self._objects, self._weight = [-1] * self.count, [0.0] * self.count
-        self._radius = np.full(self.count, -1.0)
-
-    def write_tables(self, rows: EnvIds, height: Array) -> None:
-        """Move the table tops of ``rows`` to ``height`` [n] m."""
-        for row, top in zip(rows.tolist(), height.tolist(), strict=True):
-            x, y, _ = self._cell[row].tolist()
-            place = (x, y, top - _TABLE_HALF_M)
-            pybullet.resetBasePositionAndOrientation(self._tables[row], place, _UPRIGHT, self._client)
-
-    def write_objects(
-        self, rows: EnvIds, pos: Array, radius: Array, mass: Array, friction: Array, damping: Array
-    ) -> None:
-        """Put down an upright cylinder in every cell of ``rows``, at rest.
-
-        Args:
-            rows: Which.
-            pos: Centres [n, 3] m.
-            radius: [n] m; an object of another radius is made anew.
-            mass: [n] kg.
-            friction: [n], with the table; with the arm half of it.
-            damping: [n] 1/s, of its speed.
-        """
-        client = self._client
-        values = (rows.tolist(), (pos + self._cell[rows]).tolist(), radius.tolist(), mass.tolist(), friction.tolist())
-        for row, place, r, m, f, d in zip(*values, damping.tolist(), strict=True):
-            if r != self._radius[row]:
-                self._make_object(row, r)
-            body, self._weight[row] = self._objects[row], -GRAVITY * m
-            inertia = (m * (r * r / 4 + self._half_height**2 / 3),) * 2 + (m * r * r / 2,)
-            pybullet.changeDynamics(
-                body,
-                -1,
-                mass=m,
-                localInertiaDiagonal=inertia,
-                lateralFriction=f,
-                linearDamping=d,
-                physicsClientId=client,
-            )
-            pybullet.resetBasePositionAndOrientation(body, place, _UPRIGHT, client)
-            pybullet.resetBaseVelocity(body, _ORIGIN, _ORIGIN, client)
-
-    def _make_object(self, row: int, radius: float) -> None:
-        client = self._client
-        if self._objects[row] >= 0:
-            pybullet.removeBody(self._objects[row], client)
-        height = 2.0 * self._half_height
-        shape = pybullet.createCollisionShape(
-            pybullet.GEOM_CYLINDER, radius=radius, height=height, physicsClientId=client
-        )
-        look = pybullet.createVisualShape(
-            pybullet.GEOM_CYLINDER,
-            radius=radius,
-            length=height,
-            rgbaColor=(0.8, 0.25, 0.2, 1.0),
-            physicsClientId=client,
-        )
-        body = pybullet.createMultiBody(1.0, shape, look, self._cell[row].tolist(), physicsClientId=client)
-        pybullet.setCollisionFilterGroupMask(body, -1, 1, 3, physicsClientId=client)
-        pybullet.changeDynamics(
-            body, -1, activationState=pybullet.ACTIVATION_STATE_DISABLE_SLEEPING, physicsClientId=client
-        )
-        self._objects[row], self._radius[row] = body, radius
-
-    def read_objects(self) -> tuple[Array, Array]:
-        """Centres [N, 3] m and velocities [N, 3] m/s of the objects."""
-        client = self._client
-        place = [pybullet.getBasePositionAndOrientation(body, client)[0] for body in self._objects]
-        speed = [pybullet.getBaseVelocity(body, client)[0] for body in self._objects]
-        return np.array(place) - self._cell, np.array(speed)
 
     def add_visual_box(self, half_extents: Sequence[float], position: Sequence[float], rgba: Sequence[float]) -> int:
         """A coloured box without mass or collision, for pictures."""
@@ -276,7 +200,7 @@ class World:
         return pose[:, :3] - self._cell, pose[:, 3:], twist[:, :3], twist[:, 3:]
 
     def write_base(self, rows: EnvIds, pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> None:
-        """Place the robots ``rows``; arrays are [len(rows), …] in the units and frames of :meth:`read_base`."""
+        """Place the robots ``env_ids``; arrays are [len(rows), …] in the units and frames of :meth:`read_base`."""
         client = self._client
         for row, p, q, v, w in zip(
             rows.tolist(),
@@ -291,7 +215,7 @@ class World:
             pybullet.resetBaseVelocity(body, v, w, client)
 
     def write_inertia(self, rows: EnvIds, mass: Array, inertia: Array) -> None:
-        """Set mass [n] kg and principal inertia [n, 3] kg·m² of the robots ``rows``.
+        """Set mass [n] kg and principal inertia [n, 3] kg·m² of the robots ``env_ids``.
 
         Raises:
             SimulationError: A mass or inertia is not positive, or breaks the triangle inequality.
@@ -305,11 +229,6 @@ class World:
         for row, m, i in zip(rows.tolist(), mass.tolist(), inertia.tolist(), strict=True):
             pybullet.changeDynamics(self.bodies[row], -1, mass=m, localInertiaDiagonal=i, physicsClientId=self._client)
 
-    def read_inertia(self, row: int) -> tuple[float, tuple[float, float, float]]:
-        """Mass (kg) and principal inertia (kg·m²) that Bullet really uses for one robot."""
-        info = pybullet.getDynamicsInfo(self.bodies[row], -1, physicsClientId=self._client)
-        return info[0], info[2]
-
     def apply_wrench(self, force: Array, torque: Array) -> None:
         """Force [N, 3] N at the centre of mass and torque [N, 3] N·m, both in the body frame, for the next step."""
         client, frame = self._client, pybullet.LINK_FRAME
@@ -320,20 +239,9 @@ class World:
 
     def step(self) -> None:
         """Advance every robot by ``sim_dt``."""
-        client = self._client
-        # A world of arms has no gravity of its own: their servo models carry their weight.
-        for body, weight in zip(self._objects, self._weight, strict=True):
-            place, _ = pybullet.getBasePositionAndOrientation(body, client)
-            pybullet.applyExternalForce(body, -1, (0.0, 0.0, weight), place, pybullet.WORLD_FRAME, client)
-        pybullet.stepSimulation(client)
-
-    def save_state(self) -> int:
-        """Keep the state of all bodies in memory; give the number to :meth:`restore_state`."""
-        return int(pybullet.saveState(physicsClientId=self._client))
-
-    def restore_state(self, state: int) -> None:
-        """Return to a saved state, bit-exactly. Masses and inertias stay as they are now."""
-        pybullet.restoreState(state, physicsClientId=self._client)
+        for act in self._acting:
+            act()
+        pybullet.stepSimulation(self._client)
 
     def render(
         self, eye: Sequence[float], target: Sequence[float], width: int = 320, height: int = 240, fov_deg: float = 45.0
@@ -351,6 +259,11 @@ class World:
         if self._client >= 0:
             pybullet.disconnect(self._client)
             self._client = -1
+
+
+def _has_display() -> bool:
+    """Whether a window can be opened; PyBullet would end the process where it cannot."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
 
 
 def _load_egl(client: int) -> int:

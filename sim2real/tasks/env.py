@@ -141,7 +141,7 @@ class TaskEnv:
         self._action = sent
         self.steps += 1
         self.returns += reward
-        self._holding.update(self.task.distance(state, self.goal), self.task.tolerance_m, terminated)
+        self._holding.update(self.task.distance(state, self.goal) <= self.task.tolerance_m, terminated)
         truncated = (self.steps >= self.episode_steps) & ~terminated
         self.success = truncated & self._holding.success
         self.trial_ended = terminated | truncated

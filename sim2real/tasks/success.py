@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim2real.types import Array, Bools, EnvIds
+from sim2real.types import Bools, EnvIds
 
 
 class Holding:
@@ -28,10 +28,10 @@ class Holding:
         self._held[env_ids] = 0
         self.failed[env_ids] = False
 
-    def update(self, distance: Array, tolerance: float, failed: Bools) -> None:
-        """Take in one control step: distances to the goal [N] and who has failed [N]."""
+    def update(self, near: Bools, failed: Bools) -> None:
+        """Take in one control step: who is within tolerance [N], and who has failed [N]."""
         self.failed |= failed
-        self._held = np.where((distance <= tolerance) & ~self.failed, self._held + 1, 0)
+        self._held = np.where(near & ~self.failed, self._held + 1, 0)
 
     @property
     def success(self) -> Bools:

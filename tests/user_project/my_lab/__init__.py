@@ -1,0 +1,1 @@
+"""A user's own project: everything here uses sim2real from outside, without editing it."""
