@@ -32,7 +32,7 @@ def _described(table: Mapping[str, str]) -> Rows:
 def _robots() -> Rows:
     from sim2real.robots import load_robot, model_of, robot_folder, shipped_robots
 
-    rows = []
+    rows: Rows = []
     for name in shipped_robots():
         robot = load_robot(name)
         facts = f"{len(robot.spec.commands)} commands at {robot.spec.control_rate_hz:g} Hz, over {robot.spec.interface}"
@@ -71,7 +71,7 @@ def _drivers() -> Rows:
 def _configs() -> Rows:
     from sim2real.config import CONFIGS
 
-    rows = []
+    rows: Rows = []
     for file in sorted(CONFIGS.glob("*.yaml")):
         first = file.read_text().partition("\n")[0]
         rows.append((file.stem, first.lstrip("# ")))

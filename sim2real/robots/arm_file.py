@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from sim2real.errors import ConfigError
 from sim2real.robots.physics import PhysicsParameter
 from sim2real.robots.terms import RandomizationTerm
-from sim2real.runtime.kinematics import Chain
+from sim2real.robots.weights import WeighedChain
 from sim2real.runtime.spec import RobotSpec
 from sim2real.types import Array, Model
 
@@ -59,7 +59,7 @@ class ArmFile(Model):
     randomization: dict[str, RandomizationTerm] = Field(default_factory=dict)
 
 
-def read_arm_file(folder: Path) -> tuple[ArmFile, Chain]:
+def read_arm_file(folder: Path) -> tuple[ArmFile, WeighedChain]:
     """Read an arm's ``robot.yaml`` and the URDF it names.
 
     Raises:
@@ -70,7 +70,7 @@ def read_arm_file(folder: Path) -> tuple[ArmFile, Chain]:
         described = yaml.safe_load(file.read_text())
         if not isinstance(described, dict) or not isinstance(described.get("urdf"), str):
             raise ConfigError(f"{file} names no 'urdf'; an arm needs at least urdf, ee and control_rate_hz")
-        chain = Chain(folder / described["urdf"])
+        chain = WeighedChain(folder / described["urdf"])
         return ArmFile.model_validate(_with_defaults(described, chain, folder.resolve().name)), chain
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
@@ -80,7 +80,7 @@ def read_arm_file(folder: Path) -> tuple[ArmFile, Chain]:
         raise ConfigError(_first_fault(error, file, described)) from error
 
 
-def _with_defaults(described: dict[str, Any], chain: Chain, name: str) -> dict[str, Any]:
+def _with_defaults(described: dict[str, Any], chain: WeighedChain, name: str) -> dict[str, Any]:
     """``robot.yaml`` with what it leaves out: from the URDF's limits and from ``arm_defaults.yaml``."""
     defaults = yaml.safe_load((Path(__file__).parent / "arm_defaults.yaml").read_text())
     for key in ("servo", "parameters", "randomization", "rest"):
@@ -119,7 +119,7 @@ def _with_defaults(described: dict[str, Any], chain: Chain, name: str) -> dict[s
     return data
 
 
-def _servo_from_limits(chain: Chain) -> dict[str, Any]:
+def _servo_from_limits(chain: WeighedChain) -> dict[str, Any]:
     torque, speed = chain.effort, np.minimum(chain.velocity, 6.0)
     reason = "the URDF's limits"
 

@@ -18,7 +18,7 @@ from sim2real.robots.physics import PhysicsParams
 from sim2real.robots.residual import Residual, read_residual
 from sim2real.robots.rotors import RotorActuation
 from sim2real.robots.terms import RandomizationTerm
-from sim2real.runtime.kinematics import GRAVITY
+from sim2real.robots.weights import GRAVITY
 from sim2real.types import Array, State
 
 if TYPE_CHECKING:

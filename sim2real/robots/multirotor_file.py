@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from sim2real.errors import ConfigError
 from sim2real.robots.physics import PhysicsParameter
 from sim2real.robots.terms import RandomizationTerm
-from sim2real.runtime.kinematics import GRAVITY
+from sim2real.robots.weights import GRAVITY
 from sim2real.runtime.spec import RobotSpec
 from sim2real.types import Model
 

@@ -9,8 +9,8 @@ import numpy as np
 from sim2real.robots.attitude import AttitudeController
 from sim2real.robots.physics import PhysicsParams
 from sim2real.robots.residual import Residual
+from sim2real.robots.weights import GRAVITY
 from sim2real.runtime.geometry import quat_to_matrix, rotate_inverse
-from sim2real.runtime.kinematics import GRAVITY
 from sim2real.types import Array, EnvIds, State
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim2real.errors import SimulationError
-from sim2real.runtime.kinematics import GRAVITY
+from sim2real.robots.weights import GRAVITY
 from sim2real.sim.quiet import quiet
 from sim2real.sim.world import World
 from sim2real.types import Array, EnvIds

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
-from sim2real.runtime.kinematics import Chain
+from sim2real.robots.weights import WeighedChain
 from sim2real.sim.quiet import quiet
 from sim2real.types import Array, EnvIds
 
@@ -103,7 +103,7 @@ class World:
 
         Raises:
             SimulationError: The file is missing or Bullet refuses it.
-            ConfigError: Bullet finds an inertia impossible, and so does :class:`sim2real.runtime.kinematics.Chain`.
+            ConfigError: Bullet finds an inertia impossible, and so does :class:`sim2real.robots.weights.WeighedChain`.
         """
         if not urdf.is_file():
             raise SimulationError(f"no URDF at {urdf}")
@@ -138,7 +138,7 @@ class World:
         client, body = self._client, self.bodies[0]
         info = [pybullet.getDynamicsInfo(body, link, client) for link in range(pybullet.getNumJoints(body, client))]
         zeroed = [link for link, (mass, _, inertia, *_) in enumerate(info) if mass > 0.0 and not min(inertia) > 0.0]
-        inertias = Chain(urdf).inertias if zeroed else {}
+        inertias = WeighedChain(urdf).inertias if zeroed else {}
         for link in zeroed:
             moments = inertias[pybullet.getJointInfo(body, link, client)[12].decode()].tolist()
             for robot in self.bodies:
