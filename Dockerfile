@@ -1,7 +1,7 @@
 # Two images from one source:
 #   docker build --target train -t sim2real:train .    trains, evaluates, exports
 #   docker build --target robot -t sim2real:robot .    runs a bundle on the robot; no torch, no PyBullet
-# BASE_IMAGE is any Debian or Ubuntu with Python 3.11 or newer and its venv module.
+# BASE_IMAGE is any Debian or Ubuntu with Python 3.11 to 3.13 and its venv module.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS base

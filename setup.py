@@ -18,7 +18,7 @@ setup(
     version=VERSION,
     description="Train a robot policy in PyBullet, deploy it over ROS 2",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    python_requires=">=3.11,<3.14",
     # launch/ holds data, not code: as a package it would shadow ROS 2's own `launch` module.
     packages=find_packages(
         include=[NAME, f"{NAME}.*", *LOWER_LAYERS], exclude=["*.package_template", "*.package_template.*"]

@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -191,7 +191,7 @@ def compare(seconds: float, rounds: int, core: int) -> dict[str, Any]:
         results[name] = {**middle, "env_steps_per_s_of_each_round": rates}
     results.update({name: {"absent": f"to measure it: {step}"} for name, step in absent.items()})
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": {**hardware(), "core": core, "load_average_before": round(load, 2)},
         "versions": versions(),

@@ -40,7 +40,7 @@ def provenance(config: BaseModel, packages: Sequence[str], metrics: Mapping[str,
     """
     settings = config.model_dump(mode="json", by_alias=True)
     return {
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "sim2real": __version__,
         "commit": commit(),
         "config": settings,

@@ -5,10 +5,24 @@ import json
 import os
 import shutil
 import time
+import zlib
 from pathlib import Path
 
 # drone-models insists on this before anything imports SciPy.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Messages are compared: a long path must not be broken in two.
+os.environ["COLUMNS"] = "200"
+# Workers side by side share the cores instead of each taking all of them.
+os.environ.setdefault(
+    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+)
+# A ROS domain for each worker, and another one for each run; 0 to 101 are safe on Linux.
+os.environ["ROS_DOMAIN_ID"] = str(
+    1
+    + zlib.crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())).encode()) % 90
+    + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 10
+)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 import numpy as np
 import pytest
@@ -40,6 +54,14 @@ def random_frames(steps, count, seed=0):
     for _ in range(steps):
         state = {name: value + 0.1 * rng.normal(size=value.shape) for name, value in state.items()}
         yield dict(state)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What keeps to the wall clock goes to one worker, where tests run side by side after all."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("ros", "realtime")):
+            item.add_marker(pytest.mark.xdist_group("realtime"))
 
 
 def _dds_threads():

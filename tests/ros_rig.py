@@ -110,17 +110,15 @@ class Rig:
     ``frozen`` (old stamps on new messages) or ``nan``.
     """
 
-    def __init__(self, bundle, seed=3, domain=None):
+    def __init__(self, bundle, seed=3):
         self.bundle, self.seed = bundle, seed
-        self.domain = domain or 1 + os.getpid() % 100
         self.relay = "pass"
         self.commands, self.truth, self.status = [], [], {}
         self._frozen_stamp = None
         self.context = rclpy.Context()
 
     def __enter__(self):
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        rclpy.init(context=self.context, domain_id=self.domain)
+        rclpy.init(context=self.context)
         self.node = rclpy.create_node("rig", context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
@@ -155,7 +153,7 @@ class Rig:
         rclpy.shutdown(context=self.context)
 
     def start(self, module, arguments):
-        environment = os.environ | {"ROS_DOMAIN_ID": str(self.domain), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", f"sim2real.deploy.{module}", "--ros-args", *arguments]
         return subprocess.Popen(command, env=environment)
 

@@ -307,7 +307,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
         "preset": config.name,
         "seed": str(config.seed),
         "sim2real": f"{__version__} ({commit()[:12]})",
-        "written": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
     checks = read_checks(run)

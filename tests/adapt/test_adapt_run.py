@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch", reason="needs sim2real[train]")
 pytest.importorskip("tensorboard", reason="needs sim2real[train]")
 
 from adapt_maker import CLASSES, scenes, write_scenes  # noqa: E402
-from real_data import real_data  # noqa: E402
+from real_data import whole  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from sim2real.adapt.apply import apply  # noqa: E402
@@ -474,7 +474,7 @@ def test_held_out_images_are_not_trained_on() -> None:
 
 def test_real_digits_get_nearer_to_their_target() -> None:
     """MNIST to MNIST-M: two hundred steps already bring rendered digits nearer to the target's pixels."""
-    root = real_data("pixelda")
+    root = whole("pixelda")
     digits = np.load(root / "mnist_train.npz")
     images = np.pad(digits["x"][:800], ((0, 0), (2, 2), (2, 2)))[..., None].repeat(3, axis=-1)
     source = Domain("mnist", images, labels=digits["y"][:800].astype(np.int64))

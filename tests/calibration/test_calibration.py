@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from real_data import real_data
+from real_data import excerpt, real_data, whole
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
@@ -217,6 +217,7 @@ def test_hand_eye_finds_the_camera_exactly(setup):
     assert (result.T_base_camera is None) == (setup == "eye-in-hand") and not result.warnings and not result.dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mm", "degrees", "most"), [(1.0, 1.0, 0.5), (3.0, 0.5, 1.0), (1.0, 0.1, 1.03)])
 def test_hand_eye_with_noise_is_never_worse_than_a_solver_alone_and_says_how_sure_it_is(mm, degrees, most):
     """Root mean square error of the camera's place over many sets of samples, against each of OpenCV's solvers."""
@@ -237,6 +238,7 @@ def test_hand_eye_with_noise_is_never_worse_than_a_solver_alone_and_says_how_sur
     assert 0.35 < np.mean(np.array(shares) < 1.0) < 0.95  # 68 % would be exact
 
 
+@pytest.mark.slow
 def test_hand_eye_notices_what_is_wrong():
     arm, seen, truth = samples("eye-to-hand", 24, 1.0, 0.1)
     swapped = seen.copy()
@@ -351,7 +353,7 @@ def test_bad_images_and_boards_are_one_clear_error(tmp_path, capsys):
 
 def test_real_chessboard_photographs():
     """OpenCV's own photographs; its published result is from corners refined in windows too large for one view."""
-    folder = real_data("calibration") / "chessboard_opencv"
+    folder = whole("calibration") / "chessboard_opencv"
     board = Board("chessboard", 9, 6, 0.025)
     images = [(path.name, cv2.imread(str(path))) for path in sorted(folder.glob("*.jpg"))]
     ours = calibrate_camera([board.detect(image, name) for name, image in images], SIZE, fixed_aspect=True)
@@ -360,6 +362,17 @@ def test_real_chessboard_photographs():
     camera = calibrate_camera(theirs, SIZE, fixed_aspect=True, keep_all=True).camera
     assert camera.rms_px <= 0.3926
     np.testing.assert_allclose(camera.matrix[[0, 0, 1], [0, 2, 2]], [535.916, 342.283, 235.571], rtol=0.005)
+
+
+def test_six_real_chessboard_photographs():
+    """As many of OpenCV's photographs as come with the repository agree with what it found in all of its own."""
+    folder = excerpt("calibration") / "chessboard_opencv"
+    board = Board("chessboard", 9, 6, 0.025)
+    found = [board.detect(cv2.imread(str(path)), path.name) for path in sorted(folder.glob("*.jpg"))]
+    assert len(found) == 6
+    camera = calibrate_camera(found, SIZE, fixed_aspect=True).camera
+    assert camera.rms_px < 0.19 and camera.held_out_px < 0.21
+    np.testing.assert_allclose(camera.matrix[[0, 0, 1], [0, 2, 2]], [535.916, 342.283, 235.571], rtol=0.01)
 
 
 def test_real_charuco_photograph():

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from camera_rig import HEIGHT, JOINTS, WIDTH, K, draw, joints_at, make_noise, make_texture
-from real_data import real_data
+from real_data import BOTH
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
@@ -147,8 +147,9 @@ def test_images_that_were_lost_show_in_the_stamps():
 # ---------------------------------------------------------------- gates
 
 
-def test_motion_blur_of_real_photographs_is_told_from_sharp_ones():
-    files = sorted(real_data("calibration").glob("chessboard_opencv/*.jpg"))
+@BOTH
+def test_motion_blur_of_real_photographs_is_told_from_sharp_ones(recordings):
+    files = sorted(recordings("calibration").glob("chessboard_opencv/*.jpg"))
     photographs = [cv2.imread(str(file))[..., ::-1].copy() for file in files]
     sharp = np.array([look_at(image).sharpness for image in photographs])
     threshold = Gates().blur * np.quantile(sharp, 0.8)

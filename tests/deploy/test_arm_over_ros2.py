@@ -1,6 +1,5 @@
 """Arms over real ROS 2: the adapter's manners, holding still, and whole episodes on the twin."""
 
-import os
 import time
 
 import numpy as np
@@ -35,7 +34,7 @@ class Robot:
     """A policy node and the robot it sees, in this process."""
 
     def __init__(self, bundle):
-        rclpy.init(args=["--ros-args", "-p", f"bundle:={bundle}"], domain_id=1 + (os.getpid() + 30) % 100)
+        rclpy.init(args=["--ros-args", "-p", f"bundle:={bundle}"])
         self.policy, self.node = PolicyNode(), rclpy.create_node("robot")
         self.executor = SingleThreadedExecutor()
         for node in (self.policy, self.node):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-os.environ.setdefault("SCIPY_ARRAY_API", "1")
 rclpy = pytest.importorskip("rclpy", reason="the node needs ROS 2; see `sim2real doctor`")
 pytest.importorskip("drone_models", reason="the drone target needs sim2real[drivers]")
 

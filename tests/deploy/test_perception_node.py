@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 rclpy = pytest.importorskip("rclpy", reason="the node needs ROS 2; see `sim2real doctor`")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402

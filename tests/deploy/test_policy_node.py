@@ -1,7 +1,6 @@
 """The policy node's life: what it refuses, that only an operator starts it, and that it ends holding."""
 
 import json
-import os
 import signal
 import time
 
@@ -32,14 +31,13 @@ def pd_bundle(tmp_path_factory):
 
 
 @pytest.fixture
-def start_node(monkeypatch):
+def start_node():
     """Starts policy nodes in this process, with parameters given as on a command line."""
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     nodes = []
 
     def start(**parameters):
         arguments = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
-        rclpy.init(args=["--ros-args", *arguments], domain_id=1 + (os.getpid() + 50) % 100)
+        rclpy.init(args=["--ros-args", *arguments])
         nodes.append(PolicyNode())
         return nodes[-1]
 
@@ -54,7 +52,7 @@ class Flight(Rig):
     """A rig whose policy node starts with further parameters, and which keeps the time of every command."""
 
     def __init__(self, bundle, **parameters):
-        super().__init__(bundle, domain=1 + (os.getpid() + 51) % 100)
+        super().__init__(bundle)
         self.extra = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
         self.times = []
 

@@ -82,6 +82,7 @@ def test_interrupting_keeps_what_was_recorded(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.realtime
 def test_excite_records_through_a_driver_and_the_joint_doctor_reads_it(tmp_path):
     pytest.importorskip("mujoco")
     log = tmp_path / "m.csv"

@@ -16,7 +16,7 @@ from robot_drivers.franka import JOINTS, FrankaDriver
 from robot_drivers.limits import DriverError
 
 SIM = Path(sys.executable).parent / "franky-sim"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 MOVES = """
 import sys, time

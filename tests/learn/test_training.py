@@ -33,6 +33,7 @@ def weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.actor.parameters()])
 
 
+@pytest.mark.slow
 def test_two_iterations_change_the_policy_and_are_repeatable(tmp_path):
     results = []
     for run in ("a", "b"):
@@ -47,6 +48,7 @@ def test_two_iterations_change_the_policy_and_are_repeatable(tmp_path):
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_stopping_leaves_a_checkpoint_that_resumes(tmp_path):
     first = make_trainer(tmp_path, [*SMALL, "ppo.iterations=4"])
     assert first.train(stop=lambda: first.iteration >= 2) is False
@@ -56,6 +58,7 @@ def test_stopping_leaves_a_checkpoint_that_resumes(tmp_path):
     assert again.train() and again.iteration == 4 and len(again.history) == 4
 
 
+@pytest.mark.slow
 def test_a_resumed_policy_reads_the_world_as_before(tmp_path):
     """What imitation has fixed must not begin to drift because the run was interrupted."""
     overrides = [*SMALL, "ppo.iterations=3", "task={name: reach, episode_s: 0.5}"]
@@ -67,6 +70,7 @@ def test_a_resumed_policy_reads_the_world_as_before(tmp_path):
     torch.testing.assert_close(again.actor.obs_normalizer.mean, mean, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_best_policy_is_kept_and_survives_a_restart(tmp_path):
     overrides = [*SMALL, "ppo.iterations=4", "ppo.keep_best=true"]
     trainer = make_trainer(tmp_path, overrides)
@@ -88,6 +92,7 @@ def test_the_best_policy_is_kept_and_survives_a_restart(tmp_path):
     torch.testing.assert_close(again.actor.state_dict()["mlp.0.weight"], seen[1])
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     trainer = make_trainer(tmp_path, [*SMALL, "ppo.iterations=100"])
 
@@ -100,6 +105,7 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"] == 3
 
 
+@pytest.mark.slow
 def test_pipeline_from_configuration_to_verified_bundle(tmp_path):
     stages = []
     config = load_config("up_osi", SMALL_OSI)
@@ -137,6 +143,7 @@ def test_an_lstm_is_trained_on_the_memory_it_acted_with(tmp_path):
     env.sim.close()
 
 
+@pytest.mark.slow
 def test_an_lstm_in_a_bundle_does_what_it_does_in_training(tmp_path):
     config = load_config("so101_reach", [*SMALL, "ppo.lstm=8", "task={name: reach, episode_s: 0.5}"])
     bundle = PolicyBundle.load(train(config, tmp_path, lambda *_: None))

@@ -25,6 +25,9 @@ from sim2real.perceive.render import Painter, looking_through, render_dataset, v
 from sim2real.perceive.train import Trainer, load_labelled, pixel_loss, train
 from sim2real.runtime.perception import PerceptionBundle, table_homography
 
+# One small training is shared.
+pytestmark = pytest.mark.xdist_group("localize")
+
 SMALL = (
     "render.images=72", "render.held_out=24", "render.workers=1", "render.textures=10", "localizer.width=4",
     "localizer.batch_size=8", "localizer.epochs=4",
@@ -104,6 +107,7 @@ def test_no_distractor_is_a_red_cylinder(painter, monkeypatch):
         assert 0.04 - 1e-6 <= hue <= 0.96 + 1e-6 or saturation < 1e-6 or value < 1e-6
 
 
+@pytest.mark.slow
 def test_a_dataset_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(rendering, "CHUNK", 8)
     assert render_dataset(config(), tmp_path / "whole", 20, quiet) == 20
@@ -174,7 +178,7 @@ def test_the_place_is_where_the_calibrated_camera_sees_the_pixel():
 def test_the_best_map_has_the_pixel_as_its_mean():
     pixel = torch.tensor([[41.0, 18.5]])
     logits = torch.zeros(1, 8 * 16, requires_grad=True)  # 32 x 64 px
-    optimizer = torch.optim.LBFGS([logits], max_iter=200)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
@@ -190,6 +194,7 @@ def test_the_best_map_has_the_pixel_as_its_mean():
     assert float((shares * v).sum()) == pytest.approx(18.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_a_person_needs(run):
     history = json.loads((run / "history.json").read_text())
     assert len(history["epochs"]) == 4 and 0 < history["held_out"]["mean_error_m"] < 0.4
@@ -202,6 +207,7 @@ def test_a_run_leaves_what_a_person_needs(run):
     assert sighting.position[2] == 0.02 and (sighting.std > 0).all()
 
 
+@pytest.mark.slow
 def test_a_few_images_can_be_learned_by_heart(run, tmp_path):
     settings = config("localizer.augment=[]", "localizer.width=8", "localizer.epochs=40", "localizer.save_every=100")
     trainer = Trainer(settings, tmp_path, looking_through(settings))
@@ -211,6 +217,7 @@ def test_a_few_images_can_be_learned_by_heart(run, tmp_path):
     assert last["finding"] < 0.5 * first["finding"] and last["error_m"] < 0.5 * first["error_m"]
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_as_if_it_had_not(run, tmp_path):
     folder = tmp_path / "stopped"
     folder.mkdir()
@@ -228,6 +235,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(run, tmp_path):
         train(config("localizer.epochs=5"), folder, quiet)
 
 
+@pytest.mark.slow
 def test_train_takes_a_localization_config(run, tmp_path):
     file = tmp_path / "mine.yaml"
     settings = yaml.safe_load((run / "config.yaml").read_text())

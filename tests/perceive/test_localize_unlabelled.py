@@ -187,6 +187,7 @@ def test_agreement_counts_by_its_weight_and_only_where_the_teacher_is_sure(
     assert float((one - none).abs().max()) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_with_its_teacher(photographs: Path, rendered: Path, tmp_path: Path):
     mine = tmp_path / "photographs"
     shutil.copytree(photographs, mine)

@@ -264,6 +264,7 @@ def test_payload_and_mass_pull_the_arm_down():
     assert heights[2] < heights[0] - 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("robot", "idle"),
     [
@@ -345,6 +346,7 @@ def test_coarse_physics_moves_as_fine_physics_does(robot, decimation, fine):
     assert np.sqrt(((tracks[0] - tracks[1]) ** 2).mean()) < 0.003
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("robot", "decimation", "fine"), [("fr3", 3, 12), ("so101", 2, 10)])
 def test_coarse_physics_pushes_as_fine_physics_does(robot, decimation, fine):
     """The same controller moves the same object to the same place, give or take what contact leaves open."""

@@ -9,6 +9,8 @@ import pytest
 
 from sim2real.runtime.loop import FixedRateLoop
 
+pytestmark = pytest.mark.realtime
+
 
 def run(seconds, function, period=0.02, **settings):
     errors = []

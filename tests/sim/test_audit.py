@@ -57,6 +57,7 @@ def test_only_pengs_joint_damping_meets_bounds():
         assert share < (0.5 if name.endswith(".no_load_speed") else 1e-9), name
 
 
+@pytest.mark.slow
 def test_an_object_shows_where_it_is_touched():
     config = load_config("so101_push")
     model, _ = robot_and_task(config)

@@ -88,6 +88,7 @@ def test_a_closed_camera_says_so():
         made.photograph(START_ABOVE_RAD, PLACE)
 
 
+@pytest.mark.slow
 def test_datasets_of_photographs(eye, tmp_path):
     arm = Arm(robot_folder("so101"))
 
