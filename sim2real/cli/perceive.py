@@ -145,6 +145,37 @@ def train_localizer(settings: dict[str, Any], origin: str, run: Path | None) -> 
     return folder, bundle
 
 
+def audit_localizer(settings: dict[str, Any], origin: str, json_file: Path | None) -> None:
+    """Print how far every term of a localization experiment changes its training images.
+
+    Raises:
+        Exit: With status 1 where a term changes nothing.
+    """
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from sim2real.config import validate
+    from sim2real.perceive.config import LocalizeConfig
+
+    with _vision():
+        from sim2real.perceive.audit import audit_images
+    config = validate(LocalizeConfig, settings, origin)
+    with console.status("rendering every term alone"):
+        effects = audit_images(config)
+    table = Table("term", "kind", "low", "high", "mean change of a pixel, of 255", title="Sensitivity of images")
+    for e in effects:
+        style = "bold red" if e.dead else ""
+        table.add_row(e.term, e.kind, f"{e.low:.4g}", f"{e.high:.4g}", f"{e.change:.2f}", style=style)
+    console.print(table)
+    save_json(json_file, {"config": config.name, "terms": [asdict(effect) for effect in effects]})
+    dead = [effect.term for effect in effects if effect.dead]
+    if dead:
+        console.print(f"[bold red]No effect: {', '.join(dead)}.[/] Remove these terms, or connect their parameters.")
+        raise typer.Exit(1)
+    console.print(f"All {len(effects)} terms that have a range change the images.")
+
+
 @contextmanager
 def _vision() -> Iterator[None]:
     """Say which extra is missing."""
