@@ -21,9 +21,9 @@ from sim2real.cli.motion import DriverName, DriverSettings, Yes, driver_values
 from sim2real.errors import CollectionError, ConfigError
 
 if TYPE_CHECKING:
-    from calibration.collect.bag import Topics
     from calibration.collect.collector import Collector, Wanted
     from calibration.collect.feed import Feed
+    from calibration.collect.topics import Topics
     from calibration.collect.views import Gates
     from robot_drivers.driver import RobotDriver
     from sim2real.robots.arm import Arm
@@ -85,9 +85,9 @@ def live_command(
     try:
         import rclpy  # noqa: F401
 
-        from calibration.collect.bag import Topics
         from calibration.collect.collector import Wanted, refuse_existing
         from calibration.collect.node import Listening
+        from calibration.collect.topics import Topics
     except ImportError as error:
         raise CollectionError(f"live images need ROS 2 and OpenCV ({error}); see 'sim2real doctor'") from error
     refuse_existing(out, resume)
@@ -152,17 +152,18 @@ def bag_command(
     json_file: JsonFile = None,
 ) -> None:
     """Take images out of a recorded bag; ROS 2 is not needed."""
-    from calibration.collect.bag import Topics, bag_topics, first_joint_names, play
     from calibration.collect.collector import Wanted
-    from sim2real.images.files import open_bag
+    from calibration.collect.feed import first_joint_names, play
+    from calibration.collect.topics import Topics, find_topics
+    from sim2real.recordings.bags import open_bag
 
     arm, known = _arm(robot), _camera(camera)
     asked = Topics(image, None if no_info or known is not None else info, None if no_joints else joints, ee_pose)
-    with open_bag(bag) as reader:
-        topics = bag_topics(reader, asked, bag)
+    with open_bag(bag) as recorded:
+        topics = find_topics(asked, recorded.types, str(bag))
         names = list(arm.joints) if arm and topics.joints else []
         if topics.joints and arm is None:
-            names = first_joint_names(reader, topics.joints)
+            names = first_joint_names(recorded, topics.joints)
         wanted = Wanted(out, count, _gates(everything, blur, bright, dark), what, f"{bag.name}: {_source(topics)}",
                         tuple(names))  # fmt: skip
         collector, feed = _start(wanted, False, known, topics, arm, no_info)
@@ -170,7 +171,7 @@ def bag_command(
         try:
             with progress_bars() as progress:
                 bar = progress.add_task("messages", total=None, figures="")
-                play(reader, topics, feed, lambda done, whole: progress.update(
+                play(recorded, topics, feed, lambda done, whole: progress.update(
                     bar, completed=done, total=whole, figures=f"{collector.kept} candidates"))  # fmt: skip
             played = True
         finally:
