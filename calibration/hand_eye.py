@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from calibration import hand_eye_checks as checks
+from calibration.board_moved import board_moved
 from calibration.boards import Detection
 from calibration.hand_eye_fit import LEAST_SAMPLES, SOLVERS, EnvIds, Problem, both, outlier
 from sim2real.errors import ConfigError
@@ -118,7 +119,7 @@ def hand_eye(
         checks.check_rotation(arm[keep])
     refused, unlikely = checks.unseen(arm_given, board)
     warnings = [text for text in (checks.inverted(problem, *whole), refused) if text]
-    moved = "" if warnings else checks.board_moved(problem, *whole)
+    moved = "" if warnings else board_moved(problem, *whole)
     warnings += [moved] if moved else []
     per_solver = {name: problem.held_out(keep, name) for name in SOLVERS}
     method, held = _best(problem.held_out(keep), per_solver)

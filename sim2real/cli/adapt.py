@@ -13,8 +13,8 @@ from sim2real.cli.console import JsonFile, console, progress_bars, save_json
 from sim2real.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sim2real.adapt.data import Data
     from sim2real.adapt.gate import Verdict
-    from sim2real.adapt.run import Data
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -59,8 +59,8 @@ def train(
     if sim is None or real is None or out is None:
         raise ConfigError("give --sim DATASET, --real FOLDER and --out RUN; see 'sim2real adapt train --help'")
     from sim2real.adapt.config import load_preset
+    from sim2real.adapt.data import load_data
     from sim2real.adapt.run import adapt as run_adaptation
-    from sim2real.adapt.run import load_data
     from sim2real.evaluate.adaptation import write_adaptation_report
 
     config = load_preset(preset, overrides or ())
@@ -99,7 +99,7 @@ def check(
     json_file: JsonFile = None,
 ) -> None:
     """Judge a generator: does it move, remove, smear or invent objects, or worsen the task?"""
-    from sim2real.adapt.run import check as judge_run
+    from sim2real.adapt.check import check as judge_run
 
     with console.status("translating and comparing"):
         verdict = judge_run(run, sim, localizer, policy)

@@ -85,8 +85,9 @@ def live_command(
     try:
         import rclpy  # noqa: F401
 
-        from calibration.collect.collector import Wanted, refuse_existing
+        from calibration.collect.collector import Wanted
         from calibration.collect.node import Listening
+        from calibration.collect.partial import refuse_existing
         from calibration.collect.topics import Topics
     except ImportError as error:
         raise CollectionError(f"live images need ROS 2 and OpenCV ({error}); see 'sim2real doctor'") from error
@@ -417,7 +418,7 @@ def _ask(arm: Arm, motion: Any, yes: bool) -> None:
 
 def _move(driver: RobotDriver, arm: Arm, motion: Any, folder: Path, watch: Callable[[], bool]) -> None:
     """Arm, stream the motion, and keep what was sent beside the candidates; ended early, the arm holds."""
-    from calibration.collect.collector import MOTION
+    from calibration.collect.publish import MOTION
     from sim2real.deploy.record import record
 
     def on_progress(*_: float) -> None:

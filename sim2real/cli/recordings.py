@@ -82,7 +82,7 @@ def topics_of(state: list[str] | None, command: list[str] | None) -> Topics:
 
 
 def _recordings(arm: Arm, logs: list[Path], mapping: Path | None, topics: Topics) -> list[JointLog]:
-    from sim2real.identify.arm.check import apply_mapping, read_mapping
+    from sim2real.identify.arm.mapping import apply_mapping, read_mapping
     from sim2real.recordings.logs import check_log, read_logs
 
     known = read_mapping(mapping) if mapping else None
@@ -245,7 +245,8 @@ def check_joints_command(
 
     import yaml
 
-    from sim2real.identify.arm.check import apply_mapping, check_joints, read_mapping
+    from sim2real.identify.arm.check import check_joints
+    from sim2real.identify.arm.mapping import apply_mapping, read_mapping
     from sim2real.recordings.logs import read_logs
     from sim2real.robots import arm_folder
     from sim2real.robots.arm import Arm

@@ -20,8 +20,9 @@ from sim2real.adapt import gate, run  # noqa: E402
 from sim2real.adapt.config import GateConfig  # noqa: E402
 from sim2real.adapt.domains import Domain  # noqa: E402
 from sim2real.adapt.gate import Verdict, judge  # noqa: E402
+from sim2real.adapt.invented import invented, with_copies  # noqa: E402
 from sim2real.adapt.networks import Classifier, Segmenter  # noqa: E402
-from sim2real.adapt.objects import invented, vanished, with_copies  # noqa: E402
+from sim2real.adapt.objects import vanished  # noqa: E402
 
 SIDE = 64
 CLASSES = {0: "background", 1: "object", 2: "table"}

@@ -20,18 +20,9 @@ from real_data import real_data
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from calibration.collect.collector import (
-    BLURRED,
-    BRIGHT,
-    COVERED,
-    DARK,
-    DUPLICATE,
-    RESOLUTION,
-    Collector,
-    Wanted,
-    partial_folder,
-)
+from calibration.collect.collector import BLURRED, BRIGHT, COVERED, DARK, DUPLICATE, RESOLUTION, Collector, Wanted
 from calibration.collect.lerobot import export_lerobot
+from calibration.collect.partial import partial_folder
 from calibration.collect.sync import NO_JOINTS, NO_POSE, Frame, Synchroniser
 from calibration.collect.topics import Topics, find_topics
 from calibration.collect.views import Gates, distances, farthest_points, look_at, view_vector

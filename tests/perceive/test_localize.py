@@ -21,9 +21,11 @@ from sim2real.images.lens import project
 from sim2real.perceive import render as rendering
 from sim2real.perceive.audit import audit_images
 from sim2real.perceive.config import LocalizeConfig
+from sim2real.perceive.labelled import load_labelled
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import Painter, looking_through, render_dataset, visual_terms
-from sim2real.perceive.train import Trainer, load_labelled, pixel_loss, train
+from sim2real.perceive.train import train
+from sim2real.perceive.trainer import Trainer, pixel_loss
 from sim2real.runtime.perception import PerceptionBundle, table_homography
 from sim2real.sim.render.scenery import TERMS
 
