@@ -18,6 +18,10 @@ class Topics:
     joints: str | None = ""
     pose: str | None = None
 
+    def listed(self) -> str:
+        """The topics that are recorded, in words."""
+        return ", ".join(topic for topic in (self.image, self.info, self.joints, self.pose) if topic)
+
 
 def find_topics(wanted: Topics, types: Mapping[str, str], where: str) -> Topics:
     """Fill in topics that were not named, where there is exactly one of the type.

@@ -137,6 +137,25 @@ def joint_track(dataset: Path, joint: str) -> tuple[Array, Array]:
     return time - latency_s, position
 
 
+def read_joint_track(path: Path, joint: str) -> tuple[Array, Array]:
+    """Times [T] s and positions [T] rad of one joint in a CSV with a column ``time`` and one of the joint's name.
+
+    Raises:
+        ConfigError: It cannot be read, or times do not ascend.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+        track = np.array([[float(row["time"]), float(row[joint])] for row in rows])
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: a column 'time' and a column '{joint}' of numbers are needed ({error})") from error
+    if len(track) < 2 or not np.isfinite(track).all() or (np.diff(track[:, 0]) <= 0).any():
+        raise ConfigError(f"{path}: times must ascend and every value be finite")
+    return track[:, 0], track[:, 1]
+
+
 def read_pose_pairs(path: Path) -> tuple[Array, Array]:
     """T_base_ee and T_camera_board [N, 4, 4] of a JSON or YAML list of pairs, as MoveIt's calibration saves them.
 

@@ -29,7 +29,7 @@ from sim2real.robots.physics import PhysicsParams
 from sim2real.runtime.camera import CameraCalibration, load_camera
 from sim2real.sim.randomization import Randomization, RandomizationTerm
 from sim2real.sim.render.drawing import add_thing, place_thing
-from sim2real.sim.render.scenery import PARAMETERS, TERMS, Scenery, audit_looks
+from sim2real.sim.render.scenery import PARAMETERS, TERMS, Scenery, audit_appearance
 from sim2real.sim.world import World
 from sim2real.types import Array, Image, Progress
 
@@ -157,7 +157,7 @@ class Painter:
     def effects(self, number: int) -> dict[str, float]:
         """Mean change of a pixel, 0 to 255, by each visual term alone in the scene of image ``number``."""
         self.draw(number)
-        return audit_looks(self._scenery, self._terms, self._config.seed)
+        return audit_appearance(self._scenery, self._terms, self._config.seed)
 
     def close(self) -> None:
         """Free the world; harmless when closed."""

@@ -7,13 +7,16 @@ degrees of another zero) does not show; nor does it in the robot's motion, which
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from sim2real.files import write_text
 from sim2real.identify.arm.mapping import KIND
 from sim2real.identify.arm.regression import (
     EXCITED_RAD,
@@ -89,6 +92,7 @@ class JointCheck:
     Attributes:
         period_s: Median over the recordings.
         time_scale: What stamps must be multiplied with; 1 where they are right, or nothing shows that they are not.
+        recordings: Number of recordings.
         clock: A sentence where the rate is not the robot's; a fault where ``time_scale`` is not 1, else a remark.
     """
 
@@ -96,12 +100,27 @@ class JointCheck:
     period_s: float
     time_scale: float
     clock: str
+    recordings: int
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Everything that is wrong, in words."""
         found = [f"{joint.joint}: {fault}" for joint in self.joints for fault in joint.faults]
         return tuple(found + ([self.clock] if self.time_scale != 1.0 else []))
+
+    def summary(self) -> dict[str, Any]:
+        """Figures for a JSON file."""
+        return {
+            "faults": self.faults,
+            "joints": [asdict(joint) for joint in self.joints],
+            "period_s": self.period_s,
+            "time_scale": self.time_scale,
+            "clock": self.clock,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the correction; :func:`~sim2real.identify.arm.mapping.read_mapping` reads it."""
+        write_text(path, yaml.safe_dump(self.mapping(), sort_keys=False))
 
     def mapping(self) -> dict[str, Any]:
         """The correction, ready for YAML; :func:`apply_mapping` takes it."""
@@ -155,7 +174,7 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
         _finding(j, names[j], names[source[j]], bool(flipped[j]), float(spread[j]), moves[j], plain, fine)
         for j in range(len(names))
     )
-    return JointCheck(findings, period, time_scale, clock)
+    return JointCheck(findings, period, time_scale, clock, len(logs))
 
 
 def _fine(arm: Arm, logs: Sequence[JointLog]) -> Regression:

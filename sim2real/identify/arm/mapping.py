@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from sim2real.errors import ConfigError
-from sim2real.recordings.logs import JointLog
+from sim2real.recordings.logs import FOUND, JointLog, Topics, check_log, read_logs
 from sim2real.recordings.tables import yaml_fault
+from sim2real.robots.arm import Arm
 from sim2real.types import Model
 
 KIND = "sim2real_joint_mapping"
@@ -82,3 +83,29 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path} is a damaged joint mapping: {place or 'it'}: {first['msg']}; 'sim2real check-joints' writes one"
         ) from error
+
+
+def read_corrected(
+    arm: Arm, paths: Sequence[Path], mapping: Path | None, topics: Topics = FOUND, any_unit: bool = False
+) -> list[JointLog]:
+    """Read recordings of an arm, with their joints corrected where there is a mapping.
+
+    Args:
+        arm: The robot.
+        paths: Files and folders.
+        mapping: File of :func:`read_mapping`.
+        topics: Of bags.
+        any_unit: Do not check the corrected recordings; for those who look for a wrong scale.
+
+    Raises:
+        ConfigError: The mapping cannot be used.
+        LogError: A recording cannot be trusted.
+    """
+    known = read_mapping(mapping) if mapping else None
+    logs = read_logs(paths, arm.joints, arm.aliases, any_unit=any_unit or known is not None, topics=topics)
+    if known is None:
+        return logs
+    logs = [apply_mapping(log, known) for log in logs]
+    for log in () if any_unit else logs:
+        check_log(log, Path(log.name))
+    return logs

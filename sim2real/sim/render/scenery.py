@@ -244,7 +244,9 @@ class Scenery:
         return -1 if index < 0 else self._textures[index]
 
 
-def audit_looks(scenery: Scenery, terms: Mapping[str, RandomizationTerm] = TERMS, seed: int = 0) -> dict[str, float]:
+def audit_appearance(
+    scenery: Scenery, terms: Mapping[str, RandomizationTerm] = TERMS, seed: int = 0
+) -> dict[str, float]:
     """Mean change of a pixel, 0 to 255, when each term alone moves from one end of its range.
 
     To the middle or to the other end, whichever shows more: hues and angles come round. A term that changes nothing
