@@ -42,7 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.adapt.config import load_preset
-from sim2real.adapt.run import adapt, load_data
+from sim2real.adapt.data import load_data
+from sim2real.adapt.run import adapt
 from sim2real.config import prepare_run, read_settings, validate
 from sim2real.errors import AdaptationError
 from sim2real.evaluate.adaptation import write_adaptation_report

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sim2real.cli.looks import EYE_M, FOCAL, TARGET_M, _looking
 from sim2real.evaluate.identification import facts
 from sim2real.robots import load_robot
 from sim2real.runtime.camera import CameraCalibration
 from sim2real.sim.render.drawing import add_thing, place_thing
+from sim2real.sim.render.preview import EYE_M, FOCAL, TARGET_M, looking
 from sim2real.sim.render.scenery import Scenery
 from sim2real.sim.world import World
 
@@ -36,7 +36,7 @@ def ours(size: int):
     place_thing(world, thing, np.array([0.3, 0.08, 0.02]))
     matrix = np.array([[FOCAL * size, 0, 0.5 * (size - 1)], [0, FOCAL * size, 0.5 * (size - 1)], [0, 0, 1.0]])
     camera = CameraCalibration(size, size, matrix, "pinhole", np.array([-0.1, 0.01, 0.0, 0.0, 0.0]))
-    scenery = Scenery(world, camera, _looking(np.array(EYE_M), np.array(TARGET_M)), objects=[thing])
+    scenery = Scenery(world, camera, looking(np.array(EYE_M), np.array(TARGET_M)), objects=[thing])
 
     def draw() -> None:
         scenery.look()

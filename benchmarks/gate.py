@@ -21,9 +21,11 @@ import cv2
 import numpy as np
 
 from sim2real.adapt.config import load_preset
+from sim2real.adapt.data import load_data
 from sim2real.adapt.domains import objects_of
-from sim2real.adapt.objects import invented, vanished, with_copies
-from sim2real.adapt.run import adapt, load_data
+from sim2real.adapt.invented import invented, with_copies
+from sim2real.adapt.objects import vanished
+from sim2real.adapt.run import adapt
 from sim2real.config import read_settings, validate
 from sim2real.evaluate.adaptation import write_adaptation_report
 from sim2real.evaluate.identification import facts

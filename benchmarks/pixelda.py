@@ -32,7 +32,8 @@ from sim2real.adapt.dann import train_classifier
 from sim2real.adapt.domains import Domain
 from sim2real.adapt.metrics import predict
 from sim2real.adapt.sheets import sheet
-from sim2real.adapt.train import Trainer, run_training
+from sim2real.adapt.train import Trainer
+from sim2real.adapt.training import run_training
 from sim2real.adapt.translate import cut_exemplars, translate
 from sim2real.config import prepare_run
 from sim2real.files import write_text

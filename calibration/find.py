@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -178,3 +179,56 @@ def _grid(board: Board) -> str:
 
 def _and_exchanged(board: Board) -> str:
     return " and exchanged" if board.kind != "chessboard" and board.columns != board.rows else ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Poses of an arm with those of a board that its camera saw there.
+
+    Attributes:
+        arm: T_base_ee [N, 4, 4].
+        board: T_camera_board [N, 4, 4].
+        found: The board in each image.
+        misfits: Images that were left out, and why.
+        lost: Names of poses without an image of the board.
+    """
+
+    arm: Array
+    board: Array
+    found: list[Detection]
+    misfits: dict[str, str]
+    lost: list[str]
+
+
+def pose_samples(stands: Mapping[str, Array], seen: Seen, camera: CameraCalibration) -> Samples:
+    """Match boards in images with poses of the arm, by the images' names.
+
+    Args:
+        stands: T_base_ee [4, 4] by the name of the image taken there.
+        seen: Boards in images.
+        camera: The camera that took them.
+
+    Raises:
+        ConfigError: No image has both.
+    """
+    keep, boards, _, misfits = fitting_poses(camera, seen)
+    both = [(index, pose) for index, pose in zip(keep, boards, strict=True) if seen.found[index].name in stands]
+    found = [seen.found[index] for index, _ in both]
+    if not found:
+        raise ConfigError("no image has both a pose and a board; the poses' names must be those of the image files")
+    arm = np.array([stands[detection.name] for detection in found])
+    lost = sorted(set(stands) - {detection.name for detection in found})
+    return Samples(arm, np.array([pose for _, pose in both]), found, misfits, lost)
+
+
+def refuse_misfit(camera: CameraCalibration) -> None:
+    """Refuse a calibration that the corners do not fit.
+
+    Raises:
+        ConfigError: They are further off than ``WORST_PX``.
+    """
+    if camera.rms_px is not None and camera.rms_px > WORST_PX:
+        raise ConfigError(
+            f"the corners are {camera.rms_px:.1f} px off, {WORST_PX:.0f} are allowed; nothing was written. Check the "
+            "board's kind, columns and rows, and the lens: --lens fisheye for a very wide one"
+        )

@@ -15,15 +15,19 @@ and what is unlikely is noted (:mod:`calibration.hand_eye_checks`); beyond that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import yaml
 
 from calibration import hand_eye_checks as checks
+from calibration.board_moved import board_moved
 from calibration.boards import Detection
 from calibration.hand_eye_fit import LEAST_SAMPLES, SOLVERS, EnvIds, Problem, both, outlier
 from sim2real.errors import ConfigError
+from sim2real.files import write_text
 from sim2real.runtime.camera import CameraCalibration
 from sim2real.types import Array
 
@@ -77,6 +81,34 @@ class HandEyeResult:
         assert pose is not None
         return pose
 
+    def summary(self, names: Sequence[str]) -> dict[str, Any]:
+        """Figures for a JSON file; a pose that is not to be used is not in it.
+
+        Args:
+            names: Of the samples.
+        """
+        return {
+            **({} if self.warnings else {self.label: self.T_camera.tolist()}),
+            "method": self.method,
+            "std_mm": self.std_mm.tolist(),
+            "std_deg": self.std_deg.tolist(),
+            "held_out_mm": self.held_out_mm,
+            "held_out_deg": self.held_out_deg,
+            "per_solver": {name: list(values) for name, values in self.per_solver.items()},
+            "dropped": {names[index]: why for index, why in self.dropped.items()},
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
+
+    def save(self, path: Path, camera: CameraCalibration | None) -> None:
+        """Write the calibration of ``camera`` completed with its pose, or the pose alone where there is none."""
+        if camera is None:
+            write_text(path, yaml.safe_dump({self.label: self.T_camera.tolist()}, sort_keys=False))
+        elif self.T_base_camera is not None:
+            replace(camera, T_base_camera=self.T_base_camera).save(path)
+        else:
+            replace(camera, T_ee_camera=self.T_ee_camera).save(path)
+
 
 def hand_eye(
     T_base_ee: Array,  # noqa: N803 (a transform's name says its direction)
@@ -118,7 +150,7 @@ def hand_eye(
         checks.check_rotation(arm[keep])
     refused, unlikely = checks.unseen(arm_given, board)
     warnings = [text for text in (checks.inverted(problem, *whole), refused) if text]
-    moved = "" if warnings else checks.board_moved(problem, *whole)
+    moved = "" if warnings else board_moved(problem, *whole)
     warnings += [moved] if moved else []
     per_solver = {name: problem.held_out(keep, name) for name in SOLVERS}
     method, held = _best(problem.held_out(keep), per_solver)

@@ -7,11 +7,9 @@ how badly the samples fit together, or in a camera that would have to look backw
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from calibration.hand_eye_fit import LEVER_M, OUTLIER_DEG, OUTLIER_MM, EnvIds, Problem, both, mean_pose, moved
+from calibration.hand_eye_fit import OUTLIER_MM, Problem, both
 from sim2real.errors import ConfigError
 from sim2real.types import Array
 
@@ -19,9 +17,6 @@ ROUNDED, CRUDE = 1e-3, 2e-2  # R·Rᵀ from the identity: where rotations are ma
 FARTHEST_M = 20.0  # no arm and no board is so far away; millimetres are
 LEAST_ROTATION_DEG = 10.0
 INVERTED_RATIO = 3.0
-MOVED_RATIO = 1.5  # two places of the board must explain the samples so much better than one
-LEAST_SIDE = 4
-MOST_CUTS = 40  # where a move is looked for; more samples are looked at in steps
 # Samples of which unseen ones are so far off describe no camera: a sane set has a tenth of it.
 WORST_MM, WORST_DEG = 50.0, 5.0
 # MoveIt's 50 real samples, whose camera is right within 1 mm, give 4.9 mm and 0.09 degrees. Half as much again in
@@ -191,84 +186,6 @@ def misfit(arm: Array, board: Array) -> float:
     except ConfigError:
         return np.inf
     return float(np.median(both(*problem.errors(x, y, rows))))
-
-
-def board_moved(problem: Problem, x: Array, y: Array) -> str:
-    """What is said where the board was moved or turned between samples, for good or for a while.
-
-    A run of samples is looked for that has the board elsewhere than the rest, then the camera is fitted together with
-    both places: only that keeps a move from being hidden in the camera.
-
-    Args:
-        problem: All samples, in the order they were taken.
-        x: The camera of the fit with one place of the board [4, 4].
-        y: That place [4, 4].
-    """
-    count = len(problem.arm)
-    if count < 2 * LEAST_SIDE + 2:
-        return ""
-    rows = np.arange(count)
-    first, last = _run_elsewhere(problem.arm @ x @ problem.board)
-    run = (rows >= first) & (rows < last)
-    if 2 * run.sum() > count:
-        run = ~run  # the fewer samples are those elsewhere
-    near, far = _two_places(problem, x, y, run)
-    whole = float(both(*problem.errors(x, y, rows)).mean())
-    split = float(np.concatenate([both(*problem.errors(*fit, part)) for fit, part in near]).mean())
-    between = np.linalg.inv(far[0]) @ far[1]
-    mm = 1e3 * float(np.linalg.norm(between[:3, 3]))
-    degrees = float(np.degrees(Rotation.from_matrix(between[:3, :3]).magnitude()))
-    enough = mm > max(OUTLIER_MM, 2.0 * split) or degrees > max(OUTLIER_DEG, 2.0 * np.degrees(1e-3 * split / LEVER_M))
-    if whole <= MOVED_RATIO * split or not enough:
-        return ""
-    when = f"before sample {last if first == 0 else first}"
-    if 0 < first and last < count:
-        when = f"from sample {first} to {last - 1}"
-    return (
-        f"the board (or the camera) seems to have moved by {mm:.0f} mm and {degrees:.1f}° {when}: take the samples "
-        "again, or use those of one place only"
-    )
-
-
-def _run_elsewhere(places: Array) -> tuple[int, int]:
-    """First and last (excluded) of the samples whose board [N, 4, 4] is elsewhere than the others', if any is."""
-    count = len(places)
-    turns = Rotation.from_matrix(places[:, :3, :3])
-    points = np.concatenate((places[:, :3, 3], LEVER_M * (turns.mean().inv() * turns).as_rotvec()), axis=1)
-    cuts = np.unique(np.linspace(0, count, min(count, MOST_CUTS) + 1).round().astype(int))
-    best, chosen = np.inf, (0, count)
-    for first in cuts:
-        for last in cuts[cuts >= first + LEAST_SIDE]:
-            rest = np.concatenate((points[:first], points[last:]))
-            if len(rest) < LEAST_SIDE:
-                continue
-            off = sum(
-                np.linalg.norm(part - np.median(part, axis=0), axis=1).sum() for part in (points[first:last], rest)
-            )
-            if off < best:
-                best, chosen = float(off), (int(first), int(last))
-    return chosen
-
-
-def _two_places(
-    problem: Problem, x: Array, y: Array, run: NDArray[np.bool_]
-) -> tuple[list[tuple[tuple[Array, Array], EnvIds]], tuple[Array, Array]]:
-    """X with two places of the board: (X, Y) and rows of each, and the two places."""
-    parts = [np.flatnonzero(~run), np.flatnonzero(run)]
-    free = Problem(problem.arm, problem.board, None, None)
-    places = [mean_pose((problem.arm @ x @ problem.board)[part]) for part in parts]
-
-    def off(step: Array) -> Array:
-        left = []
-        for index, part in enumerate(parts):
-            fit = moved(x, places[index], np.concatenate((step[:6], step[6 + 6 * index : 12 + 6 * index])))
-            left.append(free.residuals(*fit, part))
-        return np.concatenate(left)
-
-    scale = max(float(np.median(np.abs(off(np.zeros(18))))), 1e-9)
-    step = least_squares(off, np.zeros(18), loss="soft_l1", f_scale=scale).x
-    fits = [moved(x, places[i], np.concatenate((step[:6], step[6 + 6 * i : 12 + 6 * i]))) for i in (0, 1)]
-    return list(zip(fits, parts, strict=True)), (fits[0][1], fits[1][1])
 
 
 def hopeless(arm: Array, board: Array, setup_arm: Array, mm: float, degrees: float) -> str:

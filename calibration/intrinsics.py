@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -62,6 +63,23 @@ class IntrinsicsResult:
     views: tuple[View, ...]
     coverage: NDArray[np.int64]
     advice: tuple[str, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Figures for a JSON file; lengths are px."""
+        camera = self.camera
+        return {
+            "fx": float(camera.matrix[0, 0]),
+            "fy": float(camera.matrix[1, 1]),
+            "cx": float(camera.matrix[0, 2]),
+            "cy": float(camera.matrix[1, 2]),
+            "distortion": camera.distortion.tolist(),
+            "std": self.std.tolist(),
+            "rms_px": camera.rms_px,
+            "held_out_px": camera.held_out_px,
+            "views": {v.name: {"rms_px": v.rms_px, "tilt_deg": v.tilt_deg, "dropped": v.dropped} for v in self.views},
+            "coverage": self.coverage.tolist(),
+            "advice": list(self.advice),
+        }
 
 
 def calibrate_camera(

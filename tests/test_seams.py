@@ -55,7 +55,8 @@ def test_own_task_with_its_own_object_and_signals(tmp_path):
     assert (runtime / "my_lab" / "signals.py").is_file()
     assert "my_lab.signals" in (package / "config" / "params.yaml").read_text()
     script = (
-        "import sys; from sim2real.runtime.bundle import PolicyBundle; from sim2real.runtime.signals import load_signals; "
+        "import sys; from sim2real.runtime.bundle import PolicyBundle; "
+        "from sim2real.runtime.signals import load_signals; "
         f"b = PolicyBundle.load({str(package / 'bundle')!r}); "
         "s = load_signals(b.spec.signals, b.robot, b.chain(), ['my_lab.signals']); "
         "assert not {'torch', 'pybullet'} & set(sys.modules); print(sorted(s.specs))"

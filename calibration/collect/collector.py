@@ -10,29 +10,38 @@ from __future__ import annotations
 import datetime
 import json
 import math
-import os
 import shutil
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from calibration.collect.card import write_card
+from calibration.collect.partial import partial_folder, refuse_existing
+from calibration.collect.publish import CAMERA, publish
 from calibration.collect.sync import Frame
-from calibration.collect.views import Gates, Look, Vector, distances, farthest_points, look_at, view_vector
+from calibration.collect.views import (
+    Gates,
+    Look,
+    Vector,
+    candidate_vectors,
+    distances,
+    farthest_points,
+    look_at,
+    view_vector,
+)
 from sim2real.errors import CollectionError
 from sim2real.files import write_text
-from sim2real.images.dataset import FORMAT, FRAMES, HEADER, VERSION, DatasetWriter, ImageDataset, read_dataset
+from sim2real.images.dataset import HEADER, DatasetWriter, ImageDataset, read_dataset
 from sim2real.provenance import commit
 from sim2real.runtime.camera import CameraCalibration, load_camera
 from sim2real.runtime.geometry import pose_matrix
 
 BLURRED, BRIGHT, DARK = "blurred", "over-exposed", "under-exposed"
 DUPLICATE, COVERED, RESOLUTION = "near-duplicate", "view covered by others", "resolution changed"
-STATE, CAMERA, MOTION = "state.json", "camera.yaml", "motion.csv"
+STATE = "state.json"
 _SHARP_QUANTILE = 0.8
 _JUDGED_FROM = 15  # frames; fewer say nothing about how sharp this camera gets
 _REMEMBERED = 300
@@ -129,7 +138,8 @@ class Collector:
             raise CollectionError(f"not one usable image was collected; {self.report()}")
         dataset = read_dataset(self.partial)
         chosen, radius = self._choose(dataset)
-        return self._publish(dataset, chosen, radius)
+        publish(dataset, chosen, self.wanted.out, self._finished_about(radius), self.camera)
+        return self.wanted.out
 
     def close(self) -> None:
         """Close, so that the recording can go on later; harmless when closed or finished."""
@@ -308,18 +318,7 @@ class Collector:
         self.drops.update({COVERED: len(every) - len(chosen)} if len(chosen) < len(every) else {})
         return every[chosen].tolist(), radius
 
-    def _publish(self, dataset: ImageDataset, chosen: list[int], radius: float | None) -> Path:
-        out = self.wanted.out
-        new = out.with_name(out.name + ".new")
-        if new.exists():  # left by a run that was killed here; the candidates are still whole
-            shutil.rmtree(new)
-        (new / "images").mkdir(parents=True)
-        lines = []
-        for index, old in enumerate(chosen):
-            name = f"images/{index:06d}.png"
-            _link(self.partial / dataset.frames[old]["image"], new / name)
-            lines.append(json.dumps(dataset.frames[old] | {"image": name}))
-        write_text(new / FRAMES, "\n".join(lines) + "\n")
+    def _finished_about(self, radius: float | None) -> dict[str, Any]:
         about = self._about() | {
             "finished": _now(),
             "images_seen": self.seen,
@@ -327,61 +326,7 @@ class Collector:
             "drops": dict(self.drops.most_common()),
             "ignored": dict(self.ignored.most_common()),
         }
-        if radius is not None:
-            about["cover_radius"] = round(radius, 2)
-        width, height = self._size
-        header = {"format": FORMAT, "version": VERSION, "width": width, "height": height, "classes": {}, "about": about}
-        for name in (CAMERA, MOTION):
-            if (self.partial / name).is_file():
-                shutil.copy(self.partial / name, new / name)
-        write_text(new / HEADER, json.dumps(header, indent=2) + "\n")
-        write_card(new, self.camera)
-        new.replace(out)
-        shutil.rmtree(self.partial)
-        return out
-
-
-def partial_folder(out: Path) -> Path:
-    """Where a recording keeps its candidates until it is finished."""
-    return out.with_name(out.name + ".partial")
-
-
-def refuse_existing(out: Path, resume: bool) -> None:
-    """Refuse to overwrite.
-
-    Raises:
-        CollectionError: The dataset exists; or an unfinished recording exists without ``resume``, or none with it.
-    """
-    partial = partial_folder(out)
-    if out.exists():
-        raise CollectionError(f"{out} exists; choose another folder or move it away")
-    begun = (partial / HEADER).is_file()
-    if begun and not resume:
-        raise CollectionError(
-            f"{partial} holds an unfinished recording; go on with 'collect live' and --resume, or remove it"
-        )
-    if resume and not begun:
-        raise CollectionError(f"there is no unfinished recording at {partial}; leave out --resume")
-    if partial.exists() and not begun:
-        if any(partial.iterdir()):
-            raise CollectionError(f"{partial} is in the way and is no recording; move it away")
-        partial.rmdir()
-
-
-def candidate_vectors(dataset: ImageDataset, gates: Gates) -> list[Vector]:
-    """Every frame of a dataset as :func:`calibration.collect.views.view_vector` has it, images read one at a time."""
-    vectors = []
-    for index, frame in enumerate(dataset.frames):
-        image = replace_frames(dataset, [index]).images[0]
-        joints = np.array(frame["joint_pos"]) if "joint_pos" in frame else None
-        place = np.array(frame["T_base_ee"])[:3, 3] if "T_base_ee" in frame else None
-        vectors.append(view_vector(gates, look_at(np.ascontiguousarray(image)).cells, joints, place))
-    return vectors
-
-
-def replace_frames(dataset: ImageDataset, indices: list[int]) -> ImageDataset:
-    """The dataset with some of its frames only."""
-    return replace(dataset, frames=[dataset.frames[index] for index in indices])
+        return about if radius is None else about | {"cover_radius": round(radius, 2)}
 
 
 def _sharp(values: Any) -> float:
@@ -390,10 +335,3 @@ def _sharp(values: Any) -> float:
 
 def _now() -> str:
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy(source, target)

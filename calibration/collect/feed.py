@@ -9,12 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from calibration.collect.collector import RESOLUTION, Collector
 from calibration.collect.sync import NO_JOINTS, Frame, Synchroniser
+from calibration.collect.topics import Topics
 from sim2real.errors import CollectionError, ConfigError
 from sim2real.images.messages import camera_of, joints_of, pose_of, rgb_of, stamp_of
+from sim2real.recordings.bags import Bag
 from sim2real.runtime.camera import CameraCalibration
+from sim2real.runtime.kinematics import Chain
 from sim2real.types import Array
 
 NO_INFO, CHANGED_INFO = "no camera info yet", "camera info changed"
@@ -198,3 +202,36 @@ class Feed:
             f"Newest stamps: {stamps}. If they are of different clocks, set use_sim_time alike everywhere; if states "
             f"come less often than ten times a second, they are too far apart ({NO_JOINTS})."
         )
+
+
+def end_effector(chain: Chain, ee: str) -> Callable[[Array], tuple[Array, Array]]:
+    """Joint positions [J] rad → position [3] m and quaternion [4] (xyzw) of link ``ee`` in the base frame."""
+
+    def reach(position: Array) -> tuple[Array, Array]:
+        origin, rotation = chain.frames(position[None])[ee]
+        return origin[0], Rotation.from_matrix(rotation[0]).as_quat()
+
+    return reach
+
+
+def first_joint_names(bag: Bag, topic: str) -> list[str]:
+    """Names in the first JointState of a bag; empty where there is none."""
+    return next((list(message.content.name) for message in bag.messages([topic])), [])
+
+
+def play(bag: Bag, topics: Topics, feed: Feed, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
+    """Feed a bag's messages in the order they were recorded.
+
+    Args:
+        bag: The open bag.
+        topics: Complete, of :func:`~calibration.collect.topics.find_topics`.
+        feed: Takes the messages.
+        on_progress: Called with messages done and in all.
+    """
+    takers = {topics.image: feed.image, topics.info: feed.info, topics.joints: feed.joints, topics.pose: feed.pose}
+    takers.pop(None, None)
+    whole = bag.count(takers)
+    for done, message in enumerate(bag.messages(takers), start=1):
+        takers[message.topic](message.content)
+        on_progress(done, whole)
+    feed.end()

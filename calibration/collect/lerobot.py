@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from calibration.collect.lerobot_stats import ImageStats, own_columns, statistics_of
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
 from sim2real.images.dataset import ImageDataset
@@ -31,38 +31,8 @@ CODEBASE = "v3.0"
 CHUNKS_SIZE, DATA_FILE_MB = 1000, 100
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
-QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 POSE_NAMES = ("x", "y", "z", "qx", "qy", "qz", "qw")
 _ROWS_AT_ONCE = 64
-
-
-@dataclass
-class _ImageStats:
-    """How often every value of every channel came: the exact statistics need no more."""
-
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros((3, 256), dtype=np.int64))
-    images: int = 0
-
-    def add(self, image: NDArray[np.uint8]) -> None:
-        for channel in range(3):
-            self.counts[channel] += np.bincount(image[..., channel].ravel(), minlength=256)
-        self.images += 1
-
-    def figures(self) -> dict[str, Any]:
-        """Per channel [3, 1, 1], pixels in 0 to 1."""
-        values, total = np.arange(256) / 255.0, self.counts.sum(axis=1)
-        mean = self.counts @ values / total
-        spread = np.sqrt(np.maximum(self.counts @ values**2 / total - mean**2, 0.0))
-        there = self.counts > 0
-        summed = np.cumsum(self.counts, axis=1) / total[:, None]
-        figures = {
-            "min": values[there.argmax(axis=1)],
-            "max": values[255 - there[:, ::-1].argmax(axis=1)],
-            "mean": mean,
-            "std": spread,
-        }
-        figures |= {name: values[(summed >= share).argmax(axis=1)] for name, share in QUANTILES.items()}
-        return {name: value.reshape(3, 1, 1).tolist() for name, value in figures.items()} | {"count": [self.images]}
 
 
 def export_lerobot(
@@ -109,11 +79,11 @@ def export_lerobot(
     new = out.with_name(out.name + ".tmp")
     if new.exists():
         shutil.rmtree(new)
-    info, rows, whole = _info(dataset, features, len(episodes), fps, robot_type), [], _ImageStats()
+    info, rows, whole = _info(dataset, features, len(episodes), fps, robot_type), [], ImageStats()
     task = str(dataset.about.get("what") or "collected images")
     with _DataFiles(new, features) as files:
         for number, indices in enumerate(episodes):
-            seen = _ImageStats()
+            seen = ImageStats()
             place = files.start_episode()
             for start in range(0, len(indices), _ROWS_AT_ONCE):
                 part = indices[start : start + _ROWS_AT_ONCE]
@@ -123,7 +93,7 @@ def export_lerobot(
                 on_progress(int(part[-1]) + 1, len(dataset))
             whole.counts += seen.counts
             whole.images += seen.images
-            stats = _stats(features, key, columns, indices, number, fps, seen)
+            stats = statistics_of(features, key, columns, indices, number, fps, seen)
             rows.append(
                 {
                     "episode_index": number, "tasks": [task], "length": len(indices),
@@ -139,7 +109,7 @@ def export_lerobot(
     if (dataset.folder / "camera.yaml").is_file():
         shutil.copy(dataset.folder / "camera.yaml", new / "meta" / "camera.yaml")
     every = np.arange(len(dataset))
-    total = _stats(features, key, columns, every, None, fps, whole, episodes)
+    total = statistics_of(features, key, columns, every, None, fps, whole, episodes)
     write_text(new / "meta" / "stats.json", json.dumps(total, indent=4) + "\n")
     new.replace(out)
     return info
@@ -241,7 +211,7 @@ def _table(
     start: int,
     first: int,
     fps: int,
-    seen: _ImageStats,
+    seen: ImageStats,
     shape: tuple[int, ...],
 ) -> pa.Table:
     import pyarrow as pa  # noqa: PLC0415
@@ -253,7 +223,7 @@ def _table(
             raise ConfigError(f"{dataset.frames[int(index)]['image']} is of another size than the first image")
         seen.add(image)
         images.append({"bytes": data, "path": f"{key}-{int(index):06d}.png"})
-    own = _own_columns(indices, episode, first, fps)
+    own = own_columns(indices, episode, first, fps)
     schema = _schema(features)
     values = []
     for name in features:
@@ -264,17 +234,6 @@ def _table(
             column = own[name] if name in own else columns[name][indices]
             values.append(pa.array(column.tolist(), type=kind))
     return pa.Table.from_arrays(values, schema=schema)
-
-
-def _own_columns(indices: NDArray[np.int64], episode: int, first: int, fps: int) -> dict[str, NDArray[Any]]:
-    frame = indices - first
-    return {
-        "timestamp": frame / fps,
-        "frame_index": frame,
-        "episode_index": np.full(len(indices), episode),
-        "index": indices,
-        "task_index": np.zeros(len(indices), dtype=np.int64),
-    }
 
 
 def _schema(features: dict[str, Any]) -> pa.Schema:
@@ -332,42 +291,6 @@ class _DataFiles:
 
     def write(self, table: pa.Table) -> None:
         self._writer.write_table(table)
-
-
-def _stats(
-    features: dict[str, Any],
-    key: str,
-    columns: dict[str, Array],
-    indices: NDArray[np.int64],
-    episode: int | None,
-    fps: int,
-    seen: _ImageStats,
-    episodes: list[NDArray[np.int64]] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Statistics of every feature, of one episode, or of ``episodes`` together where ``episode`` is None."""
-    parts = [indices] if episodes is None else episodes
-    numbers = range(len(parts)) if episode is None else [episode]
-    own = [_own_columns(part, number, int(part[0]), fps) for part, number in zip(parts, numbers, strict=True)]
-    stats: dict[str, dict[str, Any]] = {}
-    for name in features:
-        if name == key:
-            stats[name] = seen.figures()
-        else:
-            column = columns[name][indices] if name in columns else np.concatenate([each[name] for each in own])
-            stats[name] = _number_stats(np.asarray(column, dtype=np.float64))
-    return stats
-
-
-def _number_stats(values: Array) -> dict[str, Any]:
-    values = values.reshape(len(values), -1)
-    figures = {
-        "min": values.min(axis=0),
-        "max": values.max(axis=0),
-        "mean": values.mean(axis=0),
-        "std": values.std(axis=0),
-    }
-    figures |= {name: np.quantile(values, share, axis=0) for name, share in QUANTILES.items()}
-    return {name: value.tolist() for name, value in figures.items()} | {"count": [len(values)]}
 
 
 def _write_meta(root: Path, info: dict[str, Any], episodes: list[dict[str, Any]], task: str) -> None:

@@ -22,8 +22,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.wait_for_message import wait_for_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 
-from calibration.collect.bag import Topics, find_topics
 from calibration.collect.feed import Feed
+from calibration.collect.topics import Topics, find_topics
 from sim2real.errors import CollectionError
 
 TOO_SLOW = "this computer is too slow"

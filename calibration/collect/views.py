@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from sim2real.images.dataset import ImageDataset
 from sim2real.types import Array, Image, Model
 
 Vector = NDArray[np.float32]
@@ -122,3 +123,19 @@ def farthest_points(views: Vector, count: int) -> tuple[NDArray[np.int64], float
         chosen.append(int(nearest.argmax()))
         np.minimum(nearest, distances(views, views[chosen[-1]]), out=nearest)
     return np.sort(np.array(chosen, dtype=np.int64)), float(nearest.max())
+
+
+def candidate_vectors(dataset: ImageDataset, gates: Gates) -> list[Vector]:
+    """Every frame of a dataset as :func:`calibration.collect.views.view_vector` has it, images read one at a time."""
+    vectors = []
+    for index, frame in enumerate(dataset.frames):
+        image = replace_frames(dataset, [index]).images[0]
+        joints = np.array(frame["joint_pos"]) if "joint_pos" in frame else None
+        place = np.array(frame["T_base_ee"])[:3, 3] if "T_base_ee" in frame else None
+        vectors.append(view_vector(gates, look_at(np.ascontiguousarray(image)).cells, joints, place))
+    return vectors
+
+
+def replace_frames(dataset: ImageDataset, indices: list[int]) -> ImageDataset:
+    """The dataset with some of its frames only."""
+    return replace(dataset, frames=[dataset.frames[index] for index in indices])

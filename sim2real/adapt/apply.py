@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sim2real.adapt.check import load_run_config
 from sim2real.adapt.domains import read_frame
-from sim2real.adapt.run import load_run_config
 from sim2real.adapt.translate import translate_any_size
 from sim2real.errors import AdaptationError, ConfigError
 from sim2real.images.dataset import HEADER, DatasetWriter, ImageDataset, fit, read_dataset, read_header

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from sim2real.adapt import losses
+from sim2real.adapt.batches import Batches
 from sim2real.adapt.domains import Domain
 from sim2real.adapt.networks import Classifier, set_domain
-from sim2real.adapt.train import Batches
 from sim2real.errors import AdaptationError
 
 DOMAIN_WIDTH = 100  # of the domain classifier's hidden layer, as published

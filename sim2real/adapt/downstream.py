@@ -7,7 +7,7 @@ import numpy as np
 from sim2real.errors import AdaptationError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.perception import Locator
-from sim2real.runtime.push_signals import push_signals
+from sim2real.runtime.signals import load_signals
 from sim2real.types import Array, Image
 
 PUSH_M = 0.1  # from an object to its goal, straight away from the base
@@ -58,7 +58,8 @@ def commanded_change(bundle: PolicyBundle, joint_pos: Array, before: Array, afte
     Raises:
         AdaptationError: The policy does not push, or has other joints.
     """
-    if "ee_to_object" not in bundle.spec.measured_signals():
+    signals = load_signals(bundle.spec.signals, bundle.robot, bundle.chain(), ())
+    if "object_pos" not in signals.needs:
         raise AdaptationError(f"the policy in {bundle.path} reads no object; give one that was trained on 'push'")
     if joint_pos.shape[1] != len(bundle.robot.actuators):
         raise AdaptationError(
@@ -67,12 +68,13 @@ def commanded_change(bundle: PolicyBundle, joint_pos: Array, before: Array, afte
         )
     away = before[:, :2] / np.maximum(np.linalg.norm(before[:, :2], axis=1, keepdims=True), 1e-9)
     goal = before + PUSH_M * np.pad(away, ((0, 0), (0, 1)))
-    chain, still = bundle.chain(), np.zeros_like(joint_pos)
+    still = np.zeros_like(joint_pos)
     commands = []
     for seen in (before, after):
         runner = bundle.runner(len(joint_pos))
         runner.reset()
-        commands.append(runner.step(push_signals(chain, bundle.robot.ee, joint_pos, still, seen, goal)))
+        state = {"joint_pos": joint_pos, "joint_vel": still, "object_pos": seen}
+        commands.append(runner.step(signals.measure(state, goal)))
     moved, step = commands[1] - commands[0], commands[0] - joint_pos
     largest = np.abs(moved).max(axis=1)
     return {

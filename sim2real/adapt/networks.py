@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from sim2real.adapt.config import DiscriminatorConfig, GeneratorConfig
+from sim2real.adapt.config import AdaptConfig, DiscriminatorConfig, GeneratorConfig, TaskConfig
+from sim2real.adapt.domains import Domain
 
 WIDEST = 4  # times the first width, in a generator
 WIDEST_DISCRIMINATOR = 8
@@ -264,3 +265,21 @@ class Segmenter(nn.Module):
 def parameter_count(network: nn.Module) -> int:
     """Number of trained values."""
     return sum(p.numel() for p in network.parameters())
+
+
+def build_task(config: AdaptConfig, source: Domain) -> nn.Module | None:
+    """The task network for a domain's labels or masks; None where the configuration wants none."""
+    if config.task.kind == "classify":
+        assert source.labels is not None
+        return task_network(config.task, int(source.labels.max()) + 1)
+    if config.task.kind == "segment":
+        assert source.masks is not None
+        return task_network(config.task, max([int(source.masks.max()), *source.classes]) + 1)
+    return None
+
+
+def task_network(config: TaskConfig, classes: int) -> nn.Module:
+    """A task network, untrained."""
+    return (
+        Classifier(classes, config.width, domains=2) if config.kind == "classify" else Segmenter(classes, config.width)
+    )

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.adapt.domains import objects_of
+from sim2real.adapt.edges import (
+    FEWEST_PIXELS,
+    SEEN_EDGE,
+    all_dilated,
+    centres,
+    correlation,
+    dilated,
+    edge_gain,
+    edge_strength,
+    has_separate_part,
+    overlap,
+)
 from sim2real.types import Array, Image
 
-FEWEST_PIXELS = 6  # inside, beside and around an object, under which its colours are not known
 LEAST_CONTRAST = 25.0  # of an object to what is around it, of 255
 LEAST_AREA = 12  # pixels of an object in an image of 128 px, under which it counts as hidden
-STRONG_EDGE = 60.0  # of a step of about 30 of 255, see ``_edges``
-SEEN_EDGE = 30.0  # of an outline that can be looked for again
 GONE = 0.5  # of an outline's strength, and of its correlation, under which it is gone
-THING_AREA, THING_SIDES, THING_LENGTH = 16, (4, 48), 3.5  # px, sides in px and their ratio, of an image of 128 px
-THING_CONTRAST = 50.0  # of an invented thing to what is around it, of 255
-ALIKE = 0.3  # correlation of edges from which new ones are the input's, only stronger
-NEW_BACKGROUND = 0.05  # share of strong new edges, in the middle, from which all is new and nothing stands out
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,16 @@ def object_changes(before: Image, after: Image, truth: Image, classes: int) -> d
         found = (area_a >= least) & (area_t >= least) & (overlap(a, t) > 0.3)
         iou = np.where(found, (a & b).sum(axis=(1, 2)) / np.maximum(union, 1), np.nan)
         kept = found & (area_b >= 0.25 * area_a)
-        drift = np.where(kept, np.linalg.norm(_centres(a) - _centres(b), axis=1), np.nan)
+        drift = np.where(kept, np.linalg.norm(centres(a) - centres(b), axis=1), np.nan)
         result[number] = ObjectChange(
             iou=iou,
             drift_px=drift,
             removed=found & ~kept,
             invented=np.array(
-                [_apart(after_, near, 4 * least) for after_, near in zip(b, _widened(a | t, margin), strict=True)]
+                [
+                    has_separate_part(after_, near, 4 * least)
+                    for after_, near in zip(b, all_dilated(a | t, margin), strict=True)
+                ]
             ),
         )
     return result
@@ -99,8 +106,8 @@ def edge_drift(before: Image, after: Image, masks: NDArray[np.bool_], reach: int
         window = cv2.dilate(mask.astype(np.uint8), np.ones((2 * border + 1,) * 2, np.uint8))
         ys, xs = np.nonzero(window)
         top, bottom, left, right = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
-        template = _edges(before[row])[top:bottom, left:right]
-        search = np.pad(_edges(after[row]), reach)[top : bottom + 2 * reach, left : right + 2 * reach]
+        template = edge_strength(before[row])[top:bottom, left:right]
+        search = np.pad(edge_strength(after[row]), reach)[top : bottom + 2 * reach, left : right + 2 * reach]
         inside = window[top:bottom, left:right].astype(np.float32)
         found = cv2.matchTemplate(search, template, cv2.TM_CCOEFF_NORMED, mask=inside)
         found = np.where(np.isfinite(found), found, -1.0)
@@ -164,8 +171,8 @@ def vanished(before: Image, after: Image, masks: Image) -> dict[int, tuple[NDArr
     """
     result = {int(n): (np.zeros(len(before), np.int64), np.zeros(len(before), np.int64)) for n in objects_of(masks)}
     for row, mask in enumerate(masks):
-        first, then = _edges(before[row]), _edges(after[row])
-        gain = min(_gain(first, then), 1.0)
+        first, then = edge_strength(before[row]), edge_strength(after[row])
+        gain = min(edge_gain(first, then), 1.0)
         for number, (seen, gone) in result.items():
             states = _outlines(mask == number, first, then, gain)
             seen[row], gone[row] = len(states), sum(states)
@@ -188,148 +195,10 @@ def _outlines(
         strength = float(first[window][outline].mean())
         if strength < SEEN_EDGE:
             continue
-        near = _wider(one, 2)
+        near = dilated(one, 2)
         weak = float(then[window][outline].mean()) < GONE * gain * strength
-        states.append(weak and _correlation(first[window][near], then[window][near]) < GONE)
+        states.append(weak and correlation(first[window][near], then[window][near]) < GONE)
     return states
-
-
-def invented(before: Image, after: Image, objects: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Array]:
-    """Whether a translation shows a thing that the input does not have; asks for no training and knows no classes.
-
-    A thing is a closed, compact group of strong edges, away from every object and from the image's border, where the
-    input has hardly an edge, and those run along other lines; inside it the colour is another than around it, in the
-    input it is not. Recolouring, light, shadows with soft edges, noise and blur make no such groups. It does not see
-    what touches an object or an edge of the background, or has little contrast: ``with_copies`` tells how much it
-    does see.
-
-    Args:
-        before: Rendered images [N, H, W, 3].
-        after: Their translations.
-        objects: Where the simulator has objects [N, H, W].
-
-    Returns:
-        Whether there is such a thing [N], and the share of the background [N] that is covered by new edges.
-    """
-    found, share = np.zeros(len(before), bool), np.zeros(len(before))
-    for row, mask in enumerate(objects):
-        first, then = _edges(before[row]), _edges(after[row])
-        new, away = _new_edges(first, then, mask)
-        share[row] = new.sum() / max(away.sum(), 1)
-        outlines, _ = cv2.findContours(
-            cv2.morphologyEx(new.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)),
-            cv2.RETR_EXTERNAL,
-            cv2.CHAIN_APPROX_NONE,
-        )
-        found[row] = any(_is_thing(outline, before[row], after[row], first, then) for outline in outlines)
-    return found, share
-
-
-def _new_edges(
-    first: NDArray[np.float32], then: NDArray[np.float32], objects: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Edges [H, W] that only the translation has, and where it was looked for them: away from objects and border."""
-    scale = min(first.shape) / 128.0
-    away = ~_wider(objects, max(2, round(3 * scale)))
-    border = max(1, round(4 * scale))
-    away[:border] = away[-border:] = False
-    away[:, :border] = away[:, -border:] = False
-    if not away.any():
-        return away, away
-    gain = _gain(first, then)
-    everywhere = 4.0 * float(np.median(then[away]))  # noise and texture
-    known = 3.0 * gain * cv2.dilate(first, np.ones((5, 5), np.uint8))
-    return away & (then > np.maximum(max(STRONG_EDGE * min(gain, 1.0), everywhere), known)), away
-
-
-def _is_thing(
-    outline: NDArray[Any], before: Image, after: Image, first: NDArray[np.float32], then: NDArray[np.float32]
-) -> bool:
-    """Whether new edges with this outline are a thing, see ``invented``."""
-    scale = min(first.shape) / 128.0
-    left, top, width, height = cv2.boundingRect(outline)
-    short, long = min(width, height), max(width, height)
-    if short < max(2.0, THING_SIDES[0] * scale) or long > min(THING_SIDES[1] * scale, THING_LENGTH * short):
-        return False
-    reach = max(3, round(4 * scale))
-    window = tuple(
-        slice(max(0, start - reach - 1), start + side + reach + 1) for start, side in ((top, height), (left, width))
-    )
-    corner = np.array([window[1].start, window[0].start])
-    hull, filled = np.zeros(first[window].shape, np.uint8), np.zeros(first[window].shape, np.uint8)
-    cv2.fillPoly(hull, [cv2.convexHull(outline) - corner], 1)
-    cv2.drawContours(filled, [outline - corner], -1, 1, -1)
-    area = int(hull.sum())
-    if area < max(4.0, THING_AREA * scale**2) or filled.sum() < 0.4 * area:
-        return False
-    near = _wider(hull, 2)
-    if _correlation(first[window][near], then[window][near]) > ALIKE:
-        return False
-    core = cv2.erode(hull, np.ones((3, 3), np.uint8)) > 0
-    core = core if core.sum() >= 4 else hull > 0
-    ring = _wider(hull, reach) & ~_wider(hull, 1)
-    lines = [np.median(x[window][core], axis=0) - np.median(x[window][ring], axis=0) for x in (before, after)]
-    contrast = float(np.linalg.norm(lines[1]))
-    if contrast < THING_CONTRAST * min(_gain(first, then), 1.0) or np.linalg.norm(lines[0]) > 0.4 * contrast:
-        return False
-    around = after[window][ring].astype(np.float64)
-    alike = (around - np.median(around, axis=0)) @ lines[1] > 0.5 * contrast**2
-    return float(alike.mean()) <= 0.4
-
-
-def with_copies(
-    images: Image, masks: Image, number: int, objects: NDArray[np.bool_]
-) -> tuple[Image, NDArray[np.bool_]]:
-    """Images in which the largest object of a class is there twice, to find out whether ``invented`` would see it.
-
-    Args:
-        images: [N, H, W, 3].
-        masks: Class numbers [N, H, W].
-        number: The object's class.
-        objects: Where any object is [N, H, W]; the copy touches none.
-
-    Returns:
-        Images [N, H, W, 3], and which of them have a copy [N].
-    """
-    random = np.random.default_rng(0)
-    result, placed = images.copy(), np.zeros(len(images), bool)
-    height, width = masks.shape[1:]
-    scale = min(height, width) / 128.0
-    distance, border = max(3, round(5 * scale)), max(2, round(5 * scale))
-    for row in range(len(images)):
-        count, parts, stats, _ = cv2.connectedComponentsWithStats((masks[row] == number).astype(np.uint8))
-        if count < 2:
-            continue
-        part = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-        left, top, w, h = stats[part, :4]
-        if stats[part, cv2.CC_STAT_AREA] < max(4.0, 2 * LEAST_AREA * scale**2) or max(w, h) > THING_SIDES[1] * scale:
-            continue
-        one, taken = parts[top : top + h, left : left + w] == part, _wider(objects[row], distance)
-        for _ in range(30):
-            y, x = (
-                int(random.integers(border, side - border - length + 1)) for side, length in ((height, h), (width, w))
-            )
-            here = slice(y, y + h), slice(x, x + w)
-            if not taken[here][one].any():
-                result[row][here][one] = images[row, top : top + h, left : left + w][one]
-                placed[row] = True
-                break
-    return result, placed
-
-
-def _gain(first: NDArray[np.float32], then: NDArray[np.float32]) -> float:
-    """How much stronger the input's edges have become, in the middle."""
-    strong = first > SEEN_EDGE
-    return float(np.clip(np.median(then[strong] / first[strong]), 0.25, 3.0)) if strong.sum() > FEWEST_PIXELS else 1.0
-
-
-def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / max(float(np.sqrt((a * a).sum() * (b * b).sum())), 1e-6))
-
-
-def _wider(mask: NDArray[Any], margin: int) -> NDArray[np.bool_]:
-    return cv2.dilate(mask.astype(np.uint8), np.ones((2 * margin + 1,) * 2, np.uint8)) > 0
 
 
 def _between(image: Array, core: NDArray[np.bool_], far: NDArray[np.bool_]) -> Array | None:
@@ -344,36 +213,3 @@ def _between(image: Array, core: NDArray[np.bool_], far: NDArray[np.bool_]) -> A
     if length < max(LEAST_CONTRAST, 2.5 * spread):
         return None
     return (image - there) @ line / length**2
-
-
-def _edges(image: Image) -> NDArray[np.float32]:
-    """Strength of the strongest colour channel's gradient, a little blurred."""
-    smooth = cv2.GaussianBlur(image, (0, 0), 0.8)
-    parts = [cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)]
-    return np.hypot(*parts).max(axis=-1)
-
-
-def overlap(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Array:
-    """Intersection over union [N] of masks [N, H, W]; 0 where both are empty."""
-    return (a & b).sum(axis=(1, 2)) / np.maximum((a | b).sum(axis=(1, 2)), 1)
-
-
-def _apart(mask: NDArray[np.bool_], near: NDArray[np.bool_], least: float) -> bool:
-    """Whether a connected part of at least ``least`` pixels touches nothing of ``near``."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    touching = np.unique(parts[near])
-    return any(stats[i, cv2.CC_STAT_AREA] >= least and i not in touching for i in range(1, count))
-
-
-def _widened(masks: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
-    return np.stack([_wider(mask, margin) for mask in masks])
-
-
-def _centres(masks: NDArray[np.bool_]) -> Array:
-    """Centre [N, 2] of the largest connected part of every mask, px; 0 for an empty one."""
-    centres = np.zeros((len(masks), 2))
-    for row, mask in enumerate(masks):
-        _, _, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-        if len(stats) > 1:
-            centres[row] = centroids[1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])]
-    return centres

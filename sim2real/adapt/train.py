@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,62 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sim2real.adapt import losses
-from sim2real.adapt.config import AdaptConfig, TaskConfig
+from sim2real.adapt.batches import Batches
+from sim2real.adapt.config import AdaptConfig
 from sim2real.adapt.domains import Domain, objects_of
-from sim2real.adapt.networks import Classifier, Discriminator, Generator, Segmenter, exemplar_of, set_domain
+from sim2real.adapt.networks import Discriminator, Generator, Segmenter, build_task, exemplar_of, set_domain
 from sim2real.errors import AdaptationError
-from sim2real.files import write_text
-from sim2real.learn.torch_io import follow, moved, save_state, teacher_ramp
-
-Progress = Callable[[int, int, dict[str, float]], None]
+from sim2real.learn.torch_io import follow, moved, teacher_ramp
 
 BETAS = (0.5, 0.99)  # Adam's in the adversarial game (Radford et al. 2016: 0.5)
-
-
-class Batches:
-    """Random batches of a domain as tensors; where it is, is in the random generator alone."""
-
-    def __init__(self, domain: Domain, size: int, random: torch.Generator) -> None:
-        self._images = torch.from_numpy(np.ascontiguousarray(domain.images)).permute(0, 3, 1, 2)
-        self._masks = None if domain.masks is None else torch.from_numpy(np.ascontiguousarray(domain.masks))
-        self._labels = None if domain.labels is None else torch.from_numpy(domain.labels)
-        self._pairs = None if domain.pairs is None else torch.from_numpy(domain.pairs).permute(0, 3, 1, 2)
-        self._size, self._random = size, random
-
-    def draw(self) -> dict[str, Tensor]:
-        """``images`` [B, 3, H, W] in [0, 1], and ``masks`` [B, H, W] and ``labels`` [B] where there are any."""
-        rows = torch.randint(len(self._images), (self._size,), generator=self._random)
-        batch = {"images": as_float(self._images[rows])}
-        if self._masks is not None:
-            batch["masks"] = self._masks[rows].long()
-        if self._labels is not None:
-            batch["labels"] = self._labels[rows]
-        if self._pairs is not None:
-            batch["pairs"] = as_float(self._pairs[rows])
-        return batch
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] to float in [0, 1], in the memory order that convolutions like best."""
-    return images.float().div_(255.0).contiguous(memory_format=torch.channels_last)
-
-
-def build_task(config: AdaptConfig, source: Domain) -> nn.Module | None:
-    """The task network for a domain's labels or masks; None where the configuration wants none."""
-    if config.task.kind == "classify":
-        assert source.labels is not None
-        return task_network(config.task, int(source.labels.max()) + 1)
-    if config.task.kind == "segment":
-        assert source.masks is not None
-        return task_network(config.task, max([int(source.masks.max()), *source.classes]) + 1)
-    return None
-
-
-def task_network(config: TaskConfig, classes: int) -> nn.Module:
-    """A task network, untrained."""
-    return (
-        Classifier(classes, config.width, domains=2) if config.kind == "classify" else Segmenter(classes, config.width)
-    )
 
 
 class Trainer:
@@ -387,74 +332,3 @@ def _turned(x: Tensor, random: torch.Generator) -> Tensor:
         torch.stack((scale * angle.sin(), scale * angle.cos(), 0.15 * draw[3]), dim=-1),
     ]
     return functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
-
-
-def run_training(
-    trainer: Trainer,
-    run: Path,
-    on_check: Callable[[Trainer, dict[str, float]], None] | None = None,
-    on_progress: Progress | None = None,
-) -> bool:
-    """Train to the end of the configuration, going on from the run's checkpoint if there is one.
-
-    Args:
-        trainer: At its start.
-        run: Folder with ``checkpoint.pt`` and ``history.json``.
-        on_check: Called every ``check_every`` steps and at the end, before the checkpoint is written, with the mean
-            losses since the last time and the speed.
-        on_progress: Called at every check with step, steps and figures.
-
-    Returns:
-        False where Ctrl-C ended it early; a checkpoint is there.
-
-    Raises:
-        AdaptationError: A loss is not finite.
-    """
-    config = trainer.config
-    checkpoint = run / "checkpoint.pt"
-    if checkpoint.is_file():
-        trainer.restore(torch.load(checkpoint, weights_only=True))
-    sums: dict[str, float] = {}
-    count, images, start = 0, 0, time.perf_counter()
-    with _interrupts() as interrupted:
-        while trainer.step < config.steps and not interrupted.is_set():
-            for name, value in trainer.update().items():
-                sums[name] = sums.get(name, 0.0) + value
-            count, images = count + 1, images + config.batch_size
-            if trainer.step % config.check_every and trainer.step < config.steps:
-                continue
-            figures = {name: total / count for name, total in sums.items()}
-            figures |= {"step": float(trainer.step), "images_per_s": images / (time.perf_counter() - start)}
-            if on_check is not None:
-                on_check(trainer, figures)
-            trainer.history.append(figures)
-            save_state(trainer.state(), checkpoint)
-            write_text(run / "history.json", json.dumps(trainer.history, indent=1) + "\n")
-            if on_progress is not None:
-                on_progress(trainer.step, config.steps, figures)
-            sums, count, images, start = {}, 0, 0, time.perf_counter()
-    if trainer.step < config.steps:
-        save_state(trainer.state(), checkpoint)
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C as an event that is looked at between steps; a second one interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def handle(number: int, frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -13,8 +13,10 @@ from sim2real.cli.console import JsonFile, console, progress_bars, save_json
 from sim2real.errors import ConfigError
 
 if TYPE_CHECKING:
+    from sim2real.adapt.config import AdaptConfig
+    from sim2real.adapt.data import Data
+    from sim2real.adapt.finish import Finished
     from sim2real.adapt.gate import Verdict
-    from sim2real.adapt.run import Data
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -59,14 +61,25 @@ def train(
     if sim is None or real is None or out is None:
         raise ConfigError("give --sim DATASET, --real FOLDER and --out RUN; see 'sim2real adapt train --help'")
     from sim2real.adapt.config import load_preset
-    from sim2real.adapt.run import adapt as run_adaptation
-    from sim2real.adapt.run import load_data
     from sim2real.evaluate.adaptation import write_adaptation_report
 
     config = load_preset(preset, overrides or ())
+    finished = _train(config, sim, real, out)
+    if finished is None:
+        console.print(f"Stopped early; the checkpoint is in {out}. Run the same command again to go on.")
+        raise typer.Exit(130)
+    page = write_adaptation_report(out, config.name, finished)
+    console.print(f"Report: {page}\nCurves and samples: tensorboard --logdir {out}")
+    _show(finished.verdict, out, json_file)
+
+
+def _train(config: AdaptConfig, sim: Path, real: Path, out: Path) -> Finished | None:
+    from sim2real.adapt.data import load_data
+    from sim2real.adapt.run import adapt as run_adaptation
+
     with console.status("reading images"):
         data = load_data(config, sim, real)
-    console.print(_said(data))
+    console.print(_description(data))
     with progress_bars() as progress:
         bar = progress.add_task("adapt", total=config.steps, figures="")
 
@@ -77,13 +90,7 @@ def train(
             if not console.is_terminal:
                 console.print(f"adapt {step}/{steps}  {text}")
 
-        finished = run_adaptation(config, data, out, report)
-    if finished is None:
-        console.print(f"Stopped early; the checkpoint is in {out}. Run the same command again to go on.")
-        raise typer.Exit(130)
-    page = write_adaptation_report(out, config.name, finished)
-    console.print(f"Report: {page}\nCurves and samples: tensorboard --logdir {out}")
-    _show(finished.verdict, out, json_file)
+        return run_adaptation(config, data, out, report)
 
 
 @app.command()
@@ -99,7 +106,7 @@ def check(
     json_file: JsonFile = None,
 ) -> None:
     """Judge a generator: does it move, remove, smear or invent objects, or worsen the task?"""
-    from sim2real.adapt.run import check as judge_run
+    from sim2real.adapt.check import check as judge_run
 
     with console.status("translating and comparing"):
         verdict = judge_run(run, sim, localizer, policy)
@@ -125,8 +132,8 @@ def apply(
     console.print(f"{count} frames: {out}")
 
 
-def _said(data: Data) -> str:
-    """How many images there are, and what was done to them."""
+def _description(data: Data) -> str:
+    """Number of images, and what was done to them, in words."""
     height, width = data.source.size
     said = f"{len(data.source)} rendered and {len(data.target)} real images of {width} x {height} to train on"
     said += f", {len(data.source_held)} and {len(data.target_held)} held out"

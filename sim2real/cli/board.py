@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sim2real.cli.options import takes
 from sim2real.errors import ConfigError
 
 if TYPE_CHECKING:
     from calibration.boards import Board
 
-MARKER_SHARE = 22.0 / 30.0  # of a charuco board's square
+MARKER_FRACTION = 22.0 / 30.0  # of a charuco board's square
 
 
 def chosen_board(
@@ -52,33 +51,8 @@ def chosen_board(
         if gap is None:
             raise ConfigError("a grid needs --gap, between its markers; measure it on the print, m")
         return Board("grid", columns, rows, square, gap, dictionary, legacy)
-    side = MARKER_SHARE * square if marker is None else marker
+    side = MARKER_FRACTION * square if marker is None else marker
     return Board(board, columns, rows, square, side, dictionary, legacy)  # type: ignore[arg-type]
 
 
-def takes_board(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of :func:`chosen_board` in place of its parameter ``pattern``, which gets the board.
-
-    Args:
-        command: All parameters but ``pattern`` become options and arguments as usual.
-    """
-    options = _parameters(chosen_board)
-    own = [parameter for parameter in _parameters(command) if parameter.name != "pattern"]
-
-    def run(**given: Any) -> None:
-        described = {parameter.name: given.pop(parameter.name) for parameter in options}
-        command(pattern=chosen_board(**described), **given)
-
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *options)}
-    return run
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """By keyword, with annotations as objects; what is only imported for type checking is left open."""
-    hints = get_type_hints(function, localns={"Board": object}, include_extras=True)
-    return [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-        for parameter in inspect.signature(function).parameters.values()
-    ]
+takes_board = takes(chosen_board, "pattern", {"Board": object})

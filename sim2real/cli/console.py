@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sim2real.files import must_be_writable, write_text
@@ -26,6 +27,12 @@ def save_json(path: Path | None, data: Any) -> None:
     """Write ``data`` to ``path`` at once, if a path was given; figures that are not finite become null."""
     if path is not None:
         write_text(path, json.dumps(_finite(data), indent=2, allow_nan=False) + "\n")
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Say on stderr that an old name still works, and which one takes its place."""
+    text = f"'{old}' is now '{new}'; the old name goes with the next release."
+    Console(stderr=True).print(f"[yellow]{escape(text)}")
 
 
 def _finite(data: Any) -> Any:

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from robot_drivers.limits import DriverError
 from sim2real.cli.adapt import app as adapt
+from sim2real.cli.appearance import app as appearance
 from sim2real.cli.calibrate import app as calibrate
 from sim2real.cli.collect import app as collect
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.cli.listing import app as listing
-from sim2real.cli.looks import app as looks
 from sim2real.cli.motion import app as motion
 from sim2real.cli.perceive import app as perceive
 from sim2real.cli.perceive import train_localizer
@@ -35,7 +35,7 @@ app.add_typer(listing)
 app.add_typer(play)
 app.add_typer(recordings)
 app.add_typer(motion)
-app.add_typer(looks)
+app.add_typer(appearance)
 app.add_typer(perceive)
 app.add_typer(calibrate, name="calibrate")
 app.add_typer(collect, name="collect")

@@ -10,7 +10,7 @@ import typer
 
 from sim2real.cli.console import console, progress_bars, stage_reporter
 from sim2real.errors import ConfigError
-from sim2real.files import must_be_writable, write_text
+from sim2real.files import must_be_writable
 
 if TYPE_CHECKING:
     from sim2real.identify.arm.excite import Excitation
@@ -50,37 +50,34 @@ def excite(
     seed: int = 0,
 ) -> None:
     """Make a safe motion for identify, from the rest pose; with --driver, from where the arm is, and record it."""
-    from sim2real.identify.arm.excite import excite as make
     from sim2real.robots import load_arm
 
     arm = load_arm(robot)
     if plot and plot.suffix.lower() not in PICTURES:
         raise ConfigError(f"--plot {plot}: pictures are {', '.join(PICTURES)}")
-    settings: dict[str, Any] = {
-        "joints": joints or arm.joints, "duration_s": duration, "speed": speed, "acceleration": acceleration,
-        "clearance_m": clearance, "seed": seed,
-    }  # fmt: skip
-    if (driver is None) != (log is None):
-        raise ConfigError("--driver and --log go together: through what to move, and where to record to")
-    made = record_motion(arm, driver, driver_set, log, yes, **settings) if driver and log else make(arm, **settings)
-    lines = [",".join(["time", *(f"des_dof_pos.{joint}" for joint in arm.joints)])]
-    lines += [
-        ",".join([f"{t:.4f}", *(f"{v:.6f}" for v in row)]) for t, row in zip(made.time, made.command, strict=True)
-    ]
-    write_text(out, "\n".join(lines) + "\n")
+    settings = {"joints": joints or arm.joints, "duration_s": duration, "speed": speed, "acceleration": acceleration}
+    made = _make(arm, driver, driver_set, log, yes, clearance_m=clearance, seed=seed, **settings)
+    made.save(out, arm.joints)
     console.print(f"{made.time[-1]:.0f} s at {arm.spec.control_rate_hz:g} Hz: {out}")
     if plot:
-        from sim2real.evaluate.figures import plt
+        _plot(plot, arm, made)
 
-        figure, axes = plt.subplots(
-            len(arm.joints), 1, figsize=(10, 1.6 * len(arm.joints)), sharex=True, layout="constrained"
-        )
-        for axis, joint, track in zip(axes, arm.joints, made.command.T, strict=True):
-            axis.plot(made.time, track, linewidth=0.8)
-            axis.set_ylabel(f"{joint}\nrad", fontsize=8)
-        axes[-1].set_xlabel("time, s")
-        figure.savefig(plot)
-        console.print(f"Picture: {plot}")
+
+def _make(
+    arm: Arm, driver: str | None, driver_set: list[str] | None, log: Path | None, yes: bool, **excitation: Any
+) -> Excitation:
+    from sim2real.identify.arm.excite import excite as make
+
+    if (driver is None) != (log is None):
+        raise ConfigError("--driver and --log go together: through what to move, and where to record to")
+    return record_motion(arm, driver, driver_set, log, yes, **excitation) if driver and log else make(arm, **excitation)
+
+
+def _plot(path: Path, arm: Arm, made: Excitation) -> None:
+    from sim2real.evaluate.figures import plot_motion
+
+    plot_motion(path, arm.joints, made.time, made.command)
+    console.print(f"Picture: {path}")
 
 
 def record_motion(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.table import Table
 
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.errors import ConfigError
@@ -67,16 +68,11 @@ def target_dataset(
 ) -> None:
     """Photograph the SO-101 target, which stands in for a real robot before a real camera."""
     with _vision():
-        from sim2real.evaluate.target_images import write_target_dataset
+        from sim2real.evaluate.target_images import target_camera, write_target_dataset
     from sim2real.robots import robot_folder
     from sim2real.robots.arm import Arm
-    from sim2real.runtime.camera import load_camera
 
-    folder = robot_folder("so101")
-    eye = load_camera(camera or folder / "camera.yaml")
-    if eye.T_base_camera is None or eye.distortion.any():
-        raise ConfigError(f"{camera}: a camera without lens distortion and with T_base_camera is wanted")
-    arm = Arm(folder)
+    arm, eye = Arm(robot_folder("so101")), target_camera(camera)
     with progress_bars() as progress:
         report = stage_reporter(progress)
         done = write_target_dataset(out, eye, arm.chain, arm.ee, count, split, report, resume, clutter, room)
@@ -90,22 +86,20 @@ def locate(
     json_file: JsonFile = None,
 ) -> None:
     """Measure how far a perception network is off on labelled images."""
-    from rich.table import Table
-
     with _vision():
-        from sim2real.evaluate.localization import at_recorded_poses, localization_figures, locate_all
+        from sim2real.evaluate.localization import localize
         from sim2real.images.dataset import read_dataset
     from sim2real.runtime.perception import PerceptionBundle
 
-    data = read_dataset(dataset)
+    data, loaded = read_dataset(dataset), PerceptionBundle.load(bundle)
     with console.status("looking"):
-        loaded = PerceptionBundle.load(bundle)
-        answers = locate_all(loaded.locator(), data)
-    visible = data.column("visible") if "visible" in data.frames[0] else None
-    poses = data.column("T_base_camera") if "T_base_camera" in data.frames[0] else None
-    recorded_pose = None if poses is None else at_recorded_poses(answers[0], loaded.spec, poses)
-    figures = localization_figures(*answers, visible, recorded_pose)
-    table = Table("figure", "value", title=f"{data.about.get('what', dataset)}: {len(data)} images")
+        figures = localize(loaded, data)
+    _show_localization(figures, f"{data.about.get('what', dataset)}: {len(data)} images")
+    save_json(json_file, figures)
+
+
+def _show_localization(figures: dict[str, Any], title: str) -> None:
+    table = Table("figure", "value", title=title)
     for name, value in figures.items():
         if isinstance(value, dict):
             for group, row in value.items():
@@ -117,7 +111,6 @@ def locate(
         else:
             table.add_row(name, f"{value:.4g}")
     console.print(table)
-    save_json(json_file, figures)
 
 
 def train_localizer(settings: dict[str, Any], origin: str, run: Path | None) -> tuple[Path, Path | None]:
@@ -143,6 +136,35 @@ def train_localizer(settings: dict[str, Any], origin: str, run: Path | None) -> 
         facts = {name: str(made[name]) for name in ("created", "commit", "seed", "versions")}
         console.print(f"Report: {write_localization_report(folder, facts)}")
     return folder, bundle
+
+
+def audit_localizer(settings: dict[str, Any], origin: str, json_file: Path | None) -> None:
+    """Print how far every term of a localization experiment changes its training images.
+
+    Raises:
+        Exit: With status 1 where a term changes nothing.
+    """
+    from dataclasses import asdict
+
+    from sim2real.config import validate
+    from sim2real.perceive.config import LocalizeConfig
+
+    with _vision():
+        from sim2real.perceive.audit import audit_images
+    config = validate(LocalizeConfig, settings, origin)
+    with console.status("rendering every term alone"):
+        effects = audit_images(config)
+    table = Table("term", "kind", "low", "high", "mean change of a pixel, of 255", title="Sensitivity of images")
+    for e in effects:
+        style = "bold red" if e.dead else ""
+        table.add_row(e.term, e.kind, f"{e.low:.4g}", f"{e.high:.4g}", f"{e.change:.2f}", style=style)
+    console.print(table)
+    save_json(json_file, {"config": config.name, "terms": [asdict(effect) for effect in effects]})
+    dead = [effect.term for effect in effects if effect.dead]
+    if dead:
+        console.print(f"[bold red]No effect: {', '.join(dead)}.[/] Remove these terms, or connect their parameters.")
+        raise typer.Exit(1)
+    console.print(f"All {len(effects)} terms that have a range change the images.")
 
 
 @contextmanager

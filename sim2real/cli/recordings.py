@@ -12,12 +12,9 @@ from rich.table import Table
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.cli.motion import DriverName, DriverSettings, Yes, record_motion
 from sim2real.errors import ConfigError
-from sim2real.files import must_be_writable, write_text
+from sim2real.files import must_be_writable
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from sim2real.identify.arm.check import JointCheck
     from sim2real.recordings.logs import JointLog, Topics
     from sim2real.robots.arm import Arm
@@ -33,7 +30,6 @@ StateTopics = Annotated[
 CommandTopics = Annotated[
     list[str] | None, typer.Option("--command-topic", help="Topic of joint commands in bags; repeatable.")
 ]
-DEGREES_SHARE, BEYOND_RAD = 0.5, 0.1  # commands so often so far outside a joint's limits are worth a word
 
 
 @app.command()
@@ -57,15 +53,26 @@ def replay(
     """
     from sim2real.robots import model_of, robot_folder
 
-    folder = robot_folder(robot)
-    if model_of(folder) != "arm":
+    if model_of(folder := robot_folder(robot)) == "arm":
+        _replay_arm(folder, logs, params, mapping, report, topics_of(state_topic, command_topic), json_file)
+    else:
         _replay_flights(folder, logs, params, json_file)
-        return
+
+
+def _replay_arm(
+    folder: Path,
+    logs: list[Path],
+    params: Path | None,
+    mapping: Path | None,
+    report: Path | None,
+    topics: Topics,
+    json_file: Path | None,
+) -> None:
     from sim2real.evaluate.identification import replay_logs
     from sim2real.robots.arm import Arm
 
     arm = Arm(folder)
-    recordings = _recordings(arm, logs, mapping, topics_of(state_topic, command_topic))
+    recordings = _recordings(arm, logs, mapping, topics)
     with console.status(f"replaying {len(recordings)} motions"):
         figures = replay_logs(arm, recordings, params, report)
     _print_errors(figures, "replay in PyBullet, open loop")
@@ -82,59 +89,18 @@ def topics_of(state: list[str] | None, command: list[str] | None) -> Topics:
 
 
 def _recordings(arm: Arm, logs: list[Path], mapping: Path | None, topics: Topics) -> list[JointLog]:
-    from sim2real.identify.arm.check import apply_mapping, read_mapping
-    from sim2real.recordings.logs import check_log, read_logs
+    from sim2real.identify.arm.mapping import read_corrected
 
-    known = read_mapping(mapping) if mapping else None
-    recordings = read_logs(logs, arm.joints, arm.aliases, any_unit=known is not None, topics=topics)
-    if known is not None:
-        recordings = [apply_mapping(log, known) for log in recordings]
-        for log in recordings:
-            check_log(log, Path(log.name))
+    recordings = read_corrected(arm, logs, mapping, topics)
     _remark(arm, recordings)
     return recordings
 
 
 def _remark(arm: Arm, recordings: list[JointLog]) -> None:
-    """Say what is odd about recordings that can be read all the same."""
-    for log in recordings:
-        if log.note:
-            console.print(f"[yellow]{escape(log.name)}: {escape(log.note)}")
-        share = _beyond_limits(arm, log.command)
-        worst = int(share.argmax())
-        if share[worst] > DEGREES_SHARE:
-            console.print(f"[yellow]{escape(_outside(arm, log, worst, float(share[worst])))}; are these degrees?")
+    from sim2real.identify.arm.degrees import remarks
 
-
-def _beyond_limits(arm: Arm, angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share [J] of the rows of ``angles`` [T, J] that are far outside the joints' limits."""
-    beyond = (angles < arm.chain.low - BEYOND_RAD) | (angles > arm.chain.high + BEYOND_RAD)
-    return beyond.mean(axis=0)
-
-
-def _outside(arm: Arm, log: JointLog, joint: int, share: float) -> str:
-    low, high = arm.chain.low[joint], arm.chain.high[joint]
-    return (
-        f"{log.name}: {share:.0%} of the commands of '{arm.joints[joint]}' are outside its limits, "
-        f"{low:.2f} .. {high:.2f} rad"
-    )
-
-
-def _refuse_degrees(arm: Arm, recordings: list[JointLog], found: JointCheck) -> None:
-    """Refuse commands in degrees: a mapping corrects measurements only, and would make degrees of them.
-
-    Raises:
-        ConfigError: Most commands of a joint are far outside its limits, and so are its measurements, or these are
-            as much smaller as radians are.
-    """
-    for log in recordings:
-        command, position = _beyond_limits(arm, log.command), _beyond_limits(arm, log.position)
-        for index, joint in enumerate(found.joints):
-            if command[index] > DEGREES_SHARE and (position[index] > DEGREES_SHARE or joint.has("command is degrees")):
-                raise ConfigError(
-                    f"{_outside(arm, log, index, float(command[index]))}; convert degrees first (commands are not "
-                    f"corrected, nor is a mapping written); if these are radians, widen the limits in {arm.urdf.name}"
-                )
+    for remark in remarks(arm, recordings):
+        console.print(f"[yellow]{escape(remark)}")
 
 
 def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_file: Path | None) -> None:
@@ -168,15 +134,29 @@ def identify(
     """Fit the robot's simulator to recordings; an interrupted fit of an arm goes on when it is run again."""
     from sim2real.robots import model_of, robot_folder
 
-    folder = robot_folder(robot)
-    if model_of(folder) != "arm":
+    if model_of(folder := robot_folder(robot)) == "arm":
+        topics = topics_of(state_topic, command_topic)
+        _identify_arm(folder, logs, out, folds, generations, mapping, seed, topics, json_file)
+    else:
         _identify_flights(folder, logs, out, mass, seed, json_file)
-        return
+
+
+def _identify_arm(
+    folder: Path,
+    logs: list[Path],
+    out: Path,
+    folds: int,
+    generations: int,
+    mapping: Path | None,
+    seed: int,
+    topics: Topics,
+    json_file: Path | None,
+) -> None:
     from sim2real.evaluate.identification import identify_logs
     from sim2real.robots.arm import Arm
 
     arm = Arm(folder)
-    recordings = _recordings(arm, logs, mapping, topics_of(state_topic, command_topic))
+    recordings = _recordings(arm, logs, mapping, topics)
     with progress_bars() as progress:
         figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
     _print_errors(figures["held_out"], "motions that the fit had not seen")
@@ -241,56 +221,58 @@ def check_joints_command(
     json_file: JsonFile = None,
 ) -> None:
     """Joint doctor: find swapped, flipped, shifted or scaled joints and a wrong rate, in recordings or live."""
-    from dataclasses import asdict
-
-    import yaml
-
-    from sim2real.identify.arm.check import apply_mapping, check_joints, read_mapping
-    from sim2real.recordings.logs import read_logs
     from sim2real.robots import load_arm
 
     arm = load_arm(robot)
+    files = _files_to_check(arm, logs, driver, driver_set, yes)
+    found = _checked(arm, files, mapping, topics_of(state_topic, command_topic))
+    _show_check(found)
+    save_json(json_file, found.summary())
+    if out:
+        found.save(out)
+        console.print(f"Mapping: {out}")
+    if found.faults:
+        raise typer.Exit(1)
+
+
+def _files_to_check(
+    arm: Arm, logs: list[Path] | None, driver: str | None, driver_set: list[str] | None, yes: bool
+) -> list[Path]:
+    """Recordings; with a driver, the one that is made now."""
     if not logs:
         raise ConfigError("give recordings; or --driver and one .csv to record to")
     if driver:
         if len(logs) != 1:
             raise ConfigError("with --driver, give one .csv to record to")
         record_motion(arm, driver, driver_set, logs[0], yes, joints=arm.joints, duration_s=LIVE_S, speed=LIVE_RAD_S)
-    recordings = read_logs(logs, arm.joints, arm.aliases, any_unit=True, topics=topics_of(state_topic, command_topic))
-    if mapping:
-        known = read_mapping(mapping)
-        recordings = [apply_mapping(log, known) for log in recordings]
+    return logs
+
+
+def _checked(arm: Arm, files: list[Path], mapping: Path | None, topics: Topics) -> JointCheck:
+    from sim2real.identify.arm.check import check_joints
+    from sim2real.identify.arm.degrees import refuse_degrees
+    from sim2real.identify.arm.mapping import read_corrected
+
+    recordings = read_corrected(arm, files, mapping, topics, any_unit=True)
     found = check_joints(arm, recordings)
-    _refuse_degrees(arm, recordings, found)
+    refuse_degrees(arm, recordings, found)
     _remark(arm, recordings)
-    table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{len(recordings)} recordings")
+    return found
+
+
+def _show_check(found: JointCheck) -> None:
+    table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{found.recordings} recordings")
     for joint in found.joints:
         verdict = "; ".join(joint.faults) or ("in order" if joint.judged else "did not move, cannot be judged")
         figures = (
             f"{joint.slope:.3f} ± {joint.within:.3f}",
             f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
         )
-        table.add_row(
-            joint.joint, *(figures if joint.judged else ("", "")), verdict, style="red" if joint.faults else ""
-        )
+        style = "red" if joint.faults else ""
+        table.add_row(joint.joint, *(figures if joint.judged else ("", "")), verdict, style=style)
     console.print(table)
     if found.clock:
         console.print(f"[{'yellow' if found.time_scale == 1.0 else 'red'}]{found.clock}")
-    save_json(
-        json_file,
-        {
-            "faults": found.faults,
-            "joints": [asdict(j) for j in found.joints],
-            "period_s": found.period_s,
-            "time_scale": found.time_scale,
-            "clock": found.clock,
-        },
-    )
-    if out:
-        write_text(out, yaml.safe_dump(found.mapping(), sort_keys=False))
-        console.print(f"Mapping: {out}")
-    if found.faults:
-        raise typer.Exit(1)
 
 
 def _print_errors(figures: dict[str, Any], title: str) -> None:

@@ -89,8 +89,8 @@ def _write(folder: Path, bundle: PolicyBundle, values: dict[str, str]) -> None:
     (folder / "resource").mkdir()
     (folder / "resource" / name).write_text("")
     shutil.copytree(bundle.path, folder / "bundle")
-    for source, path in runtime_files(bundle).items():
-        file = folder / name / "_runtime" / path
+    for source, place in runtime_files(bundle).items():
+        file = folder / name / "_runtime" / place
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, file)
 

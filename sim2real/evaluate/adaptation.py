@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.adapt.run import FEWEST_FOR_DISTANCES, Finished
+from sim2real.adapt.finish import FEWEST_FOR_DISTANCES, Finished
 from sim2real.evaluate.figures import data_uri
 from sim2real.evaluate.page import write_page
 

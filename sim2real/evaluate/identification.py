@@ -17,11 +17,13 @@ import yaml
 
 from sim2real.evaluate.identification_report import confused, write_identification_report
 from sim2real.files import write_text
-from sim2real.identify.arm.fit import JointFit, identify, parameters_file
+from sim2real.identify.arm.fit import JointFit, identify
+from sim2real.identify.arm.parameters import parameters_file
 from sim2real.identify.arm.replay import replay, summary
 from sim2real.provenance import commit
 from sim2real.recordings.logs import JointLog
-from sim2real.robots.arm import Arm, read_parameters
+from sim2real.robots.arm import Arm
+from sim2real.robots.parameters_file import read_parameters
 from sim2real.types import Progress
 
 METHOD = 3  # raised when the searches change, so that those of an older version are not taken over

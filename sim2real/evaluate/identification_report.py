@@ -10,8 +10,10 @@ import numpy as np
 
 from sim2real.evaluate.figures import figure_uri, plt
 from sim2real.evaluate.page import write_page
-from sim2real.identify.arm.fit import SEGMENT_S, JointFit, correlation
+from sim2real.identify.arm.fit import JointFit
+from sim2real.identify.arm.parameters import correlation
 from sim2real.identify.arm.replay import MotionReplay, pooled
+from sim2real.identify.arm.segments import SEGMENT_S
 from sim2real.robots.arm import Arm
 
 CONFUSED = 0.9

@@ -14,10 +14,26 @@ import numpy as np
 from sim2real.evaluate.figures import data_uri, figure_uri, plt
 from sim2real.evaluate.page import write_page
 from sim2real.images.dataset import ImageDataset
-from sim2real.runtime.perception import Locator, PerceptionSpec, table_homography
+from sim2real.runtime.perception import Locator, PerceptionBundle, PerceptionSpec, table_homography
 from sim2real.types import Array
 
 _VISIBLE = (0.35, 0.6, 0.8, 0.95, 1.01)  # edges of the groups by visible share
+
+
+def localize(bundle: PerceptionBundle, data: ImageDataset) -> dict[str, Any]:
+    """Measure a perception network on a labelled dataset, see :func:`localization_figures`.
+
+    Raises:
+        ConfigError: The dataset has no ``object_pos``.
+        SpecError: Its images are of another size than the network's.
+    """
+    answers, stds, truth = locate_all(bundle.locator(), data)
+    known = data.frames[0]
+    visible = data.column("visible") if "visible" in known else None
+    recorded = None
+    if "T_base_camera" in known:
+        recorded = at_recorded_poses(answers, bundle.spec, data.column("T_base_camera"))
+    return localization_figures(answers, stds, truth, visible, recorded)
 
 
 def locate_all(locator: Locator, data: ImageDataset) -> tuple[Array, Array, Array]:

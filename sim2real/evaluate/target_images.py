@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
 from sim2real.images.dataset import HEADER, DatasetWriter, read_header
-from sim2real.runtime.camera import CameraCalibration
+from sim2real.robots import robot_folder
+from sim2real.runtime.camera import CameraCalibration, load_camera
 from sim2real.runtime.kinematics import Chain
 from sim2real.targets.so101_arm import Puck
 from sim2real.targets.so101_camera import CLASSES, So101Camera
@@ -26,6 +27,19 @@ LEAST_VISIBLE = 0.35  # of the object: what is hidden further is not asked for
 OBSTRUCTED = 0.5  # of the images have something before the object
 DISTANCE_M, AZIMUTH_RAD, RADIUS_M = (0.2, 0.39), 0.85, (0.024, 0.036)
 _LOWEST_M = 0.015  # of the gripper's tip above the table
+
+
+def target_camera(path: Path | None) -> CameraCalibration:
+    """The camera that looks at the target; the SO-101's own by default.
+
+    Raises:
+        ConfigError: It has lens distortion, or does not say where it stands.
+    """
+    path = path or robot_folder("so101") / "camera.yaml"
+    camera = load_camera(path)
+    if camera.T_base_camera is None or camera.distortion.any():
+        raise ConfigError(f"{path}: a camera without lens distortion and with T_base_camera is wanted")
+    return camera
 
 
 def write_target_dataset(

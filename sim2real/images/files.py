@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,14 @@ import yaml
 from sim2real.errors import ConfigError
 from sim2real.images.dataset import HEADER, ImageDataset, read_dataset
 from sim2real.images.dataset import SUFFIXES as DATASET_SUFFIXES
+from sim2real.images.messages import IMAGE_TYPES, decode_image
+from sim2real.recordings.bags import open_bag
 from sim2real.runtime.camera import load_camera
 from sim2real.runtime.geometry import pose_matrix
 from sim2real.types import Array, Image
 
 SUFFIXES = (*DATASET_SUFFIXES, ".tif", ".tiff")
 POSE_COLUMNS = ("x", "y", "z", "qx", "qy", "qz", "qw")
-_IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-# ROS's encodings (sensor_msgs/image_encodings.hpp) → OpenCV's conversion to BGR; None: it is BGR or grey already.
-_ENCODINGS = {
-    "mono8": None, "8UC1": None, "bgr8": None, "8UC3": None, "rgb8": cv2.COLOR_RGB2BGR,
-    "rgba8": cv2.COLOR_RGBA2BGR, "bgra8": cv2.COLOR_BGRA2BGR,
-    "bayer_rggb8": cv2.COLOR_BayerRGGB2BGR, "bayer_bggr8": cv2.COLOR_BayerBGGR2BGR,
-    "bayer_gbrg8": cv2.COLOR_BayerGBRG2BGR, "bayer_grbg8": cv2.COLOR_BayerGRBG2BGR,
-    "yuv422": cv2.COLOR_YUV2BGR_UYVY, "uyvy": cv2.COLOR_YUV2BGR_UYVY,
-    "yuv422_yuy2": cv2.COLOR_YUV2BGR_YUY2, "yuyv": cv2.COLOR_YUV2BGR_YUY2,
-}  # fmt: skip
 
 
 def read_images(source: Path, topic: str | None = None) -> Iterator[tuple[str, float, Image]]:
@@ -80,74 +71,14 @@ def is_dataset(source: Path) -> bool:
     return (source / HEADER).is_file()
 
 
-@contextmanager
-def open_bag(path: Path) -> Iterator[Any]:
-    """A rosbags reader of a rosbag2 folder or an ``.mcap`` file.
-
-    Raises:
-        ConfigError: rosbags is missing, or the bag cannot be read.
-    """
-    try:
-        from rosbags.highlevel import AnyReader  # noqa: PLC0415
-        from rosbags.highlevel.anyreader import AnyReaderError  # noqa: PLC0415
-        from rosbags.typesys import Stores, get_typestore  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(f"{path}: reading bags needs rosbags: pip install rosbags") from error
-    if not path.exists():
-        raise ConfigError(f"{path} does not exist; give a rosbag2 folder or an .mcap file")
-    try:
-        with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            yield reader
-    except AnyReaderError as error:
-        raise ConfigError(f"{path} is no readable bag: {error}") from error
-
-
 def _bag_images(source: Path, topic: str | None) -> Iterator[tuple[str, float, Image]]:
-    with open_bag(source) as reader:
-        chosen = [c for c in reader.connections if c.msgtype in _IMAGE_TYPES and topic in (None, c.topic)]
-        topics = sorted({c.topic for c in chosen})
+    with open_bag(source) as bag:
+        topics = [name for name, kind in sorted(bag.types.items()) if kind in IMAGE_TYPES and topic in (None, name)]
         if len(topics) != 1:
             found = ", ".join(topics) or "none"
             raise ConfigError(f"{source}: images of one topic are wanted, it has {found}; choose one with --topic")
-        for index, (connection, _, raw) in enumerate(reader.messages(connections=chosen)):
-            message: Any = reader.deserialize(raw, connection.msgtype)
-            stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec
-            yield f"{topics[0]}[{index}]", stamp, decode_image(message, source)
-
-
-def decode_image(message: Any, source: object) -> Image:
-    """Pixels of a ``sensor_msgs`` Image or CompressedImage, of rclpy or rosbags.
-
-    Args:
-        message: The message.
-        source: Where it comes from; named in errors.
-
-    Returns:
-        [H, W, 3] BGR, or [H, W] grey.
-
-    Raises:
-        ConfigError: An unknown encoding, or data that do not fit the size.
-    """
-    data = np.asarray(message.data, dtype=np.uint8)
-    if not hasattr(message, "encoding"):
-        compressed = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        if compressed is None:
-            raise ConfigError(f"{source}: a compressed image ({message.format}) cannot be decoded")
-        return np.asarray(compressed, dtype=np.uint8)
-    if message.encoding not in _ENCODINGS:
-        raise ConfigError(f"{source}: image encoding '{message.encoding}' is not known; known: {', '.join(_ENCODINGS)}")
-    channels = max(1, message.step // max(message.width, 1))
-    if data.size != message.height * message.step or message.step < message.width or not data.size:
-        size = f"{message.width} x {message.height} of {message.step} bytes a row"
-        raise ConfigError(f"{source}: an image of {size} holds {data.size} bytes; its publisher is broken")
-    rows = data.reshape(message.height, message.step)
-    image = rows[:, : message.width * channels].reshape(message.height, message.width, channels)
-    conversion = _ENCODINGS[message.encoding]
-    image = image[:, :, 0] if channels == 1 else image
-    try:
-        return np.ascontiguousarray(image if conversion is None else cv2.cvtColor(image, conversion))
-    except cv2.error as error:
-        raise ConfigError(f"{source}: {channels} bytes a pixel are not '{message.encoding}'") from error
+        for message in bag.messages(topics):
+            yield f"{topics[0]}[{message.number}]", message.sent_s, decode_image(message.content, source)
 
 
 def read_poses(path: Path) -> dict[str, Array]:
@@ -204,6 +135,25 @@ def joint_track(dataset: Path, joint: str) -> tuple[Array, Array]:
     camera = dataset / "camera.yaml"
     latency_s = (load_camera(camera).latency_s or 0.0) if camera.is_file() else 0.0
     return time - latency_s, position
+
+
+def read_joint_track(path: Path, joint: str) -> tuple[Array, Array]:
+    """Times [T] s and positions [T] rad of one joint in a CSV with a column ``time`` and one of the joint's name.
+
+    Raises:
+        ConfigError: It cannot be read, or times do not ascend.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+        track = np.array([[float(row["time"]), float(row[joint])] for row in rows])
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: a column 'time' and a column '{joint}' of numbers are needed ({error})") from error
+    if len(track) < 2 or not np.isfinite(track).all() or (np.diff(track[:, 0]) <= 0).any():
+        raise ConfigError(f"{path}: times must ascend and every value be finite")
+    return track[:, 0], track[:, 1]
 
 
 def read_pose_pairs(path: Path) -> tuple[Array, Array]:

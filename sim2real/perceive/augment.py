@@ -15,7 +15,8 @@ import yaml
 
 from sim2real.errors import ConfigError
 from sim2real.robots.physics import PhysicsParameter, PhysicsParams
-from sim2real.sim.randomization import Randomization, RandomizationTerm
+from sim2real.robots.terms import RandomizationTerm
+from sim2real.sim.randomization import Randomization
 from sim2real.types import Array
 
 _FILE = yaml.safe_load((Path(__file__).parent / "augment.yaml").read_text())
@@ -98,20 +99,23 @@ def apply(images: torch.Tensor, params: Array, generator: torch.Generator) -> to
     return _compress(result, 100.0 - p["compression"])
 
 
-def audit_augmentation(images: torch.Tensor, seed: int = 0) -> dict[str, float]:
+def audit_augmentation(
+    images: torch.Tensor, terms: Mapping[str, RandomizationTerm] = TERMS, seed: int = 0
+) -> dict[str, float]:
     """Mean change of a pixel, 0 to 255, when each term alone is at the end of its range that changes more.
 
     Args:
         images: [N, 3, H, W] in [0, 1].
+        terms: Terms of ``augment.yaml`` by name.
         seed: Of noise and patches.
     """
     nominal = np.tile([p.nominal for p in PARAMETERS.values()], (len(images), 1))
     columns = {name: column for column, name in enumerate(PARAMETERS)}
     effects = {}
-    for name, term in TERMS.items():
+    for name, term in terms.items():
         base = nominal.copy()
-        if name == "motion_angle":
-            base[:, columns["motion"]] = TERMS["motion"].range[1]  # an angle shows where there is motion
+        if name == "motion_angle" and "motion" in terms:
+            base[:, columns["motion"]] = terms["motion"].range[1]  # an angle shows where there is motion
         before = apply(images, base, torch.Generator(images.device).manual_seed(seed))
         changes = []
         for share in (0.0, 0.3, 1.0):  # angles come round

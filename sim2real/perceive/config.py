@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,3 +153,10 @@ class LocalizeConfig(Model):
         if task != {"name": "localize"}:
             raise ValueError("a localization experiment has 'task: {name: localize}' and no other settings there")
         return task
+
+
+def area_of(thing: ObjectConfig) -> tuple[float, float, float, float]:
+    """X from and to, y from and to, m, of where the object may lie."""
+    near, far = thing.distance_m
+    side = math.sin(min(thing.azimuth_rad, math.pi / 2))
+    return near * min(math.cos(thing.azimuth_rad), 1.0), far, -far * side, far * side

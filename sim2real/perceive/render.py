@@ -26,10 +26,11 @@ from sim2real.perceive.config import LocalizeConfig
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.robots.physics import PhysicsParams
+from sim2real.robots.terms import RandomizationTerm
 from sim2real.runtime.camera import CameraCalibration, load_camera
-from sim2real.sim.randomization import Randomization, RandomizationTerm
+from sim2real.sim.randomization import Randomization
 from sim2real.sim.render.drawing import add_thing, place_thing
-from sim2real.sim.render.scenery import PARAMETERS, TERMS, Scenery
+from sim2real.sim.render.scenery import PARAMETERS, TERMS, Scenery, audit_appearance
 from sim2real.sim.world import World
 from sim2real.types import Array, Image, Progress
 
@@ -153,6 +154,11 @@ class Painter:
             "pair": number,
         }
         return Drawn(seen.rgb, mask, fields)
+
+    def effects(self, number: int) -> dict[str, float]:
+        """Mean change of a pixel, 0 to 255, by each visual term alone in the scene of image ``number``."""
+        self.draw(number)
+        return audit_appearance(self._scenery, self._terms, self._config.seed)
 
     def close(self) -> None:
         """Free the world; harmless when closed."""

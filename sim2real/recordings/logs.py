@@ -135,9 +135,9 @@ def read_log(
         raise LogError(f"{path} does not exist")
     suffix = path.suffix.lower()
     if _is_bag(path) or suffix in (".mcap", ".db3"):
-        from sim2real.recordings.bags import read_bag  # noqa: PLC0415 (rosbags is needed for bags only)
+        from sim2real.recordings.joint_bags import read_joint_bag  # noqa: PLC0415 (rosbags is needed for bags only)
 
-        log = read_bag(path, tuple(joints), aliases, topics)
+        log = read_joint_bag(path, tuple(joints), aliases, topics)
     elif suffix == ".npz" and path.is_file():
         log = _read_npz(path, tuple(joints), aliases)
     elif suffix == ".csv" and path.is_file():

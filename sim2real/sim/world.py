@@ -122,7 +122,7 @@ class World:
     @property
     def origins(self) -> Array:
         """Origins of all cells in Bullet's frame [N, 3] m."""
-        return self._cell
+        return np.asarray(self._cell, dtype=np.float64)
 
     def _load(self, urdf: Path, place: Sequence[float], fixed_base: bool) -> int:
         flags, client = pybullet.URDF_USE_INERTIA_FROM_FILE, self._client

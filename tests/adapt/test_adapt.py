@@ -11,6 +11,7 @@ from adapt_maker import scenes  # noqa: E402
 
 from sim2real.adapt import losses  # noqa: E402
 from sim2real.adapt.config import PRESETS, DiscriminatorConfig, GeneratorConfig, load_preset  # noqa: E402
+from sim2real.adapt.data import Data  # noqa: E402
 from sim2real.adapt.domains import Domain  # noqa: E402
 from sim2real.adapt.metrics import features, frechet_distance, kernel_distance, mean_iou  # noqa: E402
 from sim2real.adapt.networks import (  # noqa: E402
@@ -22,7 +23,6 @@ from sim2real.adapt.networks import (  # noqa: E402
     set_domain,
 )
 from sim2real.adapt.objects import edge_drift, object_changes  # noqa: E402
-from sim2real.adapt.run import Data  # noqa: E402
 from sim2real.adapt.translate import export_generator, translate, translate_any_size  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402
 from sim2real.runtime.translation import Translator  # noqa: E402

@@ -20,9 +20,11 @@ from test_adapt_run import SMALL, domains, finished, folders, photographs, small
 from typer.testing import CliRunner  # noqa: E402
 
 from sim2real.adapt.apply import apply  # noqa: E402
+from sim2real.adapt.check import check  # noqa: E402
+from sim2real.adapt.data import Data, check_depth, load_data  # noqa: E402
 from sim2real.adapt.domains import Domain, check_masks, check_pair, count_alike, load_domain, thumbnail  # noqa: E402
 from sim2real.adapt.origin import DATA, note_data, unseen  # noqa: E402
-from sim2real.adapt.run import Data, adapt, check, check_depth, load_data  # noqa: E402
+from sim2real.adapt.run import adapt  # noqa: E402
 from sim2real.cli.main import app  # noqa: E402
 from sim2real.errors import AdaptationError, BundleError, ConfigError  # noqa: E402
 from sim2real.evaluate.adaptation import write_adaptation_report  # noqa: E402
@@ -327,10 +329,10 @@ def test_a_missing_bundle_is_called_by_its_kind(tmp_path: Path) -> None:
 
 
 def test_small_figures_are_shown(run: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sim2real.adapt.run
+    import sim2real.adapt.check
 
     def found(*_: object) -> object:
         return replace(check(run, folders[0]), figures={"policy.moved_median_rad": 0.00034})
 
-    monkeypatch.setattr(sim2real.adapt.run, "check", found)
+    monkeypatch.setattr(sim2real.adapt.check, "check", found)
     assert "0.00034" in CliRunner().invoke(app, ["adapt", "check", str(run), "--sim", str(folders[0])]).output

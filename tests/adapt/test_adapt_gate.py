@@ -16,12 +16,14 @@ torch = pytest.importorskip("torch")
 
 from adapt_maker import scenes  # noqa: E402
 
-from sim2real.adapt import gate, run  # noqa: E402
-from sim2real.adapt.config import GateConfig  # noqa: E402
+from sim2real.adapt import checkpoints, finish, gate  # noqa: E402
+from sim2real.adapt.config import AdaptConfig, GateConfig  # noqa: E402
+from sim2real.adapt.data import Data  # noqa: E402
 from sim2real.adapt.domains import Domain  # noqa: E402
 from sim2real.adapt.gate import Verdict, judge  # noqa: E402
-from sim2real.adapt.networks import Classifier, Segmenter  # noqa: E402
-from sim2real.adapt.objects import invented, vanished, with_copies  # noqa: E402
+from sim2real.adapt.invented import invented, with_copies  # noqa: E402
+from sim2real.adapt.networks import Classifier, Generator, Segmenter  # noqa: E402
+from sim2real.adapt.objects import vanished  # noqa: E402
 
 SIDE = 64
 CLASSES = {0: "background", 1: "object", 2: "table"}
@@ -279,9 +281,9 @@ def test_faults_name_the_images_and_pictures_show_them_first(monkeypatch: pytest
     assert "faults" not in verdict.summary()
 
     drawn = []
-    monkeypatch.setattr(run.sheets, "outlined", lambda x, masks: drawn.append((x, masks)) or x)
-    data = run.Data(held, held, held, held)
-    pictures = run._pictures(data, images, verdict.faults)
+    monkeypatch.setattr(finish.sheets, "outlined", lambda x, masks: drawn.append((x, masks)) or x)
+    data = Data(held, held, held, held)
+    pictures = finish._pictures(data, images, verdict.faults)
     assert set(pictures) == {"grid", "masks", "failures"}
     shown, masks = drawn[-1]
     assert (shown[0][::2, ::2] == images[13]).all()
@@ -290,19 +292,19 @@ def test_faults_name_the_images_and_pictures_show_them_first(monkeypatch: pytest
 
 def test_the_kept_checkpoint_is_not_the_last_but_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = table(20)
-    data = run.Data(held, held, held, held)
+    data = Data(held, held, held, held)
     # nearness and verdict at each check: the second is the nearest of those that pass
     nearness, passes = iter((3.0, 2.0, 1.0, 4.0)), iter((True, True, False, True))
-    monkeypatch.setattr(run, "kernel_distance", lambda *_: next(nearness))
-    monkeypatch.setattr(run, "judge", lambda *_: (Verdict(next(passes), ()), held.images))
-    keeper = run._Keeper(data, None, None, tmp_path)
+    monkeypatch.setattr(checkpoints, "kernel_distance", lambda *_: next(nearness))
+    monkeypatch.setattr(checkpoints, "judge", lambda *_: (Verdict(next(passes), ()), held.images))
+    keeper = checkpoints.Keeper(data, None, None, tmp_path)
     try:
         for step in range(4):
-            averages = torch.nn.ModuleDict({"generator": run.Generator(run.AdaptConfig(name="x").generator)})
+            averages = torch.nn.ModuleDict({"generator": Generator(AdaptConfig(name="x").generator)})
             averages["generator"].out.bias.data[:] = float(step)
             trainer = SimpleNamespace(step=step, averages=averages, config=SimpleNamespace(gate=GateConfig()))
             keeper.look(trainer, {})  # type: ignore[arg-type]
     finally:
         keeper.close()
     assert torch.load(tmp_path / "best.pt")["generator.out.bias"].tolist() == [1.0, 1.0, 1.0]
-    assert [row["passed"] for row in run.read_checks(tmp_path)] == [True, True, False, True]
+    assert [row["passed"] for row in checkpoints.read_checks(tmp_path)] == [True, True, False, True]

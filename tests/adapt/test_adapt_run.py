@@ -21,16 +21,21 @@ from real_data import whole  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from sim2real.adapt.apply import apply  # noqa: E402
+from sim2real.adapt.check import check, load_run_config  # noqa: E402
+from sim2real.adapt.checkpoints import best_check  # noqa: E402
 from sim2real.adapt.config import AdaptConfig, GateConfig, load_preset  # noqa: E402
 from sim2real.adapt.dann import train_classifier  # noqa: E402
+from sim2real.adapt.data import Data, load_data  # noqa: E402
+from sim2real.adapt.detector import train_detector  # noqa: E402
 from sim2real.adapt.domains import Domain, check_pair, load_domain  # noqa: E402
 from sim2real.adapt.downstream import commanded_change, located, located_change  # noqa: E402
-from sim2real.adapt.gate import judge, train_detector  # noqa: E402
+from sim2real.adapt.gate import judge  # noqa: E402
 from sim2real.adapt.metrics import predict  # noqa: E402
 from sim2real.adapt.networks import Segmenter  # noqa: E402
 from sim2real.adapt.objects import spill  # noqa: E402
-from sim2real.adapt.run import Data, adapt, best_check, check, load_data, load_run_config  # noqa: E402
-from sim2real.adapt.train import Trainer, run_training  # noqa: E402
+from sim2real.adapt.run import adapt  # noqa: E402
+from sim2real.adapt.train import Trainer  # noqa: E402
+from sim2real.adapt.training import run_training  # noqa: E402
 from sim2real.cli.main import app  # noqa: E402
 from sim2real.config import prepare_run  # noqa: E402
 from sim2real.errors import AdaptationError, ConfigError  # noqa: E402

@@ -20,26 +20,16 @@ from real_data import BOTH
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from calibration.collect.bag import Topics, find_topics
-from calibration.collect.collector import (
-    BLURRED,
-    BRIGHT,
-    COVERED,
-    DARK,
-    DUPLICATE,
-    RESOLUTION,
-    Collector,
-    Wanted,
-    partial_folder,
-)
+from calibration.collect.collector import BLURRED, BRIGHT, COVERED, DARK, DUPLICATE, RESOLUTION, Collector, Wanted
 from calibration.collect.lerobot import export_lerobot
+from calibration.collect.partial import partial_folder
 from calibration.collect.sync import NO_JOINTS, NO_POSE, Frame, Synchroniser
+from calibration.collect.topics import Topics, find_topics
 from calibration.collect.views import Gates, distances, farthest_points, look_at, view_vector
 from sim2real.cli.main import app, main
 from sim2real.errors import CollectionError, ConfigError
 from sim2real.images.dataset import read_dataset
-from sim2real.images.files import decode_image
-from sim2real.images.messages import camera_of, joints_of, pose_of, rgb_of
+from sim2real.images.messages import camera_of, decode_image, joints_of, pose_of, rgb_of
 from sim2real.runtime.camera import load_camera
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
@@ -329,7 +319,7 @@ def test_a_recording_of_nothing_leaves_nothing(tmp_path):
 WRITE = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/calibration"]
 from test_collect import JOINTS, Collector, Wanted, frames
 collector = Collector(Wanted(Path(sys.argv[1]), joint_names=JOINTS, count=30), resume=len(sys.argv) > 3)
 for frame in frames(4000, start=collector.kept):

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy", reason="no rclpy here; 'sim2real doctor' says how t
 
 from camera_rig import environment, joints_at, number_in
 
-from calibration.collect.collector import partial_folder
+from calibration.collect.partial import partial_folder
 from sim2real.images.dataset import read_dataset
 
 pytestmark = pytest.mark.ros

@@ -12,10 +12,15 @@ from sim2real.cli.console import console, save_json
 from sim2real.cli.main import main
 from sim2real.errors import ConfigError
 from sim2real.evaluate.identification import _kept
-from sim2real.identify.arm.check import apply_mapping, check_joints, read_mapping
+from sim2real.identify.arm.check import check_joints
 from sim2real.identify.arm.excite import excite
-from sim2real.identify.arm.fit import JointFit, Space, cut, find_stops, identify, parameters_file, search, simulate
+from sim2real.identify.arm.fit import JointFit, find_stops, identify
+from sim2real.identify.arm.mapping import apply_mapping, read_mapping
+from sim2real.identify.arm.parameters import parameters_file
 from sim2real.identify.arm.replay import MotionReplay, replay, stops_of, summary
+from sim2real.identify.arm.search import search, simulate
+from sim2real.identify.arm.segments import cut
+from sim2real.identify.arm.space import Space
 from sim2real.recordings.logs import JointLog, read_logs
 from sim2real.recordings.tables import LogError
 from sim2real.robots import robot_folder

@@ -36,6 +36,10 @@ def test_every_term_changes_pixels():
     assert [name for name, effect in effects.items() if effect < 0.1] == []
 
 
+def test_an_angle_of_motion_is_dead_without_motion():
+    assert audit_augmentation(pictures(3), chosen(("motion_angle",)))["motion_angle"] < 1e-3
+
+
 def test_without_terms_nothing_changes():
     images = pictures().clamp(1e-3, 1.0)
     torch.testing.assert_close(Augmentation({})(images), images, atol=1e-6, rtol=0)

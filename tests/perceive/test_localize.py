@@ -19,11 +19,15 @@ from sim2real.errors import ConfigError
 from sim2real.images.dataset import read_dataset
 from sim2real.images.lens import project
 from sim2real.perceive import render as rendering
+from sim2real.perceive.audit import audit_images
 from sim2real.perceive.config import LocalizeConfig
+from sim2real.perceive.labelled import load_labelled
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import Painter, looking_through, render_dataset, visual_terms
-from sim2real.perceive.train import Trainer, load_labelled, pixel_loss, train
+from sim2real.perceive.train import train
+from sim2real.perceive.trainer import Trainer, pixel_loss
 from sim2real.runtime.perception import PerceptionBundle, table_homography
+from sim2real.sim.render.scenery import TERMS
 
 # One small training is shared.
 pytestmark = pytest.mark.xdist_group("localize")
@@ -78,6 +82,15 @@ def test_every_class_is_in_the_masks(painter):
     assert seen.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_the_audit_finds_terms_that_change_no_image():
+    settings = config()
+    looks = {**settings.render.looks, "shadows": {**TERMS["shadows"].model_dump(), "range": (0.0, 0.4)}}
+    render = settings.render.model_copy(update={"looks": looks})
+    effects = {effect.term: effect for effect in audit_images(settings.model_copy(update={"render": render}))}
+    assert [name for name, e in effects.items() if e.dead] == ["shadows"]  # cast from 0.5 on
+    assert effects["table_hue"].change > 10 and {e.kind for e in effects.values()} == {"visual", "photometric"}
+
+
 def test_an_image_depends_on_its_number_only(painter):
     first = painter.draw(3)
     painter.draw(17)
@@ -87,7 +100,7 @@ def test_an_image_depends_on_its_number_only(painter):
 
 
 def test_no_distractor_is_a_red_cylinder(painter, monkeypatch):
-    from sim2real.sim import scenery
+    from sim2real.sim.render import scenery
 
     painted = []
     monkeypatch.setattr(

@@ -21,8 +21,10 @@ from sim2real.errors import AdaptationError, ConfigError
 from sim2real.images.dataset import DatasetWriter, read_dataset
 from sim2real.perceive.adapt import adapt_dataset
 from sim2real.perceive.config import LocalizeConfig
+from sim2real.perceive.labelled import Labelled, load_labelled, load_photographs
 from sim2real.perceive.render import looking_through, render_dataset
-from sim2real.perceive.train import Labelled, Trainer, load_labelled, load_photographs, train
+from sim2real.perceive.train import train
+from sim2real.perceive.trainer import Trainer
 from sim2real.runtime.perception import PerceptionBundle
 from sim2real.runtime.translation import file_hashes
 

@@ -24,10 +24,12 @@ from sim2real.images.dataset import DatasetWriter, read_dataset
 from sim2real.images.lens import project
 from sim2real.learn.torch_io import moved, to_tensor
 from sim2real.perceive.config import LocalizeConfig, TeacherConfig
+from sim2real.perceive.labelled import load_labelled
 from sim2real.perceive.network import Localizer
 from sim2real.perceive.render import looking_through, render_dataset
 from sim2real.perceive.teacher import Lesson, Teacher
-from sim2real.perceive.train import Trainer, load_labelled, train
+from sim2real.perceive.train import train
+from sim2real.perceive.trainer import Trainer
 from sim2real.runtime.perception import PerceptionBundle
 
 SMALL = (

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from sim2real.cli.looks import EYE_M, TARGET_M, _looking
 from sim2real.cli.main import app
 from sim2real.errors import ConfigError, SimulationError
 from sim2real.images.pictures import contact_sheet
@@ -14,14 +13,15 @@ from sim2real.runtime.camera import CameraCalibration
 from sim2real.sim.render.camera import SimCamera
 from sim2real.sim.render.drawing import KINDS as KINDS_OF_THINGS
 from sim2real.sim.render.drawing import add_thing, place_of, place_thing
-from sim2real.sim.render.scenery import TERMS, Scenery, audit_looks
+from sim2real.sim.render.preview import EYE_M, TARGET_M, looking
+from sim2real.sim.render.scenery import TERMS, Scenery, audit_appearance
 from sim2real.sim.render.scenery import _radius as radius_of
 from sim2real.sim.render.textures import KINDS, from_photographs, procedural
 from sim2real.sim.world import World
 
 K = np.array([[58.0, 0, 31.5], [0, 58.0, 31.5], [0, 0, 1]])
 CAMERA = CameraCalibration(64, 64, K, "pinhole", np.array([-0.1, 0.01, 0.0, 0.0, 0.0]))
-POSE = _looking(np.array(EYE_M), np.array(TARGET_M))
+POSE = looking(np.array(EYE_M), np.array(TARGET_M))
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def images(scenery, count):
 
 
 def test_every_term_changes_pixels(make):
-    effects = audit_looks(make()[0])
+    effects = audit_appearance(make()[0])
     assert set(effects) == set(TERMS) and len(effects) == 37
     assert [name for name, effect in effects.items() if effect < 0.01] == []
 

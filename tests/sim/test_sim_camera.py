@@ -10,8 +10,8 @@ from calibration.intrinsics import board_pose, calibrate_camera
 from sim2real.errors import SimulationError
 from sim2real.images.lens import project
 from sim2real.runtime.camera import CameraCalibration
-from sim2real.sim.render.camera import FAR_M, CameraStream, Frame, SimCamera, expose
-from sim2real.sim.render.drawing import add_picture
+from sim2real.sim.render.camera import FAR_M, SimCamera
+from sim2real.sim.render.drawing import add_quad, load_texture, paint
 from sim2real.sim.world import World
 
 SIZE = (640, 480)
@@ -46,7 +46,10 @@ def seen_at(picture, camera, T_camera_board, samples=2, cell=0):  # noqa: N803
     world = World(cell + 1, 0.01)
     where = T_BASE_CAMERA @ T_camera_board
     quat = Rotation.from_matrix(where[:3, :3]).as_quat()
-    add_picture(world, picture, BOARD.size, where[:3, 3], quat, cell)
+    width, height = BOARD.size
+    corners = ((0.0, height, 0.0), (width, height, 0.0), (width, 0.0, 0.0), (0.0, 0.0, 0.0))
+    body = add_quad(world, corners, where[:3, 3], quat.tolist(), cell)
+    paint(world, body, (1.0, 1.0, 1.0, 1.0), load_texture(world, picture))
     frame = SimCamera(camera, samples).render(world, T_BASE_CAMERA, cell)
     world.close()
     return frame
@@ -108,36 +111,3 @@ def test_a_lens_that_cannot_be_drawn_is_refused():
     wild = CameraCalibration(*SIZE, K, "pinhole", np.array([-3.0, 9.0, 0.0, 0.0, -20.0]))
     with pytest.raises(SimulationError, match="bends the image's border too far"):
         SimCamera(wild)
-
-
-def stripe(column):
-    rgb = np.zeros((40, 60, 3), np.uint8)
-    rgb[:, column] = 255
-    return Frame(rgb, np.zeros((40, 60)), np.zeros((40, 60), np.int32))
-
-
-def test_exposure_gathers_and_rows_begin_one_after_the_other():
-    frames, times = [stripe(10 + i) for i in range(21)], 0.001 * np.arange(21)
-    still = expose(frames, times, 0.005, 0.0)
-    assert still[:, 15].min() == 255 and still.astype(int).sum() == 255 * 3 * 40
-    blurred = expose(frames, times, 0.0, 0.010)
-    assert blurred[0, 11:20, 0].min() > 20 and blurred[:, 22:].max() == 0
-    assert blurred[0, :, 0].astype(int).sum() == pytest.approx(255, abs=12)  # light is spread, not made
-    rolled = expose(frames, times, 0.0, 0.0, readout_s=0.020)
-    assert (rolled[0, :, 0].argmax(), rolled[-1, :, 0].argmax()) == (10, 30)
-    with pytest.raises(SimulationError, match="the frames span"):
-        expose(frames, times, 0.015, 0.010)
-
-
-def test_a_stream_keeps_its_rate_and_its_delay():
-    stream, stamps = CameraStream(30.0, latency_s=0.05), []
-    for step in range(100):
-        now = 0.01 * step
-        if stream.due(now):
-            stream.take(now, np.full((1, 1, 3), step, np.uint8))
-        newest = stream.newest(now)
-        assert (newest is None) == (now < 0.05 - 1e-9)
-        if newest:
-            assert 0.05 - 1e-9 <= now - newest[0] < 0.05 + 1 / 30 + 0.01
-            stamps.append(newest[0])
-    assert len(set(stamps)) == pytest.approx(0.94 * 30, abs=1.5)

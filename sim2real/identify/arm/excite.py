@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sim2real.errors import ConfigError
+from sim2real.files import write_text
 from sim2real.recordings.tables import canonical_names
 from sim2real.robots.arm import Arm
 from sim2real.types import Array
@@ -43,6 +45,13 @@ class Excitation:
     command: Array
     low: Array
     high: Array
+
+    def save(self, path: Path, joints: Sequence[str]) -> None:
+        """Write the commands as CSV: ``time`` and one column ``des_dof_pos.JOINT`` a joint."""
+        lines = [",".join(["time", *(f"des_dof_pos.{joint}" for joint in joints)])]
+        for time, row in zip(self.time, self.command, strict=True):
+            lines.append(",".join([f"{time:.4f}", *(f"{value:.6f}" for value in row)]))
+        write_text(path, "\n".join(lines) + "\n")
 
 
 def excite(

@@ -11,108 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cma
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real.identify.arm.replay import SIM_DT, references, stops_of
+from sim2real.identify.arm.replay import stops_of
+from sim2real.identify.arm.search import covariance, search, simulate
+from sim2real.identify.arm.segments import SHORTEST_S, Segments, cut
+from sim2real.identify.arm.space import Space
 from sim2real.recordings.logs import JointLog
 from sim2real.recordings.tables import LogError
 from sim2real.robots.arm import Arm
-from sim2real.robots.arm_file import ServoQuantity
-from sim2real.robots.servo import Servo
 from sim2real.types import Array
 
-# For the search a recording is cut, so that all pieces run side by side; a piece starts at the measured state.
-SEGMENT_S = 60.0
-SHORTEST_S = 5.0
-LOGARITHMIC = ("acceleration", "gain", "no_load_speed", "armature")
-POPULATION = 16
 STOP_MARGIN_RAD = 0.15  # more than gravity bends a joint
 STOP_ROWS = 25
-DIFFERENCE = 0.02  # of a quantity's range, for sensitivities
 Progress = Callable[[int, int, dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Pieces of recordings of one joint, S of them, padded to K steps.
-
-    Attributes:
-        motion: [S] index of the recording.
-        reference: [K + P, S] rad, commands without dead time; the first P steps are the past.
-        measured: [K, S] rad.
-        gravity: [K, S] N·m.
-        counts: [K, S], 1 where the step is part of the recording, else 0.
-        velocity: [S] rad/s at the start.
-    """
-
-    motion: NDArray[np.int64]
-    reference: Array
-    measured: Array
-    gravity: Array
-    counts: Array
-    velocity: Array
-
-    def of(self, motions: NDArray[np.int64]) -> Segments:
-        """The pieces of some recordings."""
-        keep = np.isin(self.motion, motions)
-        return Segments(
-            self.motion[keep],
-            self.reference[:, keep],
-            self.measured[:, keep],
-            self.gravity[:, keep],
-            self.counts[:, keep],
-            self.velocity[keep],
-        )
-
-
-@dataclass(frozen=True)
-class Space:
-    """The fitted quantities of one joint as coordinates in a unit cube."""
-
-    names: tuple[str, ...]
-    low: Array
-    high: Array
-    logarithmic: NDArray[np.bool_]
-    fixed: Mapping[str, float]
-
-    @staticmethod
-    def of(quantities: Mapping[str, ServoQuantity], fixed: Mapping[str, float]) -> Space:
-        """All quantities that are not ``fixed``."""
-        names = tuple(name for name in quantities if name not in fixed)
-        low, high = (np.array([getattr(quantities[n], end) for n in names]) for end in ("low", "high"))
-        return Space(names, low, high, np.array([n in LOGARITHMIC for n in names]), fixed)
-
-    def decode(self, cube: Array) -> dict[str, Array]:
-        """Quantities [C] of points [C, P] of the cube."""
-        low, high = self._ends()
-        values = low + np.clip(cube, 0.0, 1.0) * (high - low)
-        values = np.where(self.logarithmic, np.exp(values), values)
-        count = len(cube)
-        return {n: values[:, i] for i, n in enumerate(self.names)} | {
-            n: np.full(count, value) for n, value in self.fixed.items()
-        }
-
-    def encode(self, values: Mapping[str, float]) -> Array:
-        """The cube's point [P] of some values."""
-        low, high = self._ends()
-        raw = np.array([values[n] for n in self.names])
-        raw = np.where(self.logarithmic, np.log(np.maximum(raw, 1e-12)), raw)
-        return np.clip((raw - low) / (high - low), 0.0, 1.0)
-
-    def slope(self, cube: Array) -> Array:
-        """How much each quantity changes with its coordinate [P], at one point."""
-        low, high = self._ends()
-        values = np.array([self.decode(cube[None])[n][0] for n in self.names])
-        return (high - low) * np.where(self.logarithmic, values, 1.0)
-
-    def _ends(self) -> tuple[Array, Array]:
-        tiny = 1e-12
-        low = np.where(self.logarithmic, np.log(np.maximum(self.low, tiny)), self.low)
-        return low, np.where(self.logarithmic, np.log(np.maximum(self.high, tiny)), self.high)
 
 
 @dataclass
@@ -273,161 +188,3 @@ def find_stops(arm: Arm, logs: Sequence[JointLog]) -> list[Stops]:
             seen.append(len(np.unique(motion[beyond])) if shown else 0)
         stops.append(Stops(ends[0], ends[1], seen[0], seen[1]))
     return stops
-
-
-def cut(arm: Arm, logs: Sequence[JointLog], joint: int, longest_s: float = SEGMENT_S) -> Segments:
-    """Cut recordings into pieces of one joint, at most ``longest_s`` long.
-
-    Raises:
-        LogError: No recording is long enough.
-    """
-    quantity = arm.servo["dead_time"]
-    past = int(np.ceil(quantity.high / SIM_DT)) + 1
-    length = round(min(longest_s, max(log.time[-1] for log in logs) + 2 * SIM_DT) / SIM_DT)
-    parts: list[tuple[int, Array, Array, Array, Array, float]] = []
-    nothing, far = np.zeros(len(arm.joints)), np.full(len(arm.joints), 1e9)
-    for number, log in enumerate(logs):
-        reference = references(log, nothing, -far, far, SIM_DT)[:, joint]
-        reference = np.concatenate((np.full(past, log.command[0, joint]), reference))
-        grid = SIM_DT * np.arange(len(reference) - past + 1)
-        measured = np.interp(grid, log.time, log.position[:, joint])
-        gravity = np.interp(grid, log.time, arm.chain.gravity_torque(log.position)[:, joint])
-        starts = [k for k in range(0, len(grid) - 1, length) if k == 0 or (len(grid) - k) * SIM_DT >= SHORTEST_S]
-        for start in starts:
-            stop = min(start + length, len(grid) - 1)
-            pad = length - (stop - start)
-            window = np.clip(np.arange(start - 3, start + 4), 0, len(grid) - 1)
-            velocity = float(np.polyfit(grid[window] + 1e-9 * np.arange(7), measured[window], 1)[0])
-            parts.append(
-                (
-                    number,
-                    np.pad(reference[start : stop + past], (0, pad), mode="edge"),
-                    np.pad(measured[start : stop + 1], (0, pad), mode="edge"),
-                    np.pad(gravity[start:stop], (0, pad), mode="edge"),
-                    np.pad(np.ones(stop - start), (0, pad)),
-                    velocity,
-                )
-            )
-    if not parts:
-        raise LogError(f"no recording lasts {SHORTEST_S:g} s; record longer motions")
-    reference, measured, gravity, counts = (
-        np.ascontiguousarray(np.stack([part[i] for part in parts], axis=1)) for i in (1, 2, 3, 4)
-    )
-    return Segments(
-        np.array([part[0] for part in parts]), reference, measured, gravity, counts, np.array([p[5] for p in parts])
-    )
-
-
-def simulate(values: Mapping[str, Array], pieces: Segments) -> tuple[Array, Array]:
-    """Every candidate through every piece.
-
-    Args:
-        values: Quantities [C].
-        pieces: S pieces of K steps.
-
-    Returns:
-        Positions after every step [K, C, S] rad where C is 1, else empty, and summed squared errors [C, S] rad².
-    """
-    steps, count = pieces.gravity.shape
-    candidates = len(values["gain"])
-    wide = {name: np.repeat(value[:, None], count, axis=1) for name, value in values.items()}
-    start = np.tile(pieces.measured[0], (candidates, 1))
-    servo = Servo(wide, start, np.tile(pieces.velocity, (candidates, 1)), SIM_DT)
-    past = len(pieces.reference) - steps
-    late = values["dead_time"] / SIM_DT
-    whole = np.floor(late).astype(np.int64)
-    share = (late - whole)[:, None]
-    low, high = values["low_stop"][:, None], values["high_stop"][:, None]
-    squared = np.zeros((candidates, count))
-    track = np.empty((steps, count)) if candidates == 1 else np.empty((0, count))
-    for k in range(steps):
-        newer = pieces.reference[k + past - whole]
-        reference = newer + share * (pieces.reference[k + past - whole - 1] - newer)
-        servo.step(np.clip(reference, low, high), pieces.gravity[k])
-        error = servo.position - pieces.measured[k + 1]
-        squared += error * error * pieces.counts[k]
-        if candidates == 1:
-            track[k] = servo.position[0]
-    return track[:, None], squared
-
-
-def search(space: Space, pieces: Segments, start: Array, generations: int, seed: int) -> dict[str, float]:
-    """Best quantities for ``pieces`` and their ``rmse`` (rad)."""
-    strategy = cma.CMAEvolutionStrategy(
-        start.clip(0.02, 0.98), 0.15, {"popsize": POPULATION, "bounds": [0, 1], "seed": seed + 1, "verbose": -9}
-    )
-    samples = pieces.counts.sum()
-    for _ in range(generations):
-        points = strategy.ask()
-        loss = simulate(space.decode(np.array(points)), pieces)[1].sum(axis=1) / samples
-        strategy.tell(points, loss.tolist())
-    best = np.array(strategy.result.xbest)
-    values: dict[str, float] = {n: float(v[0]) for n, v in space.decode(best[None]).items()}
-    return values | {"rmse": float(np.sqrt(strategy.result.fbest))}
-
-
-def covariance(space: Space, pieces: Segments, best: Array) -> Array:
-    """Covariance [P, P] of the fitted quantities, clustered by piece (Liang and Zeger 1986).
-
-    Errors within a piece may depend on each other in any way; pieces count as independent.
-    """
-    size = len(space.names)
-    base = simulate(space.decode(best[None]), pieces)[0][:, 0]
-    sensitivity = np.empty((size, *base.shape))
-    for index in range(size):
-        ends = np.stack((best, best))
-        ends[:, index] = np.clip(best[index] + DIFFERENCE * np.array([-1.0, 1.0]), 0.0, 1.0)
-        tracks = [simulate(space.decode(end[None]), pieces)[0][:, 0] for end in ends]
-        sensitivity[index] = (tracks[1] - tracks[0]) / (ends[1, index] - ends[0, index])
-    sensitivity *= pieces.counts
-    error = (pieces.measured[1:] - base) * pieces.counts
-    information = np.einsum("iks,jks->ij", sensitivity, sensitivity)
-    scores = np.einsum("iks,ks->si", sensitivity, error)
-    # A quantity the data say nothing about stays within its bounds: a uniform prior's variance in the cube.
-    noise = float((error**2).sum() / pieces.counts.sum())
-    inverse = np.linalg.pinv(information + 12.0 * noise * np.eye(size))
-    cube: Array = inverse @ (scores.T @ scores + 12.0 * noise**2 * np.eye(size)) @ inverse
-    slope = space.slope(best)
-    return cube * np.outer(slope, slope)
-
-
-def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a parameters file: values with spread and bounds, and covariances."""
-    parameters: dict[str, dict[str, float | str | bool]] = {}
-    for fit in fits:
-        seen = dict(zip(("low_stop", "high_stop"), fit.stops_seen, strict=True))
-        std = dict(zip(fit.names, np.sqrt(np.diag(fit.covariance)).tolist(), strict=True))
-        for name, value in fit.values.items():
-            bounds, spread = arm.servo[name], std.get(name, 0.0)
-            width = value * np.log(bounds.high / bounds.low) if name in LOGARITHMIC else bounds.high - bounds.low
-            parameters[f"{fit.joint}.{name}"] = {
-                "value": _written(value, bounds),
-                "std": round(spread, 6),
-                "low": _written(value - 2.0 * spread, bounds),
-                "high": _written(value + 2.0 * spread, bounds),
-                "unit": bounds.unit,
-                "identified": bool(name in fit.names and spread < 0.25 * width),
-            }
-            if name in seen:
-                parameters[f"{fit.joint}.{name}"]["seen_in_motions"] = seen[name]
-    return {
-        "kind": "sim2real_parameters",
-        "robot": arm.name,
-        **extra,
-        "parameters": parameters,
-        "correlation": {
-            fit.joint: {"names": list(fit.names), "matrix": np.round(correlation(fit.covariance), 3).tolist()}
-            for fit in fits
-        },
-    }
-
-
-def _written(number: float, bounds: ServoQuantity) -> float:
-    """A number with as many digits as a file keeps, inside bounds that may have more."""
-    return float(np.clip(round(number, 6), bounds.low, bounds.high))
-
-
-def correlation(matrix: Array) -> Array:
-    """Correlations of a covariance [P, P]."""
-    std = np.sqrt(np.diag(matrix))
-    return matrix / np.maximum(np.outer(std, std), 1e-300)

@@ -1,14 +1,12 @@
-"""A calibrated camera in the simulator: its matrix, lens, pose, exposure, rolling readout, rate and delay.
+"""A calibrated camera in the simulator: its matrix, lens and pose.
 
-Bullet draws ideal pinhole images. What a real camera adds is made from them: the lens by looking up where each pixel's
-ray came from, soft edges by drawing larger, motion blur and rolling readout from several images within an exposure.
-Frames are OpenCV's: x to the right, y down, z along the view; ``T_base_camera`` takes points from there to the base.
+Bullet renders ideal pinhole images. The lens is added by looking up the ideal ray of every pixel; edges are softened by
+rendering larger. Exposure, motion blur and noise are photometric terms of ``perceive/augment.yaml``.
+Frames are OpenCV's: x to the right, y down, z along the view. ``T_base_camera`` is the camera's pose in the base frame.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -110,86 +108,6 @@ class SimCamera:
                 cv2.resize(image, size, interpolation=cv2.INTER_NEAREST) for image in (depth, bodies.astype(np.float32))
             )
         return Frame(np.asarray(rgb, dtype=np.uint8), depth, np.asarray(bodies).astype(np.int32))
-
-
-def expose(
-    frames: Sequence[Frame], times: Sequence[float], start_s: float, exposure_s: float, readout_s: float = 0.0
-) -> NDArray[np.uint8]:
-    """What a sensor gathers while things move [H, W, 3]: motion blur, and rows that begin one after the other.
-
-    Args:
-        frames: Images at ``times``, ascending, s; light is interpolated between them.
-        times: From ``start_s`` at the latest to ``start_s + exposure_s + readout_s`` at the earliest.
-        start_s: When the first row begins to gather.
-        exposure_s: How long every row gathers; 0 is one moment.
-        readout_s: How much later the last row begins than the first: rolling shutter.
-
-    Raises:
-        SimulationError: The frames do not span the exposure.
-    """
-    moments = np.asarray(times, dtype=np.float64)
-    if len(moments) != len(frames) or not len(frames) or (np.diff(moments) <= 0).any():
-        raise SimulationError("as many ascending times as frames are needed, and at least one")
-    if moments[0] > start_s + 1e-9 or moments[-1] < start_s + exposure_s + readout_s - 1e-9:
-        raise SimulationError(
-            f"the frames span {moments[0]:.4f} .. {moments[-1]:.4f} s, the exposure {start_s:.4f} .. "
-            f"{start_s + exposure_s + readout_s:.4f} s"
-        )
-    height = frames[0].rgb.shape[0]
-    begin = start_s + readout_s * np.arange(height) / max(height - 1, 1)
-    weights = np.stack([_gathered(moments, index, begin, exposure_s) for index in range(len(moments))])
-    weights /= weights.sum(axis=0)
-    light = sum(w[:, None, None] * frame.rgb.astype(np.float64) for w, frame in zip(weights, frames, strict=True))
-    return np.asarray(np.rint(light), dtype=np.uint8)
-
-
-def _gathered(times: Array, index: int, begin: Array, exposure_s: float) -> Array:
-    """How much a frame counts in every row: its share of linear interpolation over [begin, begin + exposure]."""
-    unit = np.zeros(len(times))
-    unit[index] = 1.0
-    if exposure_s <= 0.0 or len(times) == 1:
-        return np.interp(begin, times, unit)
-    # The integral of a hat function, exactly: the trapezoidal rule on its corners and the interval's ends.
-    result = np.empty(len(begin))
-    for row, start in enumerate(begin):
-        end = start + exposure_s
-        inside = times[(times > start) & (times < end)]
-        at = np.concatenate(([start], inside, [end]))
-        values = np.interp(at, times, unit)
-        result[row] = float((0.5 * (values[1:] + values[:-1]) * np.diff(at)).sum())
-    return result
-
-
-class CameraStream:
-    """Images at a camera's rate, each seen only after its delay.
-
-    Args:
-        rate_hz: Images a second.
-        latency_s: From the middle of an exposure to its arrival.
-    """
-
-    def __init__(self, rate_hz: float, latency_s: float = 0.0) -> None:
-        if rate_hz <= 0 or latency_s < 0:
-            raise SimulationError(f"a camera has a rate above 0 and no negative latency, got {rate_hz} and {latency_s}")
-        self._period, self._latency = 1.0 / rate_hz, latency_s
-        self._waiting: deque[tuple[float, NDArray[np.uint8]]] = deque()
-        self._next_s = -np.inf
-
-    def due(self, now_s: float) -> bool:
-        """Whether an image is to be taken now."""
-        return now_s >= self._next_s - 1e-9
-
-    def take(self, now_s: float, image: NDArray[np.uint8]) -> None:
-        """An image was taken at ``now_s``."""
-        self._next_s = now_s + self._period if self._next_s == -np.inf else self._next_s + self._period
-        self._waiting.append((now_s, image))
-
-    def newest(self, now_s: float) -> tuple[float, NDArray[np.uint8]] | None:
-        """Stamp (s) and pixels of the newest image that has arrived by ``now_s``; None before the first."""
-        arrived = [image for image in self._waiting if image[0] + self._latency <= now_s + 1e-9]
-        while len(self._waiting) > 1 and self._waiting[1][0] + self._latency <= now_s + 1e-9:
-            self._waiting.popleft()
-        return arrived[-1] if arrived else None
 
 
 def _ideal(camera: CameraCalibration, pixels: Array) -> Array:

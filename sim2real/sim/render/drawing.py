@@ -142,27 +142,6 @@ def _mesh(
     )  # fmt: skip
 
 
-def add_picture(world: World, image: Path, size: Sequence[float], place: Array, quat: Array, cell: int = 0) -> int:
-    """Hang up a picture: a board, a poster, a background; its number.
-
-    Args:
-        world: Where.
-        image: PNG or JPEG file.
-        size: Width and height, m.
-        place: Of its upper left corner [3] m in the cell's frame.
-        quat: xyzw; x runs to the right of the picture, y down, z away from who looks at it.
-        cell: Which robot's.
-
-    Raises:
-        SimulationError: The image cannot be read.
-    """
-    width, height = size
-    corners = ((0.0, height, 0.0), (width, height, 0.0), (width, 0.0, 0.0), (0.0, 0.0, 0.0))
-    body = add_quad(world, corners, place, quat.tolist(), cell)
-    paint(world, body, (1.0, 1.0, 1.0, 1.0), load_texture(world, image))
-    return body
-
-
 def add_thing(world: World, kind: str, radius: float, height: float, cell: int = 0) -> int:
     """A box, cylinder or ball that is only seen, of few triangles, m; its number."""
     if kind == "box":

@@ -17,8 +17,9 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from sim2real.robots.physics import PhysicsParameter, PhysicsParams
+from sim2real.robots.terms import RandomizationTerm
 from sim2real.runtime.camera import CameraCalibration
-from sim2real.sim.randomization import Randomization, RandomizationTerm
+from sim2real.sim.randomization import Randomization
 from sim2real.sim.render.camera import Frame, SimCamera
 from sim2real.sim.render.drawing import (
     KINDS,
@@ -244,14 +245,16 @@ class Scenery:
         return -1 if index < 0 else self._textures[index]
 
 
-def audit_looks(scenery: Scenery, seed: int = 0) -> dict[str, float]:
+def audit_appearance(
+    scenery: Scenery, terms: Mapping[str, RandomizationTerm] = TERMS, seed: int = 0
+) -> dict[str, float]:
     """Mean change of a pixel, 0 to 255, when each term alone moves from one end of its range.
 
     To the middle or to the other end, whichever shows more: hues and angles come round. A term that changes nothing
     gives 0: it is misspelt, not connected, or hidden.
     """
     effects = {}
-    for name, term in TERMS.items():
+    for name, term in terms.items():
         images = []
         for share in (0.0, 0.5, 1.0):
             params = scenery.params.nominal.copy()

@@ -1,13 +1,10 @@
-"""Frames out of a recorded bag (rosbag2: MCAP or sqlite3), without ROS 2."""
+"""Topics that a collection reads, live or out of a bag."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from calibration.collect.feed import Feed
 from sim2real.errors import CollectionError
 from sim2real.images.messages import IMAGE_TYPES, INFO_TYPE, JOINTS_TYPE, POSE_TYPE
 
@@ -20,6 +17,10 @@ class Topics:
     info: str | None = ""
     joints: str | None = ""
     pose: str | None = None
+
+    def listed(self) -> str:
+        """The topics that are recorded, in words."""
+        return ", ".join(topic for topic in (self.image, self.info, self.joints, self.pose) if topic)
 
 
 def find_topics(wanted: Topics, types: Mapping[str, str], where: str) -> Topics:
@@ -68,38 +69,3 @@ def _one(option: str, name: str, kinds: tuple[str, ...], types: Mapping[str, str
             f"{leave.get(option, '')}"
         )
     return having[0]
-
-
-def bag_topics(reader: Any, wanted: Topics, path: Path) -> Topics:
-    """Topics of an open bag to read.
-
-    Raises:
-        CollectionError: As :func:`find_topics`.
-    """
-    return find_topics(wanted, {c.topic: c.msgtype for c in reader.connections}, str(path))
-
-
-def first_joint_names(reader: Any, topic: str) -> list[str]:
-    """Names in the first JointState of a bag; empty where there is none."""
-    for connection, _, raw in reader.messages(connections=[c for c in reader.connections if c.topic == topic]):
-        return list(reader.deserialize(raw, connection.msgtype).name)
-    return []
-
-
-def play(reader: Any, topics: Topics, feed: Feed, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
-    """Feed a bag's messages in the order they were recorded.
-
-    Args:
-        reader: Of :func:`open_bag`.
-        topics: Complete, of :func:`bag_topics`.
-        feed: Takes the messages.
-        on_progress: Called with messages done and in all.
-    """
-    takers = {topics.image: feed.image, topics.info: feed.info, topics.joints: feed.joints, topics.pose: feed.pose}
-    takers.pop(None, None)
-    chosen = [c for c in reader.connections if c.topic in takers]
-    whole = sum(c.msgcount for c in chosen)
-    for done, (connection, _, raw) in enumerate(reader.messages(connections=chosen), start=1):
-        takers[connection.topic](reader.deserialize(raw, connection.msgtype))
-        on_progress(done, whole)
-    feed.end()
