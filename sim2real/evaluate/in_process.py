@@ -14,7 +14,7 @@ from sim2real.errors import SpecError
 from sim2real.runtime.flight_signals import flight_signals
 from sim2real.runtime.geometry import quat_multiply, quat_to_matrix, rotate, rpy_to_quat, yaw_of
 from sim2real.runtime.policy import PolicyRunner
-from sim2real.targets.drone import COMMAND_NAMES, DroneTwin
+from sim2real.targets.drone import COMMAND_NAMES, SimulatedDrones
 from sim2real.tasks.hover import Waypoint
 from sim2real.types import Array
 
@@ -131,7 +131,7 @@ def fly(
         raise SpecError(f"the drone target takes {list(COMMAND_NAMES)}, this policy commands {names}")
     order = [names.index(name) for name in COMMAND_NAMES]
     goal, control_dt = np.tile(task.goal_m, (episodes, 1)), runner.spec.control_dt
-    twin = DroneTwin(airframe, condition, episodes, seed)
+    twin = SimulatedDrones(airframe, condition, episodes, seed)
     twin.reset(*_starts(task, episodes, seed))
     runner.reset()
     distance = np.empty((round(task.episode_s / control_dt), episodes))

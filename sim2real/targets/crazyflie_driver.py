@@ -10,7 +10,7 @@ import numpy as np
 
 from robot_drivers.driver import DriverState
 from robot_drivers.limits import CommandLimits, DriverError, Limit
-from sim2real.targets.drone import COMMAND_NAMES, STEP_S, DroneTwin, quat_multiply, rotation_quat
+from sim2real.targets.drone import COMMAND_NAMES, STEP_S, SimulatedDrones, quat_multiply, rotation_quat
 from sim2real.types import Array
 
 # What the firmware's commander takes, and slews well above what an attitude loop of 3 Hz can follow.
@@ -59,7 +59,7 @@ class CrazyflieTwinDriver:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
-        self._twin = DroneTwin(airframe, condition, 1, seed)
+        self._twin = SimulatedDrones(airframe, condition, 1, seed)
         hover = self._twin.nominal_hover_command  # what a pilot would enter for this airframe
         self._hold_command = dict(zip(COMMAND_NAMES, (hover, 0.0, 0.0, 0.0), strict=True))
         self._limits = CommandLimits(LIMITS, self._hold_command)
@@ -108,7 +108,7 @@ class CrazyflieTwinDriver:
             DriverError: Unknown condition.
         """
         condition = condition or self._condition
-        twin = DroneTwin(self._airframe, condition, 1, seed)
+        twin = SimulatedDrones(self._airframe, condition, 1, seed)
         # A stream of its own, so that the start does not depend on how many draws the twin takes.
         twin.reset(*_draw_start(np.random.default_rng([seed, 1])))
         with self._lock:
