@@ -102,6 +102,13 @@ class RobotDriver(Protocol):
 class SimulatedRobot(Protocol):
     """What a driver of a simulated target offers besides :class:`RobotDriver`."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether the robot has crashed since the last reset."""
+
+    def advance(self, seconds: float) -> None:
+        """Let simulated time pass, where the driver was made with ``stepped``; otherwise it follows the wall clock."""
+
     def reset(self, seed: int, condition: str | None = None) -> None:
         """Disarm and wait at a start state drawn from ``seed``, under another ``condition`` if one is given."""
 

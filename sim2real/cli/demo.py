@@ -22,7 +22,7 @@ from sim2real.config import load_config, validate_config
 from sim2real.deploy.ros_package import export_ros_package
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.report import Report, animate, write_report
-from sim2real.evaluate.table import fly_in_process, fly_over_ros2, mean_success, print_table, run_cell, share_of_gap
+from sim2real.evaluate.table import evaluate_in_process, evaluate_over_ros2, mean_success, print_table, run_cell, share_of_gap
 from sim2real.learn.build import robot_and_task
 from sim2real.learn.ppo import seed_of
 from sim2real.learn.simulated import fly_simulated
@@ -124,11 +124,11 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
     console.rule("[bold]3  run on a target that no training saw")
     with progress_bars() as progress:
         report_stage = stage_reporter(progress)
-        results: dict[str, Any] = {"in_process": fly_in_process(bundles, episodes, 0, report_stage)}
+        results: dict[str, Any] = {"in_process": evaluate_in_process(bundles, episodes, 0, report_stage)}
         lap("episodes in process")
         if ros2:
             flown = {name: bundles[name] for name in plan.over_ros2}
-            results["ros2"] = fly_over_ros2(flown, plan.ros2_episodes, 0, report_stage)
+            results["ros2"] = evaluate_over_ros2(flown, plan.ros2_episodes, 0, report_stage)
             lap("episodes over ROS 2")
     for where, label in (("in_process", "in process"), ("ros2", "over ROS 2")):
         if where in results:

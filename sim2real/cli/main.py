@@ -180,7 +180,7 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Fly bundles on airframes that no training saw, under four conditions each."""
-    from sim2real.evaluate.table import fly_in_process, fly_over_ros2, print_table
+    from sim2real.evaluate.table import evaluate_in_process, evaluate_over_ros2, print_table
 
     named = {bundle.parent.name if bundle.name == "bundle" else bundle.name: bundle for bundle in bundles}
     if len(named) < len(bundles):
@@ -190,9 +190,9 @@ def evaluate(
     with progress_bars() as progress:
         report = stage_reporter(progress)
         if ros2:
-            results = fly_over_ros2(named, episodes, seed, report)
+            results = evaluate_over_ros2(named, episodes, seed, report)
         else:
-            results = fly_in_process(named, episodes, seed, report, perception=perception, conditions=condition or ())
+            results = evaluate_in_process(named, episodes, seed, report, perception=perception, conditions=condition or ())
     print_table(console, results, "over ROS 2" if ros2 else "in process, from pixels" if perception else "in process")
     save_json(json_file, {"ros2" if ros2 else "in_process": results})
 

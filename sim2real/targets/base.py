@@ -13,6 +13,7 @@ import numpy as np
 
 from sim2real.errors import ConfigError
 from sim2real.registry import resolve
+from sim2real.runtime.perception import Locator
 from sim2real.types import Array, Bools
 
 State = Mapping[str, Array]
@@ -103,6 +104,27 @@ class Overridable(Protocol):
 
     def remember(self, command: Array) -> None:
         """A pilot has sent ``command`` [N, A]; holding takes about what flying has taken lately."""
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """Robots that name the grid on which they follow the wall clock.
+
+    Attributes:
+        step_s: Commands arrive on a grid of this, s.
+        longest_catch_up_s: A computer that is busier than that slows the robots down.
+    """
+
+    step_s: float
+    longest_catch_up_s: float
+
+
+@runtime_checkable
+class Sighted(Protocol):
+    """A target with a camera."""
+
+    def look_through(self, locator: Locator) -> None:
+        """Measure the object's position as ``locator`` finds it in the target's images."""
 
 
 def target_for(robot: Any, task: Any, name: str = "") -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,11 @@ class CrazyflieSim:
 
     Attributes:
         drones: The argument.
-        step_s: Commands arrive on a grid of this, s.
+        step_s, longest_catch_up_s: As of :class:`sim2real.targets.base.Paced`; it keeps up with any computer.
     """
 
     step_s = STEP_S
+    longest_catch_up_s = math.inf
 
     def __init__(self, drones: SimulatedDrones) -> None:
         self.drones = drones

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robot_drivers.limits import DriverError
+from sim2real.errors import SpecError
 from sim2real.runtime.perception import Locator
 from sim2real.targets.base import State
 from sim2real.targets.so101_arm import ENCODER_STEP, JOINTS, ArmModel, Puck, read_figures
@@ -145,21 +146,26 @@ class So101:
     Args:
         robot: The robot model, for its kinematics.
         task: The task; it has an object where its signals need ``object_pos``.
-        locator: A network that finds the object in the target's images; its true position with noise by default.
-
-    Raises:
-        DriverError: A locator for a task without an object.
     """
 
     name = "so101"
     variants = ("so101",)
     commands = JOINTS
 
-    def __init__(self, robot: Any, task: Any, locator: Locator | None = None) -> None:
-        self.robot, self.task, self.locator = robot, task, locator
+    def __init__(self, robot: Any, task: Any) -> None:
+        self.robot, self.task = robot, task
         self.has_object = "object_pos" in task.signals.needs
-        if locator is not None and not self.has_object:
-            raise DriverError(f"task '{task.name}' has no object to find; leave --perception out")
+        self.locator: Locator | None = None
+
+    def look_through(self, locator: Locator) -> None:
+        """Measure the object's position as ``locator`` finds it in camera images, not as the truth with noise.
+
+        Raises:
+            SpecError: The task has no object.
+        """
+        if not self.has_object:
+            raise SpecError(f"task '{self.task.name}' has no object to find; leave --perception out")
+        self.locator = locator
 
     def conditions(self) -> tuple[str, ...]:
         """Conditions of the object where there is one, of the arm otherwise."""
@@ -188,8 +194,7 @@ class So101Sim:
 
     Attributes:
         arms: The arms.
-        step_s: Commands arrive on a grid of this, s.
-        longest_catch_up_s: A computer that is busier than that slows the arms down.
+        step_s, longest_catch_up_s: As of :class:`sim2real.targets.base.Paced`.
     """
 
     step_s = 0.01

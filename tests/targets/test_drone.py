@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from robot_drivers.limits import DriverError
-from sim2real.targets.crazyflie_driver import CrazyflieTwinDriver
+from sim2real.targets.driver import TargetDriver
 from sim2real.targets.drone import (
     AIRFRAMES,
     CONDITIONS,
@@ -233,7 +233,7 @@ HOVER = {"thrust": 0.318, "roll": 0.0, "pitch": 0.0, "yaw_rate": 0.0}
 
 def test_driver_stays_still_until_armed_and_commanded() -> None:
     clock = Clock()
-    driver = CrazyflieTwinDriver("cf2x_L250", "fresh", 3, clock)
+    driver = TargetDriver(variant="cf2x_L250", seed=3, clock=clock)
     with pytest.raises(DriverError, match="not connected"):
         driver.read()
     driver.connect()
@@ -259,7 +259,7 @@ def test_driver_stays_still_until_armed_and_commanded() -> None:
         assert np.linalg.norm(moved.pos - start.pos) > 0.02
         driver.arm(False)
         clock.now += 2.0
-        assert driver.truth().pos[2] < 0.1 and driver.has_crashed
+        assert driver.truth().pos[2] < 0.1 and driver.failed
         with pytest.raises(DriverError, match="crashed"):
             driver.arm(True)
         driver.reset(3)
@@ -271,7 +271,7 @@ def test_driver_stays_still_until_armed_and_commanded() -> None:
 
 def test_driver_holds_and_lands() -> None:
     clock = Clock()
-    driver = CrazyflieTwinDriver("cf21B_500", "fresh", 0, clock)
+    driver = TargetDriver(variant="cf21B_500", clock=clock)
     driver.connect()
     try:
         driver.arm(True)
@@ -285,7 +285,7 @@ def test_driver_holds_and_lands() -> None:
             clock.now += 0.02
             driver.command({**HOVER, "thrust": 0.5})
         speeds = []
-        while not driver.has_crashed and len(speeds) < 1000:
+        while not driver.failed and len(speeds) < 1000:
             clock.now += 0.02
             driver.land()
             speeds.append(driver.truth().lin_vel[2])
