@@ -21,8 +21,8 @@ import numpy as np
 
 from robot_drivers import load_driver
 from robot_drivers.limits import DriverError
-from sim2real.evaluate.identification import facts
 from sim2real.evaluate.episodes import score
+from sim2real.evaluate.identification import facts
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.observation import measured_command
 from sim2real.runtime.safety import SafetyFilter
@@ -115,7 +115,11 @@ def run(given, host: str) -> None:
         state = driver.read()
         begin = driver.robot_time_s
         for step in range(steps):
-            measured = {"joint_pos": state.joint_pos[None], "joint_vel": state.joint_vel[None], "ee_pos": state.pos[None]}
+            measured = {
+                "joint_pos": state.joint_pos[None],
+                "joint_vel": state.joint_vel[None],
+                "ee_pos": state.pos[None],
+            }
             signals = task.signals.measure(measured, goal[episode : episode + 1])
             if step == 0:
                 safety.activate(measured_command(bundle.spec, signals)[0])

@@ -32,7 +32,7 @@ from sim2real.runtime.geometry import quat_to_matrix, rotate
 from sim2real.runtime.observation import ObservationHistory, decode_action, encode_action
 from sim2real.runtime.spec import ParameterTerm, PolicySpec
 from sim2real.sim.robot import BodyState
-from sim2real.targets.drone import AIRFRAMES, CONDITIONS, SimulatedDrones, DroneSensors
+from sim2real.targets.drone import AIRFRAMES, CONDITIONS, DroneSensors, SimulatedDrones
 from sim2real.tasks.hover import Waypoint
 
 CELLS = [(airframe, condition) for airframe in AIRFRAMES for condition in CONDITIONS]

@@ -114,3 +114,14 @@ class SimulatedRobot(Protocol):
 
     def truth(self) -> DriverState:
         """The true state, for scoring only."""
+
+
+@runtime_checkable
+class CountsLost(Protocol):
+    """A driver that knows for how long its simulated robot stood still because the computer was busy.
+
+    Attributes:
+        lost_s: In all, s.
+    """
+
+    lost_s: float

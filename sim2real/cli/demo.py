@@ -22,7 +22,14 @@ from sim2real.config import load_config, validate_config
 from sim2real.deploy.ros_package import export_ros_package
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.report import Report, animate, write_report
-from sim2real.evaluate.table import evaluate_in_process, evaluate_over_ros2, mean_success, print_table, run_cell, share_of_gap
+from sim2real.evaluate.table import (
+    evaluate_in_process,
+    evaluate_over_ros2,
+    mean_success,
+    print_table,
+    run_cell,
+    share_of_gap,
+)
 from sim2real.learn.build import robot_and_task
 from sim2real.learn.ppo import seed_of
 from sim2real.learn.simulated import fly_simulated

@@ -192,7 +192,9 @@ def evaluate(
         if ros2:
             results = evaluate_over_ros2(named, episodes, seed, report)
         else:
-            results = evaluate_in_process(named, episodes, seed, report, perception=perception, conditions=condition or ())
+            results = evaluate_in_process(
+                named, episodes, seed, report, perception=perception, conditions=condition or ()
+            )
     print_table(console, results, "over ROS 2" if ros2 else "in process, from pixels" if perception else "in process")
     save_json(json_file, {"ros2" if ros2 else "in_process": results})
 

@@ -276,7 +276,7 @@ def so101_twin(
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(f"driver '{old}' is an old name; use {new}", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"driver '{old}' is an old name; use {new}", FutureWarning, stacklevel=3)
 
 
 def _state(

@@ -14,8 +14,8 @@ from sim2real.targets.drone import (
     AIRFRAMES,
     CONDITIONS,
     PERFECT_SENSORS,
-    SimulatedDrones,
     DroneSensors,
+    SimulatedDrones,
     quat_multiply,
     rotation_quat,
     yaw_of,
@@ -29,7 +29,9 @@ Array = NDArray[np.float64]
 GOAL = np.array([0.0, 0.0, 1.5])
 
 
-def calm(airframe: str = "cf2x_L250", condition: str = "fresh", count: int = 1, step_s: float = 0.002) -> SimulatedDrones:
+def calm(
+    airframe: str = "cf2x_L250", condition: str = "fresh", count: int = 1, step_s: float = 0.002
+) -> SimulatedDrones:
     """A target without noise, trim or gusts."""
     return SimulatedDrones(airframe, condition, count, 0, PERFECT_SENSORS, gust_force_std=0.0, step_s=step_s)
 
@@ -101,7 +103,9 @@ def test_delay_shifts_the_response_by_60_ms() -> None:
 
 
 def test_trim_tilts_the_drone_and_hides_from_the_estimate() -> None:
-    twin = SimulatedDrones("cf2x_L250", "fresh", 20, 1, DroneSensors(0, 0, 0, 0, 0, 0, trim_rad=0.026), gust_force_std=0.0)
+    twin = SimulatedDrones(
+        "cf2x_L250", "fresh", 20, 1, DroneSensors(0, 0, 0, 0, 0, 0, trim_rad=0.026), gust_force_std=0.0
+    )
     assert np.abs(twin.trim).max() <= 0.026 and twin.trim.std() > 0.005
     twin.command(commands(twin))
     twin.advance(1.5)

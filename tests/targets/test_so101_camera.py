@@ -18,8 +18,8 @@ from sim2real.robots.arm import Arm
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.perception import PerceptionBundle
 from sim2real.targets.so101 import ArmTarget
-from sim2real.targets.so101_camera import CLASSES, So101Camera
 from sim2real.targets.so101_arm import START_ABOVE_RAD
+from sim2real.targets.so101_camera import CLASSES, So101Camera
 
 PLACE = np.array([0.3, 0.12, 0.02])
 

@@ -13,8 +13,7 @@ from robot_drivers.limits import DriverError
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.targets.so101 import CONDITIONS, PUCK_CONDITIONS, ArmTarget
-from sim2real.targets.so101_arm import JOINTS
-from sim2real.targets.so101_arm import START_ABOVE_RAD
+from sim2real.targets.so101_arm import JOINTS, START_ABOVE_RAD
 
 
 class Clock:
