@@ -19,15 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from sim2real.config import load_config
-from sim2real.evaluate.arm_in_process import conditions, work
+from sim2real.evaluate.episodes import run
 from sim2real.evaluate.identification import facts
-from sim2real.evaluate.table import fly_in_process, mean_success
+from sim2real.evaluate.table import evaluate_in_process, mean_success
 from sim2real.files import write_text
 from sim2real.learn.build import build_spec, robot_and_task
 from sim2real.learn.train import train
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.policy import PolicyRunner, onnx_policy
 from sim2real.runtime.spec import normalise_parameters
+from sim2real.targets._shim import make_case
+from sim2real.targets.base import target_for
 from sim2real.targets.so101 import PUCK_CONDITIONS
 from sim2real.targets.so101_arm import read_figures
 
@@ -118,7 +120,7 @@ def main() -> None:
             train(config, folder, lambda stage, done, total, figures, n=name: print(n, stage, done, total, flush=True))
         took = time.monotonic() - began
         bundle = PolicyBundle.load(folder / "bundle")
-        cells = fly_in_process({name: bundle.path}, arguments.episodes, SEED, lambda *_: None)[name]["so101"]
+        cells = evaluate_in_process({name: bundle.path}, arguments.episodes, SEED, lambda *_: None)[name]["so101"]
         inside = bundle.provenance["metrics"]["training_simulator"]["success"]
         keep(name, seed, cells, training_simulator=inside, training_s=took)
         if name == "up_osi":
@@ -130,7 +132,9 @@ def main() -> None:
 
 def tried(maker, config, episodes: int):
     """Cells of a runner that is in no bundle."""
-    return {c: work(maker(c), config, c, episodes, SEED).summary() for c in conditions("push")}
+    case = make_case(config.robot, config.task["name"], {k: v for k, v in config.task.items() if k != "name"})
+    target = target_for(case.robot, case.task)
+    return {c: run(maker(c), case, target, "so101", c, episodes, SEED).summary() for c in target.conditions()}
 
 
 def write_row(file: Path, row: dict, figures: dict) -> None:

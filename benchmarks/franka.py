@@ -21,14 +21,12 @@ import numpy as np
 
 from robot_drivers import load_driver
 from robot_drivers.limits import DriverError
-from sim2real.config import validate_config
+from sim2real.evaluate.episodes import score
 from sim2real.evaluate.identification import facts
-from sim2real.evaluate.in_process import summarise
-from sim2real.learn.build import robot_and_task
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.observation import measured_command
 from sim2real.runtime.safety import SafetyFilter
-from sim2real.sim.arm_sim import ArmState
+from sim2real.targets._shim import bundle_experiment
 
 APPROACH_RAD_S = 0.8
 LONGEST_WAIT_S = 5.0
@@ -100,7 +98,7 @@ def main() -> None:
 
 def run(given, host: str) -> None:
     bundle = PolicyBundle.load(given.bundle)
-    model, task = robot_and_task(validate_config(bundle.provenance["config"], "provenance.json"))
+    task = bundle_experiment(bundle).task
     rng = np.random.default_rng([given.seed, 1])
     start = task.start(rng, given.episodes)
     goal = task.goals(rng, given.episodes, start)
@@ -111,21 +109,25 @@ def run(given, host: str) -> None:
     distance = np.empty((steps, given.episodes))
     began_s, began_robot_s = time.monotonic(), driver.robot_time_s
     for episode in range(given.episodes):
-        go(driver, start.joint_pos[episode])
+        go(driver, start["joint_pos"][episode])
         runner, safety = bundle.runner(1), SafetyFilter(bundle.robot, dt)
         runner.reset()
         state = driver.read()
         begin = driver.robot_time_s
         for step in range(steps):
-            position, velocity = state.joint_pos[None], state.joint_vel[None]
-            signals = model.measure(ArmState(position, velocity, position[:, :3]), goal[episode : episode + 1])
+            measured = {
+                "joint_pos": state.joint_pos[None],
+                "joint_vel": state.joint_vel[None],
+                "ee_pos": state.pos[None],
+            }
+            signals = task.signals.measure(measured, goal[episode : episode + 1])
             if step == 0:
                 safety.activate(measured_command(bundle.spec, signals)[0])
             sent = safety.step(runner.step(signals)[0], 0.0, {})
             driver.command(dict(zip(bundle.robot.actuators, sent.tolist(), strict=True)))
             state = wait_until(driver, begin + (step + 1) * dt)
             distance[step, episode] = np.linalg.norm(state.pos - goal[episode])
-        outside = np.flatnonzero(distance[:, episode] > task.settings.tolerance_m)
+        outside = np.flatnonzero(distance[:, episode] > task.tolerance_m)
         there_s = (outside[-1] + 1) * dt if len(outside) else 0.0
         print(
             f"episode {episode + 1:3d}: {1e3 * distance[-1, episode]:5.1f} mm, there after {there_s:.1f} s", flush=True
@@ -133,10 +135,10 @@ def run(given, host: str) -> None:
     pace = (driver.robot_time_s - began_robot_s) / (time.monotonic() - began_s)
     driver.disconnect()
     never = np.zeros(given.episodes, dtype=bool)
-    cell = summarise(distance, never, 1.0 / dt, task.settings.tolerance_m, task.hold_s).summary()
+    cell = score(distance, never, never, task, 1.0 / dt).summary()
     low, high = cell["ci95"]
     print(
-        f"within {1e3 * task.settings.tolerance_m:.0f} mm for the last {task.hold_s} s: {cell['success']:.0%} of "
+        f"within {1e3 * task.tolerance_m:.0f} mm for the last {task.hold_s} s: {cell['success']:.0%} of "
         f"{given.episodes} [{low:.0%} to {high:.0%}], median {1e3 * cell['final_error_m']:.1f} mm; "
         f"the arm's clock ran at {pace:.2f} of the wall's"
     )

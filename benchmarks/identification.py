@@ -19,13 +19,14 @@ import numpy as np
 import yaml
 
 from sim2real.config import validate_config
-from sim2real.evaluate.in_process import fly, wilson
+from sim2real.evaluate.episodes import run, wilson
 from sim2real.learn.build import build_env
 from sim2real.learn.simulated import fly_simulated
 from sim2real.provenance import commit
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.policy import PolicyRunner, onnx_policy
-from sim2real.targets.drone import AIRFRAMES, CONDITIONS
+from sim2real.targets._shim import bundle_experiment
+from sim2real.targets.base import target_for
 
 SEED = 987_654
 
@@ -62,9 +63,9 @@ def main() -> None:
     }
     estimated = flights["estimated (UP-OSI)"]
     target = {
-        "estimated (UP-OSI)": _target(bundle.runner, arguments.target_episodes),
+        "estimated (UP-OSI)": _target(bundle, bundle.runner, arguments.target_episodes),
         "nominal (identification off)": _target(
-            lambda n: told(bundle, np.tile(bundle.spec.nominal_parameters(), (n, 1))), arguments.target_episodes
+            bundle, lambda n: told(bundle, np.tile(bundle.spec.nominal_parameters(), (n, 1))), arguments.target_episodes
         ),
     }
     report = {
@@ -84,8 +85,11 @@ def main() -> None:
         arguments.json.write_text(text + "\n")
 
 
-def _target(make_runner, episodes: int) -> float:
-    return float(np.mean([fly(make_runner, a, c, episodes, SEED).success for a in AIRFRAMES for c in CONDITIONS]))
+def _target(bundle: PolicyBundle, make_runner, episodes: int) -> float:
+    case = bundle_experiment(bundle)
+    target = target_for(case.robot, case.task)
+    cells = [(variant, condition) for variant in target.variants for condition in target.conditions()]
+    return float(np.mean([run(make_runner, case, target, *cell, episodes, SEED).success for cell in cells]))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from sim2real.runtime.geometry import quat_to_matrix, rotate
 from sim2real.runtime.observation import ObservationHistory, decode_action, encode_action
 from sim2real.runtime.spec import ParameterTerm, PolicySpec
 from sim2real.sim.robot import BodyState
-from sim2real.targets.drone import AIRFRAMES, CONDITIONS, DroneTwin, TwinSensors
+from sim2real.targets.drone import AIRFRAMES, CONDITIONS, DroneSensors, SimulatedDrones
 from sim2real.tasks.hover import Waypoint
 
 CELLS = [(airframe, condition) for airframe in AIRFRAMES for condition in CONDITIONS]
@@ -59,7 +59,7 @@ class TwinEnv:
         self.task = Waypoint()
         self.spec = oracle_spec(self.task)
         self.per_cell, self.count = per_cell, per_cell * len(CELLS)
-        self.twins = [DroneTwin(a, c, per_cell, seed + i) for i, (a, c) in enumerate(CELLS)]
+        self.twins = [SimulatedDrones(a, c, per_cell, seed + i) for i, (a, c) in enumerate(CELLS)]
         self.sim = SimpleNamespace(rng=np.random.default_rng(seed), close=lambda: None)
         self.episode_steps = 250
         self.steps = np.zeros(self.count, dtype=np.int64)
@@ -82,7 +82,7 @@ class TwinEnv:
         self._action[rows], self._held[rows], self.steps[rows] = 0.0, 0, 0
         self._parameters[rows] = 0.0
         self._parameters[rows, cell] = 1.0
-        self._parameters[rows, -2:] = twin.trim / TwinSensors().trim_rad
+        self._parameters[rows, -2:] = twin.trim / DroneSensors().trim_rad
 
     def _stack(self, which: str) -> BodyState:
         parts = [getattr(twin, which)() for twin in self.twins]

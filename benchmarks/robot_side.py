@@ -38,7 +38,7 @@ NUMBERS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--airframe", default="cf2x_L250")
+    parser.add_argument("--variant", default="cf2x_L250")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -47,8 +47,8 @@ def main() -> None:
     def on_diagnostics(message: DiagnosticArray) -> None:
         newest.update({value.key: value.value for value in message.status[0].values})
 
-    with Fleet({"policy": arguments.bundle}, [arguments.airframe]) as fleet:
-        topic = f"/{arguments.airframe.lower()}/diagnostics"
+    with Fleet({"policy": arguments.bundle}, [arguments.variant], real_time=True) as fleet:
+        topic = f"/{arguments.variant.lower()}/diagnostics"
         fleet.node.create_subscription(DiagnosticArray, topic, on_diagnostics, 10)
         fleet.launch("policy", "fresh", 0)
         fleet.spin(arguments.seconds)

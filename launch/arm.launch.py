@@ -1,6 +1,6 @@
 """An SO-101 in simulation or in the room: its driver node and its policy node, the latter not yet configured.
 
-ros2 launch sim2real arm.launch.py bundle:=/path/to/bundle puck:=true
+ros2 launch sim2real arm.launch.py bundle:=/path/to/bundle task:=push
 ros2 lifecycle set /policy configure
 ros2 service call /arm std_srvs/srv/SetBool "{data: true}"
 ros2 lifecycle set /policy activate
@@ -34,6 +34,8 @@ def generate_launch_description():
                 {
                     "driver": LaunchConfiguration("driver"),
                     "host": LaunchConfiguration("host"),
+                    "robot": LaunchConfiguration("robot"),
+                    "task": LaunchConfiguration("task"),
                     "condition": LaunchConfiguration("condition"),
                     "puck": ParameterValue(LaunchConfiguration("puck"), value_type=bool),
                 },
@@ -46,10 +48,12 @@ def generate_launch_description():
     return LaunchDescription(
         [
             DeclareLaunchArgument("bundle", description="folder of the policy bundle"),
-            DeclareLaunchArgument("driver", default_value="so101_twin", description="so101_twin or franka"),
+            DeclareLaunchArgument("driver", default_value="target", description="target (simulated) or franka"),
+            DeclareLaunchArgument("robot", default_value="so101", description="simulated arm: its name or folder"),
+            DeclareLaunchArgument("task", default_value="reach", description="push puts an object on the table"),
             DeclareLaunchArgument("host", default_value="127.0.0.1", description="of a Franka's control interface"),
             DeclareLaunchArgument("condition", default_value="fresh"),
-            DeclareLaunchArgument("puck", default_value="false", description="put an object to push on the table"),
+            DeclareLaunchArgument("puck", default_value="false", description="old name of task:=push"),
             DeclareLaunchArgument("namespace", default_value=""),
             DeclareLaunchArgument("perception", default_value="", description="folder of a perception bundle"),
             DeclareLaunchArgument("image", default_value="image", description="topic of the camera's images"),

@@ -1,6 +1,6 @@
 """A drone in simulation or in the room: its driver node and its policy node, the latter not yet configured.
 
-ros2 launch sim2real drone.launch.py bundle:=/path/to/bundle airframe:=cf2x_T350
+ros2 launch sim2real drone.launch.py bundle:=/path/to/bundle variant:=cf2x_T350
 ros2 lifecycle set /policy configure
 ros2 service call /arm std_srvs/srv/SetBool "{data: true}"
 ros2 lifecycle set /policy activate
@@ -20,7 +20,8 @@ def generate_launch_description():
     return LaunchDescription(
         [
             DeclareLaunchArgument("bundle", description="folder of the policy bundle"),
-            DeclareLaunchArgument("airframe", default_value="cf2x_L250"),
+            DeclareLaunchArgument("variant", default_value="cf2x_L250", description="airframe of the simulated drone"),
+            DeclareLaunchArgument("airframe", default_value="", description="old name of variant"),
             DeclareLaunchArgument("condition", default_value="fresh"),
             DeclareLaunchArgument("namespace", default_value=""),
             Node(
@@ -29,7 +30,7 @@ def generate_launch_description():
                 namespace=namespace,
                 parameters=[
                     shared,
-                    {"airframe": LaunchConfiguration("airframe"), "condition": LaunchConfiguration("condition")},
+                    {name: LaunchConfiguration(name) for name in ("variant", "airframe", "condition")},
                 ],
                 output="screen",
             ),

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from robot_drivers.driver import RobotDriver
 
 DRIVERS = {
-    "crazyflie_twin": "sim2real.targets.crazyflie_driver:CrazyflieTwinDriver",
     "franka": "robot_drivers.franka:FrankaDriver",
-    "so101_twin": "sim2real.targets.so101_driver:So101TwinDriver",
+    "target": "sim2real.targets.driver:TargetDriver",
+    # Old names, for one release.
+    "crazyflie_twin": "sim2real.targets.driver:crazyflie_twin",
+    "so101_twin": "sim2real.targets.driver:so101_twin",
 }
+
+SDKS = {"franka": "franky", "target": "mujoco"}  # the package that each needs
 
 
 def driver_settings(name: str) -> dict[str, Any]:
-    """What the driver registered as ``name`` can be told, with defaults: its constructor's plain arguments.
+    """What the driver ``name`` can be told, with defaults: its constructor's plain arguments.
 
     Raises:
         DriverError: No such driver.
@@ -29,10 +33,10 @@ def driver_settings(name: str) -> dict[str, Any]:
 
 
 def load_driver(name: str, **settings: Any) -> RobotDriver:
-    """Make the driver registered as ``name``; it is not connected yet.
+    """Make the driver ``name``; it is not connected yet.
 
     Args:
-        name: A key of ``DRIVERS``.
+        name: A key of ``DRIVERS``, or ``module:Class`` of one's own.
         settings: The driver's own constructor arguments.
 
     Raises:
@@ -40,13 +44,21 @@ def load_driver(name: str, **settings: Any) -> RobotDriver:
     """
     made = _driver_class(name)
     try:
-        return cast("RobotDriver", made(**settings))
+        inspect.signature(made).bind(**settings)
     except TypeError as error:
         raise DriverError(f"driver '{name}' does not take these settings: {error}") from error
+    return cast("RobotDriver", made(**settings))
 
 
 def _driver_class(name: str) -> Any:
-    if name not in DRIVERS:
-        raise DriverError(f"unknown driver '{name}'; known: {', '.join(sorted(DRIVERS))}")
-    module, _, attribute = DRIVERS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    module, colon, attribute = DRIVERS.get(name, name).partition(":")
+    if not (colon and module and attribute):
+        raise DriverError(f"unknown driver '{name}'; known: {', '.join(sorted(DRIVERS))}, or module:Class of yours")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise
+        raise DriverError(f"driver '{name}': there is no module '{module}'; install it, or run where it is") from error
+    except AttributeError:
+        raise DriverError(f"driver '{name}': module '{module}' has no '{attribute}'") from None

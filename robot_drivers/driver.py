@@ -102,8 +102,26 @@ class RobotDriver(Protocol):
 class SimulatedRobot(Protocol):
     """What a driver of a simulated target offers besides :class:`RobotDriver`."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether the robot has crashed since the last reset."""
+
+    def advance(self, seconds: float) -> None:
+        """Let simulated time pass, where the driver was made with ``stepped``; otherwise it follows the wall clock."""
+
     def reset(self, seed: int, condition: str | None = None) -> None:
         """Disarm and wait at a start state drawn from ``seed``, under another ``condition`` if one is given."""
 
     def truth(self) -> DriverState:
         """The true state, for scoring only."""
+
+
+@runtime_checkable
+class CountsLost(Protocol):
+    """A driver that knows for how long its simulated robot stood still because the computer was busy.
+
+    Attributes:
+        lost_s: In all, s.
+    """
+
+    lost_s: float

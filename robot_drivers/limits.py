@@ -32,9 +32,6 @@ class CommandLimits:
     Args:
         limits: Limit of every component by name.
         start: Value of every component before the first command.
-
-    Attributes:
-        clamped: Number of commands of which at least one component was out of its range.
     """
 
     def __init__(self, limits: Mapping[str, Limit], start: Mapping[str, float]) -> None:
@@ -42,7 +39,6 @@ class CommandLimits:
             raise ValueError(f"limits are of {sorted(limits)}, start values of {sorted(start)}")
         self._limits = dict(limits)
         self._start = dict(start)
-        self.clamped = 0
         self.reset()
 
     def reset(self) -> None:
@@ -70,13 +66,10 @@ class CommandLimits:
                 raise DriverError(f"command '{name}' is {value}; check the policy's input for missing values")
         gap = min(max(now_s - self._last_s, SHORTEST_GAP_S), LONGEST_GAP_S)
         sent = {}
-        outside = False
         for name, limit in self._limits.items():
             value = min(max(command[name], limit.low), limit.high)
-            outside |= value != command[name]
             change = limit.slew_per_s * gap
             sent[name] = min(max(value, self._last[name] - change), self._last[name] + change)
-        self.clamped += outside
         self._last, self._last_s = sent, now_s
         return dict(sent)
 

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import SetBool
 
+from sim2real.config import load_config
 from sim2real.deploy.crazyflie_messages import from_legacy
 from sim2real.robots import load_robot
 from sim2real.runtime.bundle import record_golden, write_bundle
@@ -60,8 +61,15 @@ def make_pd_bundle(path):
     still = flight_signals(np.ones((1, 3)), np.array([[0.0, 0.0, 0.0, 1.0]]), np.zeros((1, 3)), np.zeros((1, 3)))
     golden = record_golden(PolicyRunner.from_onnx(spec, data, None), [still] * 20)
     robot = load_robot("crazyflie").spec
+    provenance = {"commit": "pd", "config": load_config("nominal").model_dump(mode="json", by_alias=True)}
     return write_bundle(
-        path, spec=spec, robot=robot, provenance={"commit": "pd"}, policy_onnx=data, estimator_onnx=None, golden=golden
+        path,
+        spec=spec,
+        robot=robot,
+        provenance=provenance,
+        policy_onnx=data,
+        estimator_onnx=None,
+        golden=golden,
     )
 
 

@@ -22,13 +22,21 @@ from sim2real.config import load_config, validate_config
 from sim2real.deploy.ros_package import export_ros_package
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.report import Report, animate, write_report
-from sim2real.evaluate.table import fly_in_process, fly_over_ros2, mean_success, print_table, run_cell, share_of_gap
-from sim2real.learn.build import robot_and_task
+from sim2real.evaluate.table import (
+    evaluate_in_process,
+    evaluate_over_ros2,
+    mean_success,
+    print_table,
+    run_cell,
+    share_of_gap,
+)
+from sim2real.learn.experiment import load_experiment
 from sim2real.learn.ppo import seed_of
-from sim2real.learn.simulated import fly_simulated
-from sim2real.learn.train import train
+from sim2real.learn.simulated import run_simulated
+from sim2real.methods.train import train
 from sim2real.provenance import commit
-from sim2real.runtime.bundle import PolicyBundle, verify
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.golden import verify
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,8 @@ DRONE = Plan(
     best="up_osi",
     over_ros2=("nominal", "up_osi"),
     ros2_episodes=2,
-    package="crazyflie_waypoint",
-    title="Crazyflie waypoint: trained in PyBullet, flown on airframes never seen",
+    package="crazyflie_hover",
+    title="Crazyflie hover: trained in PyBullet, flown on airframes never seen",
     criterion="within 0.03 m of the goal for the last second of five, no crash",
     shown=("cf2x_T350", "payload"),
 )
@@ -124,11 +132,11 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
     console.rule("[bold]3  run on a target that no training saw")
     with progress_bars() as progress:
         report_stage = stage_reporter(progress)
-        results: dict[str, Any] = {"in_process": fly_in_process(bundles, episodes, 0, report_stage)}
+        results: dict[str, Any] = {"in_process": evaluate_in_process(bundles, episodes, 0, report_stage)}
         lap("episodes in process")
         if ros2:
             flown = {name: bundles[name] for name in plan.over_ros2}
-            results["ros2"] = fly_over_ros2(flown, plan.ros2_episodes, 0, report_stage)
+            results["ros2"] = evaluate_over_ros2(flown, plan.ros2_episodes, 0, report_stage)
             lap("episodes over ROS 2")
     for where, label in (("in_process", "in process"), ("ros2", "over ROS 2")):
         if where in results:
@@ -205,8 +213,9 @@ def _report(
     config = validate_config(yaml.safe_load((run_dir / plan.best / "config.yaml").read_text()), plan.best)
     loaded = {name: PolicyBundle.load(path) for name, path in bundles.items()}
     flights = None
-    if config.identify:
-        flights = fly_simulated(config, loaded[plan.best].runner(256), seed_of(config.seed, "report"))
+    experiment = load_experiment(config)
+    if loaded[plan.best].spec.report:
+        flights = run_simulated(experiment, loaded[plan.best].runner(256), seed_of(config.seed, "report"))
         results["identification"] = {
             "where": "training simulator, held-out physics",
             "after_1s": flights.identification(1.0),
@@ -226,17 +235,16 @@ def _report(
             "oracle": f"trained on the target's own dynamics, recorded {oracle['date']}, commit {oracle['commit']}",
             "gap nominal to oracle closed": ", ".join(f"{name} {share:.0%}" for name, share in closed.items()),
         }
-    _, task = robot_and_task(config)
     report = Report(
         title=plan.title,
         criterion=plan.criterion,
-        hold_s=task.hold_s,
+        hold_s=experiment.task.hold_s,
         results=shown,
         learning={n: json.loads((run_dir / n / "history.json").read_text())["ppo"] for n in bundles},
         trajectories=trajectories,
         trajectory_label=f"Target simulator, {variant}, {condition.replace('_', ' ')}, 20 episodes a policy.",
         flights=flights,
-        animation=animate(config, loaded[plan.best].runner(1), seed_of(config.seed, "animation")),
+        animation=animate(experiment, loaded[plan.best].runner(1), seed_of(config.seed, "animation")),
         facts={
             "commit": provenance["commit"],
             "created": provenance["created"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from sim2real.deploy.messages import NEWEST, Channel, check_needs, goal_parameter, position
+from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.signals import Signals
 from sim2real.types import Array
@@ -46,6 +45,7 @@ class ArmAdapter:
         if not node.has_parameter("goal"):
             node.declare_parameter("goal", [0.25, 0.0, 0.1], ParameterDescriptor(dynamic_typing=True))
         self._goal = goal_parameter(node.get_parameter("goal").value, bundle.spec.goal)
+        self._time = StateTime(node)
         self._news = threading.Condition()
         self._states, self._sightings = Channel(), Channel()
         self._pos, self._vel = np.zeros(len(self._joints)), np.zeros(len(self._joints))
@@ -85,7 +85,7 @@ class ArmAdapter:
             self.refused += 1
             return
         with self._news:
-            if self._sightings.arrived(message.header.stamp, time.monotonic()):
+            if self._sightings.arrived(message.header.stamp, self._time.arrival(message.header.stamp)):
                 self._object = seen
 
     def _on_joints(self, message: JointState) -> None:
@@ -100,7 +100,7 @@ class ArmAdapter:
             self.refused += 1
             return
         with self._news:
-            if self._states.arrived(message.header.stamp, time.monotonic()):
+            if self._states.arrived(message.header.stamp, self._time.arrival(message.header.stamp)):
                 self._pos, self._vel = pos, vel
                 self._news.notify_all()
 
@@ -112,7 +112,7 @@ class ArmAdapter:
     def age_s(self) -> float:
         """Time since the last new stamp of the slower topic, s."""
         oldest = min(self._states.arrival_s, self._sightings.arrival_s) if self._watches else self._states.arrival_s
-        return time.monotonic() - oldest
+        return self._time.now() - oldest
 
     def arrival_s(self) -> float:
         """Monotonic arrival time of the newest joint states."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
 from sim2real.deploy.crazyflie_messages import to_legacy
-from sim2real.deploy.messages import NEWEST, Channel, check_needs, goal_parameter, position
+from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position
 from sim2real.errors import SpecError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.geometry import quat_to_matrix, rotate
@@ -53,6 +52,7 @@ class CrazyflieAdapter:
         if self._source not in _SOURCES:
             raise SpecError(f"parameter 'state_source' is '{self._source}'; choose one of {', '.join(_SOURCES)}")
         self._goal = goal
+        self._time = StateTime(node)
         self._news = threading.Condition()
         self._pose, self._twist = Channel(), Channel()
         self._pos, self._quat = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])
@@ -94,7 +94,7 @@ class CrazyflieAdapter:
             return
         with self._news:
             stamp = message.header.stamp
-            if self._pose.arrived(stamp, time.monotonic()):
+            if self._pose.arrived(stamp, self._time.arrival(stamp)):
                 self._pos, self._quat = pose
                 self._news.notify_all()
 
@@ -105,7 +105,7 @@ class CrazyflieAdapter:
             return
         with self._news:
             stamp = message.header.stamp
-            if self._twist.arrived(stamp, time.monotonic()):
+            if self._twist.arrived(stamp, self._time.arrival(stamp)):
                 self._lin_vel, self._ang_vel = twist
 
     def _on_odom(self, message: Odometry) -> None:
@@ -114,7 +114,7 @@ class CrazyflieAdapter:
             self.refused += 1
             return
         with self._news:
-            stamp, now = message.header.stamp, time.monotonic()
+            stamp, now = message.header.stamp, self._time.arrival(message.header.stamp)
             if self._pose.arrived(stamp, now):
                 self._twist.arrived(stamp, now)
                 self._pos, self._quat = pose
@@ -129,7 +129,7 @@ class CrazyflieAdapter:
 
     def age_s(self) -> float:
         """Time since the last new stamp of the slower topic, s."""
-        return time.monotonic() - min(self._pose.arrival_s, self._twist.arrival_s)
+        return self._time.now() - min(self._pose.arrival_s, self._twist.arrival_s)
 
     def arrival_s(self) -> float:
         """Monotonic arrival time of the newest pose."""

@@ -12,31 +12,40 @@ import threading
 import time
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from robot_drivers import driver_settings, load_driver
-from robot_drivers.driver import RobotDriver, SimulatedRobot
+from robot_drivers.driver import CountsLost, RobotDriver, SimulatedRobot
 from robot_drivers.limits import DriverError, Watchdog, WatchdogStage
 from sim2real.deploy.driver_topics import fill_pose, fill_twist, make_topics
 from sim2real.deploy.executor import positive_parameter, run_node
+from sim2real.deploy.lockstep import Lockstep
 from sim2real.deploy.messages import NEWEST
 
 # A command that comes back changed by more than rounding was clamped.
 _ROUNDING = 1e-6
+_KEPT_TRUTHS = 1000  # in lockstep, until they are received
+_OWN = ("seed", "stepped")  # settings of drivers that the node decides
 
 
 class DriverNode(Node):
     """Publishes a robot's state at a fixed rate and passes commands on to it.
 
     Topics of the robot are those of :mod:`sim2real.deploy.driver_topics`; besides ``ground_truth/odom`` where it is
-    simulated, and ``driver_diagnostics``. Offers ``arm`` and ``reset`` (disarmed, under the parameter ``condition``
-    as it is then, with the parameter ``seed`` if it was changed and the next seed otherwise; simulated robots only).
+    simulated, with ``ground_truth/failed`` when that changes, and ``driver_diagnostics``. Offers ``arm`` and ``reset``
+    (disarmed, under the parameter ``condition`` as it is then, with the parameter ``seed`` if it was changed and the
+    next seed otherwise; simulated robots only).
 
-    Parameters: ``driver``, ``rate_hz``, and what the driver takes (``airframe``, ``condition``, ``seed``, ``puck``).
+    Parameters: ``driver``, ``rate_hz`` of states, and what the driver takes (a target: ``robot``, ``task``,
+    ``variant``, ``condition``, ``seed`` and more). With ``lockstep`` a simulated robot waits for the policy, see
+    :mod:`sim2real.deploy.lockstep`; ``rate_hz`` is the control rate then.
 
     Args:
         settings: Parameter values that replace the defaults; for tests.
@@ -51,28 +60,50 @@ class DriverNode(Node):
         super().__init__("driver", parameter_overrides=overrides)
         self._seed = self._asked_seed = int(self.declare_parameter("seed", 0).value)
         self._rate_hz = positive_parameter(self, "rate_hz", 100.0)
-        name = str(self.declare_parameter("driver", "crazyflie_twin").value)
-        known = driver_settings(name)
-        wanted = {key: self.declare_parameter(key, default).value for key, default in known.items() if key != "seed"}
-        self._driver: RobotDriver = load_driver(name, **wanted, **({"seed": self._seed} if "seed" in known else {}))
+        lockstep = bool(self.declare_parameter("lockstep", False).value)
+        self._driver = self._make_driver(lockstep)
         self._simulated = self._driver if isinstance(self._driver, SimulatedRobot) else None
+        if lockstep and self._simulated is None:
+            raise DriverError("lockstep is for simulated robots; this driver moves on the wall clock only")
         self._watchdog = Watchdog()
         self._stage = WatchdogStage.IDLE
         # Commands, services and the state thread's watchdog act on the robot one at a time.
         self._lock = threading.Lock()
         self._armed = False
-        self._counts = dict.fromkeys(("commands", "refused", "clamped", "read_errors", "late"), 0)
-        self._odom = self.create_publisher(Odometry, "ground_truth/odom", NEWEST) if self._simulated else None
+        self._counts = dict.fromkeys(("commands", "refused", "clamped", "read_errors", "cycles", "late"), 0)
+        if self._simulated:
+            quality = QoSProfile(depth=_KEPT_TRUTHS if lockstep else 1)
+            self._odom = self.create_publisher(Odometry, "ground_truth/odom", quality)
+            self._failure = self.create_publisher(Bool, "ground_truth/failed", NEWEST)
+        self._failed: bool | None = None
         self._diagnostics = self.create_publisher(DiagnosticArray, "driver_diagnostics", 10)
         self._driver.connect()
-        self._topics = make_topics(self, self._driver.read(), self._on_command)
+        self._lockstep: Lockstep | None = None
+        if lockstep:
+            period_s = 1.0 / self._rate_hz
+            self._lockstep = Lockstep(self, period_s, self._publish_state, self._step, lambda: self._armed)
+        on_command = self._on_command if self._lockstep is None else self._lockstep.on_command
+        self._topics = make_topics(self, self._driver.read(), on_command)
         self.create_service(SetBool, "arm", self._on_arm)
         self.create_service(Trigger, "reset", self._on_reset)
         self.create_timer(1.0, self._publish_diagnostics)
         self._closing = threading.Event()
         # A thread on an absolute schedule keeps its period; an rclpy timer waits for callbacks.
-        self._thread = threading.Thread(target=self._publish_states, name="driver_state", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="driver_state", daemon=True)
         self._thread.start()
+
+    def _make_driver(self, lockstep: bool) -> RobotDriver:
+        name = str(self.declare_parameter("driver", "target").value)
+        known = driver_settings(name)
+        wanted = {key: self.declare_parameter(key, default).value for key, default in known.items() if key not in _OWN}
+        if "variant" in known and (airframe := str(self.declare_parameter("airframe", "").value)):
+            self.get_logger().warning("parameter 'airframe' is an old name; use 'variant'")
+            wanted["variant"] = airframe
+        if "task" in known and self.declare_parameter("puck", False).value:
+            self.get_logger().warning("parameter 'puck' is an old name; use 'task', here 'push'")
+            wanted["task"] = "push"
+        wanted |= {"seed": self._seed} if "seed" in known else {}
+        return load_driver(name, **wanted, **({"stepped": True} if lockstep else {}))
 
     def close(self) -> None:
         """Stop the state thread, cut the actuators and close the link; harmless when closed."""
@@ -119,7 +150,8 @@ class DriverNode(Node):
             self._seed = self._seed + 1 if wanted == self._asked_seed else wanted
             self._asked_seed = wanted
             try:
-                self._simulated.reset(self._seed, str(self.get_parameter("condition").value))
+                condition = self.get_parameter("condition").value if self.has_parameter("condition") else None
+                self._simulated.reset(self._seed, condition or None)
             except DriverError as error:
                 response.success, response.message = False, str(error)
                 return response
@@ -128,20 +160,33 @@ class DriverNode(Node):
         response.success, response.message = True, f"seed {self._seed}"
         return response
 
+    def _step(self, command: dict[str, float]) -> None:
+        """Act on a command for one control period of simulated time."""
+        self._on_command(command)
+        if self._simulated is not None:
+            self._simulated.advance(1.0 / self._rate_hz)
+
+    def _run(self) -> None:
+        if self._lockstep is not None:
+            self._lockstep.run(self._closing)
+        else:
+            self._publish_states()
+
     def _publish_states(self) -> None:
         period = 1.0 / self._rate_hz
         due = time.monotonic()
         while not self._closing.wait(max(0.0, due - time.monotonic())):
             try:
                 self._watch()
-                self._publish_state()
+                self._publish_state(self.get_clock().now().to_msg())
             except DriverError as error:
                 self._counts["read_errors"] += 1
                 self.get_logger().error(f"no state: {error}", throttle_duration_sec=1.0)
+            self._counts["cycles"] += 1
             due += period
             behind = time.monotonic() - due
             if behind > period:  # skip what was missed rather than send it in a burst
-                self._counts["late"] += 1
+                self._counts["late"] += int(behind / period)
                 due += period * int(behind / period)
 
     def _watch(self) -> None:
@@ -155,17 +200,19 @@ class DriverNode(Node):
         if changed and stage in (WatchdogStage.HOLD, WatchdogStage.LAND):
             self.get_logger().warning(f"no command arrives; watchdog: {stage.value}")
 
-    def _publish_state(self) -> None:
-        state = self._driver.read()
-        stamp = self.get_clock().now().to_msg()
-        self._topics.publish(state, stamp)
-        if self._odom is not None and self._simulated is not None:
+    def _publish_state(self, stamp: Time) -> None:
+        """Publish the truth, then the state: a policy's cycle begins with it."""
+        if self._simulated is not None:
+            if self._simulated.failed is not self._failed:
+                self._failed = self._simulated.failed
+                self._failure.publish(Bool(data=self._failed))
             truth = self._simulated.truth()
             odom = Odometry(child_frame_id="base")
             odom.header.stamp, odom.header.frame_id = stamp, "world"
             fill_pose(odom.pose.pose, truth)
             fill_twist(odom.twist.twist, truth)
             self._odom.publish(odom)
+        self._topics.publish(self._driver.read(), stamp)
 
     def _publish_diagnostics(self) -> None:
         status = DiagnosticStatus(name="driver", hardware_id=str(self.get_parameter("driver").value))
@@ -173,6 +220,8 @@ class DriverNode(Node):
         status.level = DiagnosticStatus.WARN if troubled else DiagnosticStatus.OK
         status.message = f"no commands: {self._stage.value}" if troubled else "armed" if self._armed else "disarmed"
         figures = {"armed": self._armed, "watchdog": self._stage.value, "seed": self._seed, **self._counts}
+        if isinstance(self._driver, CountsLost):
+            figures["lost_s"] = f"{self._driver.lost_s:.3f}"
         status.values = [KeyValue(key=key, value=str(value)) for key, value in figures.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
@@ -183,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM.
 
     Args:
-        argv: Arguments with ROS 2 parameters (``--ros-args -p airframe:=cf2x_P250``); the process's own by default.
+        argv: Arguments with ROS 2 parameters (``--ros-args -p variant:=cf2x_P250``); the process's own by default.
 
     Returns:
         0 after a requested end, 1 if the driver could not be started.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from sim2real.errors import SpecError
@@ -19,6 +21,28 @@ NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=Reliab
 _NEW_CLOCK_S = 1.0
 _LONGEST_INTERVAL_S = 0.1  # what is longer is an interruption
 _INTERVAL_GAIN = 0.05
+
+
+class StateTime:
+    """The clock on which states arrive and age: monotonic, or with ``use_sim_time`` the simulation's.
+
+    In simulated time a state arrives at its stamp, however late the message: age does not depend on the computer.
+
+    Args:
+        node: Whose parameter ``use_sim_time`` decides.
+    """
+
+    def __init__(self, node: Node) -> None:
+        simulated = node.has_parameter("use_sim_time") and bool(node.get_parameter("use_sim_time").value)
+        self._clock = node.get_clock() if simulated else None
+
+    def now(self) -> float:
+        """Time now, s."""
+        return time.monotonic() if self._clock is None else 1e-9 * self._clock.now().nanoseconds
+
+    def arrival(self, stamp: Any) -> float:
+        """When a message with this stamp, which is here now, has arrived, s."""
+        return time.monotonic() if self._clock is None else stamp.sec + 1e-9 * stamp.nanosec
 
 
 class Channel:

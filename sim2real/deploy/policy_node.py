@@ -18,17 +18,21 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
+from rosgraph_msgs.msg import Clock
 
 from sim2real.deploy.adapters import Adapter, make_adapter
 from sim2real.deploy.executor import make_executor
+from sim2real.deploy.lockstep import answer
+from sim2real.deploy.messages import NEWEST
 from sim2real.errors import BundleError, Sim2RealError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.golden import verify
-from sim2real.runtime.loop import FixedRateLoop
+from sim2real.runtime.loop import FixedRateLoop, Loop, StateLoop
 from sim2real.runtime.observation import check_signals, measured_command
 from sim2real.runtime.policy import PolicyRunner
 from sim2real.runtime.safety import SafetyFilter, SafetyState
@@ -43,7 +47,8 @@ class PolicyNode(LifecycleNode):
 
     Parameters: ``bundle`` (path), ``autostart`` (configure and activate by itself; false by default),
     ``trusted_modules`` (modules besides ours that a bundle may name), and those of the robot's adapter. Publishes the
-    robot's commands and ``diagnostics`` at 2 Hz.
+    robot's commands and ``diagnostics`` at 2 Hz. With ``use_sim_time`` it steps once for every new state, and says on
+    ``answered`` which one its command is for.
 
     Args:
         default_bundle: Used where the parameter ``bundle`` is not given.
@@ -58,11 +63,13 @@ class PolicyNode(LifecycleNode):
         self._adapter: Adapter | None = None
         self._runner: PolicyRunner
         self._safety: SafetyFilter
-        self._loop: FixedRateLoop | None = None
+        self._loop: Loop | None = None
         self._latency = np.zeros(_LATENCIES)
         self._answered = 0
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", 10)
-        self.create_timer(0.5, self._publish_diagnostics)
+        simulated = bool(self.get_parameter("use_sim_time").value)
+        self._answers = self.create_publisher(Clock, "answered", NEWEST) if simulated else None
+        self.create_timer(0.5, self._publish_diagnostics, clock=rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle, replay its golden trace, compare its signals with the robot's, open the topics."""
@@ -98,7 +105,10 @@ class PolicyNode(LifecycleNode):
         self._runner.reset()
         self._safety.activate(measured_command(self._bundle.spec, self._adapter.signals())[0])
         self._answered = 0
-        self._loop = FixedRateLoop(self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter)
+        if self._answers is not None:
+            self._loop = StateLoop(self._control, self._on_loop_error, self._adapter)
+        else:
+            self._loop = FixedRateLoop(self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter)
         self._loop.start()
         return super().on_activate(state)
 
@@ -149,8 +159,11 @@ class PolicyNode(LifecycleNode):
         sent = self._safety.step(proposed, self._adapter.age_s(), signals)
         self._adapter.send(sent)
         self._runner.record_sent(sent[None])
-        self._latency[self._answered % _LATENCIES] = time.monotonic() - arrival
-        self._answered += 1
+        if self._answers is not None:
+            self._answers.publish(answer(arrival))
+        else:
+            self._latency[self._answered % _LATENCIES] = time.monotonic() - arrival
+            self._answered += 1
         if self._safety.state is not before:
             self._report_change()
 

@@ -1,11 +1,13 @@
-"""Episodes over real ROS 2 topics, in real time: driver nodes and policy nodes as processes of their own.
+"""Episodes over real ROS 2 topics: driver nodes and policy nodes as processes of their own.
 
-Every airframe (an arm is the only one of its kind) has a namespace with one driver node (the target) and one policy
-node a bundle, of which one is active at a time. This program only resets, arms, activates and keeps the score.
+Every variant of the target has a namespace with one driver node (the target) and one policy node a bundle, of which
+one is active at a time. This program only resets, arms, activates and keeps the score. Time is simulated and waits for
+every node (:mod:`sim2real.deploy.lockstep`), unless real time is asked for.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,31 +20,30 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from std_srvs.srv import SetBool, Trigger
 
-from sim2real.config import validate_config
 from sim2real.deploy.executor import make_executor
 from sim2real.errors import Sim2RealError
-from sim2real.evaluate.in_process import summarise
-from sim2real.learn.build import robot_and_task
+from sim2real.evaluate.episodes import begin, score
+from sim2real.evaluate.namespace import Namespace
+from sim2real.learn.experiment import bundle_experiment
 from sim2real.runtime.bundle import PolicyBundle
-from sim2real.tasks.push import Push
+from sim2real.targets.base import target_for
+from sim2real.types import Array
 
 # A server that has just been found may not have found its client yet, and its answer would be lost.
 DISCOVERY_S = 1.0
 GOAL_S = 0.2  # for a goal to arrive
 START_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 10.0
-SAMPLE_HZ = 50.0
+STALL_TIMEOUT_S = 30.0  # wall time in which simulated time must go on
+MOST_LATE = 0.01  # fraction of cycles; with more, a success rate in real time says more about the computer
 
 Cells = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
@@ -52,101 +53,26 @@ def free_domain() -> int:
     return 1 + os.getpid() % 100
 
 
-class Namespace:
-    """One airframe's clients and the flight being recorded.
-
-    Args:
-        node: The score keeper's node.
-        airframe: Name of the airframe, also the namespace.
-        policies: Names of the policy nodes.
-    """
-
-    def __init__(self, node: Node, airframe: str, policies: Sequence[str]) -> None:
-        self.airframe = airframe
-        prefix = f"/{airframe.lower()}"
-        self.arm = node.create_client(SetBool, f"{prefix}/arm")
-        self.reset = node.create_client(Trigger, f"{prefix}/reset")
-        self.driver_parameters = node.create_client(SetParameters, f"{prefix}/driver/set_parameters")
-        self.change_state = {p: node.create_client(ChangeState, f"{prefix}/{p}/change_state") for p in policies}
-        self.track: list[tuple[float, float, float, float]] = []
-        self.goal = np.zeros(3)
-        self._begun_s: float | None = None
-        self._goals = node.create_publisher(PoseStamped, f"{prefix}/goal", QoSProfile(depth=1))
-        node.create_subscription(Odometry, f"{prefix}/ground_truth/odom", self._on_truth, QoSProfile(depth=50))
-
-    def clients(self) -> list[Client]:
-        """Every service that must be there before the first flight."""
-        return [self.arm, self.reset, self.driver_parameters, *self.change_state.values()]
-
-    def _on_truth(self, message: Odometry) -> None:
-        stamp, p = message.header.stamp, message.pose.pose.position
-        self.track.append((stamp.sec + 1e-9 * stamp.nanosec, p.x, p.y, p.z))
-
-    def send_goal(self, goal: np.ndarray) -> None:
-        """Tell the policy where to go, [3] m."""
-        self.goal = goal
-        message = PoseStamped()
-        place = message.pose.position
-        place.x, place.y, place.z = goal.tolist()
-        self._goals.publish(message)
-
-    def begin(self) -> None:
-        """The episode begins now, whether or not what is tracked moves; an object waits to be pushed."""
-        self._begun_s = self.track[-1][0]
-
-    def launched_s(self) -> float | None:
-        """Stamp of the begin; where none was told, of the last truth before the drone moved, or None until then."""
-        if self._begun_s is not None:
-            return self._begun_s
-        for before, after in zip(self.track, self.track[1:], strict=False):
-            if before[1:] != after[1:]:
-                return before[0]
-        return None
-
-    def flown_s(self) -> float:
-        """Time since the drone moved first."""
-        launched = self.launched_s()
-        return self.track[-1][0] - launched if launched is not None else 0.0
-
-    def wait_at_start(self) -> None:
-        """Forget the last episode."""
-        self.track.clear()
-        self._begun_s = None
-
-    def distance(self, episode_s: float, width: int) -> np.ndarray:
-        """Distance to the goal [T] m at ``SAMPLE_HZ`` over the episode, from the nearest truth before each time.
-
-        Args:
-            episode_s: Length of the episode.
-            width: 3 for a distance in space, 2 for one on the table.
-        """
-        launched = self.launched_s()
-        track = np.array(self.track)
-        times = (launched if launched is not None else track[0, 0]) + np.arange(
-            1, round(episode_s * SAMPLE_HZ) + 1
-        ) / SAMPLE_HZ
-        rows = np.clip(np.searchsorted(track[:, 0], times, side="right") - 1, 0, len(track) - 1)
-        return np.linalg.norm((track[rows, 1:] - self.goal)[:, :width], axis=1)
-
-
 class Fleet:
     """All processes and the node that directs them; use it as a context manager.
 
     Args:
-        bundles: Bundle path by policy name.
-        airframes: Airframes that fly at the same time.
+        bundles: Bundle path by policy name; all for the same robot and task.
+        variants: Variants of the target that run at the same time.
         domain: ROS domain; one of this process by default.
+        real_time: Run on the wall clock, in place of lockstep in simulated time.
 
     Raises:
         Sim2RealError: A process did not start or answer.
     """
 
-    def __init__(self, bundles: Mapping[str, Path], airframes: Sequence[str], domain: int | None = None) -> None:
+    def __init__(
+        self, bundles: Mapping[str, Path], variants: Sequence[str], domain: int | None = None, real_time: bool = False
+    ) -> None:
         loaded = PolicyBundle.load(next(iter(bundles.values())))
-        config = validate_config(loaded.provenance["config"], "provenance.json")
-        self.is_arm = bool(loaded.robot.ee)
-        self.task: Any = robot_and_task(config)[1]
-        self._pushes = isinstance(self.task, Push)
+        case = bundle_experiment(loaded)
+        self.task, self.real_time, self.rate_hz = case.task, real_time, loaded.spec.control_rate_hz
+        self._target = target_for(case.robot, case.task)
         self._log = tempfile.NamedTemporaryFile(prefix="sim2real-nodes-", suffix=".log", delete=False)
         self._processes: list[subprocess.Popen[bytes]] = []
         domain = free_domain() if domain is None else domain
@@ -157,28 +83,35 @@ class Fleet:
             "OMP_NUM_THREADS": "1",
         }
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        for airframe in airframes:
-            driver = {"airframe": airframe}
-            if self.is_arm:
-                driver = {"driver": f"{airframe}_twin", "puck": str(self._pushes).lower()}
-            self._start("sim2real.deploy.driver_node", airframe, driver)
+        driver, clock = self._driver_parameters(loaded), {} if real_time else {"use_sim_time": "true"}
+        for variant in variants:
+            self._start("sim2real.deploy.driver_node", variant, {**driver, "variant": variant})
             for policy, bundle in bundles.items():
                 self._start(
-                    "sim2real.deploy.policy_node",
-                    airframe,
-                    {"bundle": str(bundle.resolve())},
-                    name=policy,
+                    "sim2real.deploy.policy_node", variant, {"bundle": str(bundle.resolve()), **clock}, name=policy
                 )
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = Node("score_keeper", context=self._context)
         self._executor = make_executor(self._context)
         self._executor.add_node(self.node)
-        self.namespaces = [Namespace(self.node, airframe, list(bundles)) for airframe in airframes]
+        self.namespaces = [Namespace(self.node, variant, list(bundles), case) for variant in variants]
         self._configured = ""
 
-    def _start(self, module: str, airframe: str, parameters: Mapping[str, str], name: str = "") -> None:
-        command = [sys.executable, "-m", module, "--ros-args", "-r", f"__ns:=/{airframe.lower()}"]
+    def _driver_parameters(self, bundle: PolicyBundle) -> dict[str, str]:
+        """The same robot and task as the bundle's, and lockstep at its control rate."""
+        config = bundle.provenance["config"]
+        settings = {key: value for key, value in config["task"].items() if key != "name"}
+        parameters = {"robot": config["robot"], "task": config["task"]["name"]}
+        if settings:  # quoted twice: ROS 2 reads a parameter as YAML, and this one is a string
+            parameters["task_settings"] = json.dumps(json.dumps(settings))
+        if not self.real_time:
+            parameters |= {"lockstep": "true", "rate_hz": str(float(self.rate_hz))}
+        return parameters
+
+    def _start(self, module: str, variant: str, parameters: Mapping[str, str], name: str = "") -> None:
+        space = f"/{variant.lower()}"
+        command = [sys.executable, "-m", module, "--ros-args", "-r", f"__ns:={space}", "-r", f"/clock:={space}/clock"]
         if name:
             command += ["-r", f"__node:={name}"]
         for key, value in parameters.items():
@@ -219,10 +152,15 @@ class Fleet:
             rclpy.shutdown(context=self._context)
         self._log.close()
 
-    def _wait(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
-        deadline = time.monotonic() + timeout_s
+    def _wait(
+        self, done: Callable[[], bool], timeout_s: float, what: str, progress: Callable[[], object] = lambda: None
+    ) -> None:
+        """Spin until ``done``; at most ``timeout_s`` may pass without a change of ``progress``."""
+        seen, deadline = progress(), time.monotonic() + timeout_s
         while not done():
             dead = [p for p in self._processes if p.poll() is not None]
+            if progress() != seen:
+                seen, deadline = progress(), time.monotonic() + timeout_s
             if dead or time.monotonic() > deadline:
                 reason = (
                     f"{dead[0].args!r} ended with {dead[0].returncode}" if dead else f"no answer in {timeout_s:.0f} s"
@@ -256,34 +194,30 @@ class Fleet:
             self.spin(0.1 if waiting else 0.0)
 
     def launch(self, policy: str, condition: str, seed: int) -> None:
-        """Put every airframe at the start of ``seed`` under ``condition``, and let ``policy`` fly it from there."""
+        """Put every variant at the start of ``seed`` under ``condition``, and let ``policy`` run from there."""
         self._configure(policy)
         settings = SetParameters.Request(parameters=[_parameter("condition", condition), _parameter("seed", seed)])
         self._call([(space.driver_parameters, settings) for space in self.namespaces], "take a condition")
         self._call([(space.reset, Trigger.Request()) for space in self.namespaces], "reset")
         for space in self.namespaces:
             space.wait_at_start()
-        self._wait(lambda: all(len(space.track) > 20 for space in self.namespaces), CALL_TIMEOUT_S, "report a state")
+        self._wait(lambda: all(len(space.track) > 2 for space in self.namespaces), CALL_TIMEOUT_S, "report a state")
+        goal = begin(self.task, self._target, 1, seed)[1]
         for space in self.namespaces:
-            space.send_goal(self._goal(space, seed))
+            space.send_goal(goal)
         self.spin(GOAL_S)
         self._call([(space.arm, SetBool.Request(data=True)) for space in self.namespaces], "arm")
+        if not self.real_time:  # time stands still once they are armed
+            self._wait(lambda: all(space.repeated for space in self.namespaces), CALL_TIMEOUT_S, "stop the clock")
+            for space in self.namespaces:
+                space.begin()
         self._activate(policy)
-        if self.is_arm:
+        if self.real_time and self.namespaces[0].is_arm:  # an object waits to be pushed; a drone moves at once
             for space in self.namespaces:
                 space.begin()
 
-    def _goal(self, space: Namespace, seed: int) -> np.ndarray:
-        """The task's goal for the robot at its start."""
-        rng = np.random.default_rng([seed, 2])
-        if not self._pushes:
-            return np.asarray(self.task.goals(rng, 1)[0])
-        state = self.task.start(rng, 1)
-        state.object_pos[0] = space.track[-1][1:]
-        return np.asarray(self.task.goals(rng, 1, state)[0])
-
     def _configure(self, policy: str) -> None:
-        """Configure the policy that flies next and no other: each that listens costs processor time."""
+        """Configure the policy that runs next and no other: each that listens costs processor time."""
         if self._configured == policy:
             return
         if self._configured:
@@ -292,7 +226,9 @@ class Fleet:
         self._configured = policy
 
     def recall(self, policy: str) -> None:
-        """End the flight."""
+        """End the episode."""
+        for space in self.namespaces:
+            space.late.end(policy)
         self._transition(self.namespaces, policy, Transition.TRANSITION_DEACTIVATE)
         self._call([(space.arm, SetBool.Request(data=False)) for space in self.namespaces], "disarm")
 
@@ -301,19 +237,39 @@ class Fleet:
         deadline = time.monotonic() + seconds
         self._wait(lambda: time.monotonic() > deadline, seconds + CALL_TIMEOUT_S, "stay alive")
 
-    def fly(self, policy: str, condition: str, seed: int) -> dict[str, np.ndarray]:
-        """One episode of every airframe at the same time.
+    def run(self, policy: str, condition: str, seed: int) -> dict[str, tuple[Array, bool, bool]]:
+        """One episode of every variant at the same time.
 
         Returns:
-            Distance to the goal [T] m over the episode, by airframe.
+            By variant: distance to the goal [T] m at every control step, whether it failed, whether it crashed.
+
+        Raises:
+            Sim2RealError: Time does not go on, or a state of the episode was lost.
         """
         self.launch(policy, condition, seed)
-        length = self.task.episode_s + 0.1
-        self._wait(lambda: all(space.flown_s() > length for space in self.namespaces), length + CALL_TIMEOUT_S, "fly")
+        length = self.task.episode_s + (0.1 if self.real_time else 0.0)
+        self._wait(
+            lambda: all(space.run_s() > length - 1e-6 for space in self.namespaces),
+            STALL_TIMEOUT_S,
+            "run an episode",
+            lambda: [space.run_s() for space in self.namespaces],
+        )
         self.recall(policy)
-        return {
-            space.airframe: space.distance(self.task.episode_s, 2 if self._pushes else 3) for space in self.namespaces
-        }
+        steps = round(self.task.episode_s * self.rate_hz)
+        result = {}
+        for space in self.namespaces:
+            distance, failed = space.outcome(steps, 1.0 / self.rate_hz, exact=not self.real_time)
+            result[space.variant] = (distance, failed or space.crashed, space.crashed)
+        return result
+
+    def late(self) -> tuple[float, float]:
+        """Fraction of the policy nodes' and of the driver nodes' cycles that were late, over all episodes so far."""
+        late = [space.late for space in self.namespaces]
+        policies, drivers = (
+            sum(getattr(one, who)[0] for one in late) / max(sum(getattr(one, who)[1] for one in late), 1)
+            for who in ("policy", "driver")
+        )
+        return policies, drivers
 
 
 def _parameter(name: str, value: str | int) -> Parameter:
@@ -322,46 +278,58 @@ def _parameter(name: str, value: str | int) -> Parameter:
     return Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value))
 
 
-def fly_fleet(
+def run_fleet(
     bundles: Mapping[str, Path],
-    airframes: Sequence[str],
+    variants: Sequence[str],
     conditions: Sequence[str],
     episodes: int,
     seed: int,
     on_episode: Callable[[int, int], None],
+    real_time: bool = False,
 ) -> Cells:
-    """Fly every policy under every condition on all airframes.
+    """Run every policy under every condition on all variants.
 
     Args:
         bundles: Bundle path by policy name.
-        airframes: Fly at the same time.
+        variants: Run at the same time.
         conditions: One after another.
         episodes: A cell.
-        seed: Of starts and noise; the same for every policy.
+        seed: Of starts and noise, the same for every policy; every episode has the next one.
         on_episode: Called with episodes done and in all.
+        real_time: Run on the wall clock, in place of lockstep in simulated time.
 
     Returns:
-        Policy → airframe → condition → ``{"success", "ci95", "n", "final_error_m", "crashes"}``.
+        Policy → variant → condition → ``{"success", "ci95", "n", "final_error_m", "crashes"}``, in real time with
+        ``late_policy`` and ``late_target``, fractions of all cycles.
+
+    Raises:
+        Sim2RealError: A node did not start or answer; or, in real time, too many cycles were late.
     """
-    cells: Cells = {policy: {airframe: {} for airframe in airframes} for policy in bundles}
+    cells: Cells = {policy: {variant: {} for variant in variants} for policy in bundles}
     total, done = len(bundles) * len(conditions) * episodes, 0
-    with Fleet(bundles, airframes) as fleet:
+    with Fleet(bundles, variants, real_time=real_time) as fleet:
         for condition in conditions:
             for policy in bundles:
-                flights: dict[str, list[np.ndarray]] = {airframe: [] for airframe in airframes}
+                outcomes: dict[str, list[tuple[Array, bool, bool]]] = {variant: [] for variant in variants}
                 for episode in range(episodes):
-                    for airframe, distance in fleet.fly(policy, condition, seed + episode).items():
-                        flights[airframe].append(distance)
+                    for variant, outcome in fleet.run(policy, condition, seed + episode).items():
+                        outcomes[variant].append(outcome)
                     done += 1
                     on_episode(done, total)
-                for airframe, distances in flights.items():
-                    cells[policy][airframe][condition] = _score(np.stack(distances, axis=1), fleet)
+                lateness = _on_time(*fleet.late()) if real_time else {}
+                for variant, each in outcomes.items():
+                    distance = np.stack([distance for distance, _, _ in each], axis=1)
+                    failed, crashed = (np.array([outcome[i] for outcome in each]) for i in (1, 2))
+                    cell = score(distance, failed, crashed, fleet.task, fleet.rate_hz)
+                    cells[policy][variant][condition] = cell.summary() | lateness
     return cells
 
 
-def _score(distance: np.ndarray, fleet: Fleet) -> dict[str, Any]:
-    task = fleet.task
-    # A crashed drone stays where it fell, far from the goal; the twin says so by not moving any more.
-    crashed = (distance[-1] > 0.5) & (np.ptp(distance[-10:], axis=0) < 1e-9) & (not fleet.is_arm)
-    tolerance = task.settings.tolerance_m if fleet.is_arm else task.tolerance_m
-    return summarise(distance, crashed, SAMPLE_HZ, tolerance, task.hold_s).summary()
+def _on_time(policy: float, target: float) -> dict[str, float]:
+    if max(policy, target) > MOST_LATE:
+        raise Sim2RealError(
+            f"late cycles: {policy:.1%} of the policy nodes', {target:.1%} of the targets'; with more than "
+            f"{MOST_LATE:.0%} a success rate in real time is the computer's and not the policy's: stop other programs, "
+            "run fewer variants at once, or leave real time out"
+        )
+    return {"late_policy": policy, "late_target": target}

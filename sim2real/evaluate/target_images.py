@@ -14,9 +14,8 @@ from sim2real.images.dataset import HEADER, DatasetWriter, read_header
 from sim2real.robots import robot_folder
 from sim2real.runtime.camera import CameraCalibration, load_camera
 from sim2real.runtime.kinematics import Chain
-from sim2real.targets.so101_arm import Puck
+from sim2real.targets.so101_arm import START_ABOVE_RAD, START_ABOVE_SPREAD_RAD, START_RAD, START_SPREAD_RAD, Puck
 from sim2real.targets.so101_camera import CLASSES, So101Camera
-from sim2real.targets.so101_driver import START_ABOVE_RAD, START_ABOVE_SPREAD_RAD, START_RAD, START_SPREAD_RAD
 from sim2real.types import Progress
 
 Split = Literal["unlabelled", "labelled", "development", "test"]

@@ -23,7 +23,7 @@ from sim2real.targets.drone_model import (
     STATE_SIZE,
     THRUST,
     VEL,
-    TwinModel,
+    DroneDynamics,
     airframe_parameters,
 )
 from sim2real.types import Array
@@ -35,8 +35,8 @@ __all__ = [
     "PERFECT_SENSORS",
     "STEP_S",
     "Condition",
-    "DroneTwin",
-    "TwinSensors",
+    "DroneSensors",
+    "SimulatedDrones",
     "quat_multiply",
     "rotation_quat",
     "yaw_of",
@@ -77,7 +77,7 @@ CONDITIONS = {
 
 
 @dataclass(frozen=True)
-class TwinSensors:
+class DroneSensors:
     """What the state estimate adds to the truth.
 
     Attributes:
@@ -101,10 +101,10 @@ class TwinSensors:
     trim_rad: float = float(np.deg2rad(1.5))
 
 
-PERFECT_SENSORS = TwinSensors(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+PERFECT_SENSORS = DroneSensors(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-class DroneTwin:
+class SimulatedDrones:
     """N drones of one airframe under one condition.
 
     The model was identified around zero yaw; keep yaw within about ±1 rad. Its steady angles are not the commanded
@@ -137,7 +137,7 @@ class DroneTwin:
         condition: str | Condition,
         count: int,
         seed: int,
-        sensors: TwinSensors = TwinSensors(),
+        sensors: DroneSensors = DroneSensors(),
         *,
         gust_force_std: float = GUST_FORCE_STD_N,
         step_s: float = STEP_S,
@@ -157,7 +157,7 @@ class DroneTwin:
         self._state = np.zeros((count, STATE_SIZE))
         self._input = np.zeros((count, 4))
         self._slope = np.zeros((count, 7))
-        self._model = TwinModel(params | {"mass": mass}, self._state, self._input, self._slope)
+        self._model = DroneDynamics(params | {"mass": mass}, self._state, self._input, self._slope)
         level = np.tile([0.0, 0.0, 0.0, 1.0], (count, 1))
         self.reset(np.tile([0.0, 0.0, 1.5], (count, 1)), level, np.zeros((count, 3)))
 

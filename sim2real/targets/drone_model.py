@@ -38,7 +38,7 @@ def airframe_parameters(airframe: str) -> dict[str, Any]:
     return params | {"thrust_max": load_params("so_rpy_rotor_drag", airframe)["thrust_max"]}
 
 
-class TwinModel:
+class DroneDynamics:
     """The package's symbolic model, compiled for fixed arrays; faster than its array version and equal to it.
 
     It reads ``state`` [N, 20] and ``command`` [N, 4] (roll, pitch, yaw, thrust) and writes ``slope`` [N, 7]:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from robot_drivers.limits import DriverError
+from sim2real.errors import SpecError
+from sim2real.runtime.perception import Locator
+from sim2real.targets.base import State
 from sim2real.targets.so101_arm import ENCODER_STEP, JOINTS, ArmModel, Puck, read_figures
 from sim2real.types import Array
+
+if TYPE_CHECKING:
+    from sim2real.targets.so101_eyes import Eyes
 
 CAMERA_HZ = 30.0
 ORDINARY_PUCK = Puck()
@@ -131,3 +138,119 @@ class ArmTarget:
     def puck_pos(self) -> Array:
         """True centre of the object [3] m; zeros without one."""
         return self.arm.puck_pos if self.has_puck else np.zeros(3)
+
+
+class So101:
+    """The target ``so101``: one arm; its conditions are about the arm, or about the object where there is one.
+
+    Args:
+        robot: The robot model, for its kinematics.
+        task: The task; it has an object where its signals need ``object_pos``.
+    """
+
+    name = "so101"
+    variants = ("so101",)
+    commands = JOINTS
+
+    def __init__(self, robot: Any, task: Any) -> None:
+        self.robot, self.task = robot, task
+        self.has_object = "object_pos" in task.signals.needs
+        self.locator: Locator | None = None
+
+    def look_through(self, locator: Locator) -> None:
+        """Measure the object's position as ``locator`` finds it in camera images, not as the truth with noise.
+
+        Raises:
+            SpecError: The task has no object.
+        """
+        if not self.has_object:
+            raise SpecError(f"task '{self.task.name}' has no object to find; leave --perception out")
+        self.locator = locator
+
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions of the object where there is one, of the arm otherwise."""
+        return tuple(PUCK_CONDITIONS if self.has_object else CONDITIONS)
+
+    def start(self, task: Any, rng: np.random.Generator, n: int) -> State:
+        """Sample the task's own starts."""
+        start: State = task.start(rng, n)
+        return start
+
+    def make(self, variant: str, condition: str, n: int, seed: int) -> So101Sim:
+        """Make ``n`` arms; see :class:`sim2real.targets.base.Target`."""
+        if variant not in self.variants:
+            raise DriverError(f"unknown variant '{variant}'; known: {', '.join(self.variants)}")
+        return So101Sim(self, condition, n, seed)
+
+
+class So101Sim:
+    """Simulated SO-101 arms side by side.
+
+    Args:
+        target: What they are made for.
+        condition: A key of ``PUCK_CONDITIONS`` with an object, of ``CONDITIONS`` without.
+        n: Number of arms N.
+        seed: Of all noise.
+
+    Attributes:
+        arms: The arms.
+        step_s, longest_catch_up_s: As of :class:`sim2real.targets.base.Paced`.
+    """
+
+    step_s = 0.01
+    longest_catch_up_s = 0.1
+
+    def __init__(self, target: So101, condition: str, n: int, seed: int) -> None:
+        self._chain, self._ee = target.robot.chain, target.robot.ee
+        self._locator, self._seed = target.locator, seed
+        self._eyes: Eyes | None = None
+        self.has_object = target.has_object
+        self.failed = np.zeros(n, dtype=np.bool_)
+        see = self._looker if self._locator is not None else (lambda index: None)
+        self.arms = [ArmTarget(condition, seed + 1000 * i, self.has_object, see(i)) for i in range(n)]
+
+    def reset(self, start: State) -> None:
+        """Stand still at ``joint_pos``, objects at ``object_pos``."""
+        self.close()
+        if self._locator is not None:
+            from sim2real.targets.so101_eyes import Eyes
+
+            puck = self.arms[0].condition.puck
+            self._eyes = Eyes(self._locator, puck, self._seed, start["object_pos"], start["goal"])
+        for index, arm in enumerate(self.arms):
+            arm.reset(start["joint_pos"][index], start["object_pos"][index, :2] if self.has_object else None)
+
+    def command(self, command: Array) -> None:
+        """Send joint positions [N, 6] rad."""
+        for arm, row in zip(self.arms, command, strict=True):
+            arm.command(row)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        for arm in self.arms:
+            arm.advance(seconds)
+
+    def measured(self) -> dict[str, Array]:
+        """Encoder readings, the end effector they give, and the object as a camera sees it, not how fast it is."""
+        pos, vel, seen = (np.array(part) for part in zip(*(arm.estimate() for arm in self.arms), strict=True))
+        state = {"joint_pos": pos, "joint_vel": vel, "ee_pos": self._chain.frames(pos)[self._ee][0]}
+        return state | ({"object_pos": seen, "object_vel": np.zeros_like(seen)} if self.has_object else {})
+
+    def truth(self) -> dict[str, Array]:
+        """The true state."""
+        names = {"joint_pos": "position", "joint_vel": "velocity", "ee_pos": "ee_pos"}
+        names |= {"object_pos": "puck_pos", "object_vel": "puck_vel"} if self.has_object else {}
+        return {name: np.array([getattr(arm.arm, attribute) for arm in self.arms]) for name, attribute in names.items()}
+
+    def close(self) -> None:
+        """Free the camera; harmless when closed."""
+        if self._eyes is not None:
+            self._eyes.close()
+            self._eyes = None
+
+    def _looker(self, index: int) -> Callable[[Array, Array], Array | None]:
+        def see(joint_pos: Array, object_pos: Array) -> Array | None:
+            assert self._eyes is not None, "reset() comes first"
+            return self._eyes.see(index, joint_pos, object_pos)
+
+        return see

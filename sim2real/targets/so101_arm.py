@@ -25,6 +25,11 @@ EE_SITE = "gripperframe"
 STEP_S = 0.005
 CONTACT_STEP_S = 0.002
 ENCODER_STEP = 2.0 * np.pi / 4096
+# Poses before a free space, and above the table with the gripper pointing down [rad].
+START_RAD = np.array([0.0, -0.3, 0.3, 0.6, 0.0, 0.0])
+START_ABOVE_RAD = np.array([0.0, 0.15, -0.25, 1.6, 0.0, 0.0])
+START_SPREAD_RAD = np.array([0.8, 0.25, 0.25, 0.15, 0.1, 0.0])
+START_ABOVE_SPREAD_RAD = np.array([0.6, 0.05, 0.05, 0.0, 0.1, 0.0])
 FIGURES = Path(__file__).parent / "so101_servos.yaml"
 
 
@@ -189,6 +194,11 @@ class ArmModel:
     def puck_pos(self) -> Array:
         """Centre of the puck [3] m in the base frame."""
         return np.array(self.data.body("puck").xpos)
+
+    @property
+    def puck_vel(self) -> Array:
+        """Velocity of the puck [3] m/s in the base frame."""
+        return np.array(self.data.joint("puck").qvel[:3])
 
     @property
     def ee_pos(self) -> Array:

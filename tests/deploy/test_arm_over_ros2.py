@@ -1,4 +1,4 @@
-"""Arms over real ROS 2: the adapter's manners, holding still, and whole episodes on the twin."""
+"""Arms over real ROS 2: the adapter's manners, holding still, and whole episodes on the target."""
 
 import time
 
@@ -16,7 +16,8 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from sim2real.deploy.policy_node import FAILURE, SUCCESS, PolicyNode
-from sim2real.evaluate.over_ros2 import fly_fleet
+from sim2real.evaluate.over_ros2 import Fleet
+from sim2real.evaluate.table import run_cell
 from sim2real.runtime.bundle import PolicyBundle, verify
 from sim2real.targets.so101_arm import JOINTS
 
@@ -151,10 +152,12 @@ def test_a_pushing_policy_stops_when_the_camera_does(bundles, start_robot):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["reach", "push"])
-def test_episodes_on_the_twin(bundles, task):
-    """Driver node, policy node and score keeper as in an evaluation; the plain controller gets there."""
-    condition = "payload" if task == "reach" else "wide"
-    cells = fly_fleet({"controller": bundles[task]}, ("so101",), [condition], 2, 11, lambda *_: None)
-    cell = cells["controller"]["so101"][condition]
-    assert cell["success"] >= 0.5, cell
-    assert cell["final_error_m"] < 0.03
+def test_episodes_on_the_target_in_lockstep_are_those_in_process(bundles, task):
+    """Driver node, policy node and score keeper as in an evaluation, from the same starts with the same noise."""
+    condition, seed = ("payload" if task == "reach" else "wide"), 13
+    with Fleet({"controller": bundles[task]}, ["so101"]) as fleet:
+        distance, failed, crashed = fleet.run("controller", condition, seed)["so101"]
+    alone = run_cell(PolicyBundle.load(bundles[task]), "so101", condition, 1, seed, record=True)
+    assert not failed and not crashed
+    np.testing.assert_allclose(distance, alone.distance[:, 0], atol=1e-9)
+    assert np.ptp(distance) > 0.03, "it moved"

@@ -7,7 +7,9 @@ import math
 import pytest
 
 from sim2real.deploy.crazyflie_messages import MAX_PWM, from_legacy, to_legacy
-from sim2real.targets.crazyflie_driver import LIMITS
+from sim2real.robots import load_robot
+
+LIMITS = {command.name: command for command in load_robot("crazyflie").spec.commands}
 
 
 def flown(linear_x: float, linear_y: float, linear_z: float, angular_z: float) -> tuple[float, float, float, float]:

@@ -74,7 +74,7 @@ def wait_until(done: Callable[[], bool], timeout_s: float = 5.0) -> None:
 def pilot() -> Iterator[Pilot]:
     rclpy.init()
     executor = SingleThreadedExecutor()
-    driver = DriverNode({"airframe": "cf2x_P250", "condition": "fresh", "seed": 4, "rate_hz": 100.0})
+    driver = DriverNode({"variant": "cf2x_P250", "condition": "fresh", "seed": 4, "rate_hz": 100.0})
     pilot = Pilot()
     executor.add_node(driver)
     executor.add_node(pilot.node)
@@ -149,7 +149,7 @@ def test_watchdog_holds_and_lands_and_reset_starts_anew(pilot: Pilot) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_ends_cleanly(number: int) -> None:
-    command = [sys.executable, "-m", "sim2real.deploy.driver_node", "--ros-args", "-p", "airframe:=cf2x_T350"]
+    command = [sys.executable, "-m", "sim2real.deploy.driver_node", "--ros-args", "-p", "variant:=cf2x_T350"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     rclpy.init()
     node = rclpy.create_node("listener")

@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="no rclpy here; 'sim2real doctor' says how t
 
 from ros_rig import Rig, make_pd_bundle
 
-from sim2real.evaluate.in_process import fly
+from sim2real.evaluate.table import run_cell
 from sim2real.runtime.bundle import PolicyBundle
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -22,7 +22,7 @@ def pd_bundle(tmp_path_factory):
 
 
 def test_the_controller_of_these_tests_flies(pd_bundle):
-    result = fly(PolicyBundle.load(pd_bundle).runner, "cf2x_L250", "fresh", 10, 0)
+    result = run_cell(PolicyBundle.load(pd_bundle), "cf2x_L250", "fresh", 10, 0)
     assert result.crashes == 0 and result.final_error_m < 0.2
 
 

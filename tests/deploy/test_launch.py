@@ -21,7 +21,7 @@ def test_drone_launch_describes_both_nodes():
     assert [node.node_executable for node in nodes] == ["driver_node", "policy_node"]
     assert isinstance(nodes[1], LifecycleNode)
     arguments = {entity.name for entity in description.entities if isinstance(entity, DeclareLaunchArgument)}
-    assert arguments == {"bundle", "airframe", "condition", "namespace"}
+    assert arguments == {"bundle", "variant", "airframe", "condition", "namespace"}
 
 
 def test_exported_launch_file_loads(tiny_bundle, tmp_path):
@@ -37,7 +37,8 @@ def test_arm_launch_describes_its_nodes(perception):
     description = get_launch_description_from_python_launch_file(str(ROOT / "launch" / "arm.launch.py"))
     arguments = {e.name for e in description.entities if isinstance(e, DeclareLaunchArgument)}
     assert arguments == {
-        "bundle", "driver", "host", "condition", "puck", "namespace", "perception", "image", "camera_info",
+        "bundle", "driver", "robot", "task", "host", "condition", "puck", "namespace", "perception", "image",
+        "camera_info",
     }  # fmt: skip
     context = LaunchContext()
     context.launch_configurations["perception"] = perception

@@ -86,7 +86,8 @@ def test_interrupting_keeps_what_was_recorded(tmp_path):
 def test_excite_records_through_a_driver_and_the_joint_doctor_reads_it(tmp_path):
     pytest.importorskip("mujoco")
     log = tmp_path / "m.csv"
-    make = ["excite", "so101", "--driver", "so101_twin", "--log", str(log), "--out", str(tmp_path / "c.csv")]
+    make = ["excite", "so101", "--driver", "target", "--driver-set", "robot=so101", "--driver-set", "task=reach"]
+    make += ["--log", str(log), "--out", str(tmp_path / "c.csv")]
     make += ["--duration", "20", "--speed", "0.8", "--joint", "wrist_roll", "--joint", "gripper"]
     refused = CliRunner().invoke(app, make, input="n\n")
     assert refused.exit_code != 0 and not log.exists()
@@ -97,5 +98,5 @@ def test_excite_records_through_a_driver_and_the_joint_doctor_reads_it(tmp_path)
     assert np.abs(recorded.command - recorded.position).max() < 0.5  # and followed
     checked = CliRunner().invoke(app, ["check-joints", "so101", str(log)])
     assert checked.exit_code == 0, checked.output
-    wrong = CliRunner().invoke(app, ["excite", "so101", "--driver", "crazyflie_twin", "--log", str(log), "--yes"])
+    wrong = CliRunner().invoke(app, ["excite", "so101", "--driver", "target", "--log", str(log), "--yes"])
     assert isinstance(wrong.exception, ConfigError) and "reports no joints" in str(wrong.exception)

@@ -9,9 +9,8 @@ from arm_bundles import make_controller_bundle
 from perception_bundles import camera, make_red_bundle
 
 from robot_drivers.limits import DriverError
-from sim2real.config import validate_config
 from sim2real.errors import ConfigError, SpecError
-from sim2real.evaluate.arm_in_process import work
+from sim2real.evaluate.table import run_cell
 from sim2real.evaluate.target_images import write_target_dataset
 from sim2real.images.dataset import read_dataset
 from sim2real.robots import robot_folder
@@ -19,8 +18,8 @@ from sim2real.robots.arm import Arm
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.perception import PerceptionBundle
 from sim2real.targets.so101 import ArmTarget
+from sim2real.targets.so101_arm import START_ABOVE_RAD
 from sim2real.targets.so101_camera import CLASSES, So101Camera
-from sim2real.targets.so101_driver import START_ABOVE_RAD
 
 PLACE = np.array([0.3, 0.12, 0.02])
 
@@ -134,16 +133,14 @@ def test_push_from_pixels(eye, tmp_path):
     """The network is a rule without training: this is about the wiring, not about success."""
     locator = PerceptionBundle.load(make_red_bundle(tmp_path / "red")).locator()
     bundle = PolicyBundle.load(make_controller_bundle(tmp_path / "push", "so101_push"))
-    settings = bundle.provenance["config"]
-    settings["task"] = {"name": "push", "episode_s": 0.6}
-    config = validate_config(settings, "test")
+    bundle.provenance["config"]["task"] = {"name": "push", "episode_s": 0.6}
     looked = []
     find = locator.locate
     locator.locate = lambda image: looked.append(image) or find(image)
-    result = work(bundle.runner, config, "fresh", 2, 3, record=True, locator=locator)
+    result = run_cell(bundle, "so101", "fresh", 2, 3, record=True, locator=locator)
     assert result.distance.shape == (30, 2) and np.isfinite(result.distance).all()
     assert len(looked) > 2 * 0.6 * 15 and looked[0].shape == (128, 128, 3)
     assert np.abs(looked[0].astype(float) - looked[1]).mean() > 5, "every episode looks different"
     reach = PolicyBundle.load(make_controller_bundle(tmp_path / "reach", "so101_reach"))
     with pytest.raises(SpecError, match="no object to find"):
-        work(reach.runner, validate_config(reach.provenance["config"], "test"), "fresh", 1, 0, locator=locator)
+        run_cell(reach, "so101", "fresh", 1, 0, locator=locator)

@@ -9,18 +9,18 @@ import pytest
 from numpy.typing import NDArray
 
 from robot_drivers.limits import DriverError
-from sim2real.targets.crazyflie_driver import CrazyflieTwinDriver
+from sim2real.targets.driver import TargetDriver
 from sim2real.targets.drone import (
     AIRFRAMES,
     CONDITIONS,
     PERFECT_SENSORS,
-    DroneTwin,
-    TwinSensors,
+    DroneSensors,
+    SimulatedDrones,
     quat_multiply,
     rotation_quat,
     yaw_of,
 )
-from sim2real.targets.drone_model import TwinModel, airframe_parameters
+from sim2real.targets.drone_model import DroneDynamics, airframe_parameters
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # the package asks for it
 pytest.importorskip("drone_models", reason="the drone target needs sim2real[drivers]")
@@ -29,16 +29,18 @@ Array = NDArray[np.float64]
 GOAL = np.array([0.0, 0.0, 1.5])
 
 
-def calm(airframe: str = "cf2x_L250", condition: str = "fresh", count: int = 1, step_s: float = 0.002) -> DroneTwin:
+def calm(
+    airframe: str = "cf2x_L250", condition: str = "fresh", count: int = 1, step_s: float = 0.002
+) -> SimulatedDrones:
     """A target without noise, trim or gusts."""
-    return DroneTwin(airframe, condition, count, 0, PERFECT_SENSORS, gust_force_std=0.0, step_s=step_s)
+    return SimulatedDrones(airframe, condition, count, 0, PERFECT_SENSORS, gust_force_std=0.0, step_s=step_s)
 
 
-def commands(twin: DroneTwin, thrust: float | None = None, roll: float = 0.0, pitch: float = 0.0) -> Array:
+def commands(twin: SimulatedDrones, thrust: float | None = None, roll: float = 0.0, pitch: float = 0.0) -> Array:
     return np.tile([twin.hover_command if thrust is None else thrust, roll, pitch, 0.0], (twin.count, 1))
 
 
-def pd_command(twin: DroneTwin, pos: Array, quat: Array, vel: Array) -> Array:
+def pd_command(twin: SimulatedDrones, pos: Array, quat: Array, vel: Array) -> Array:
     """A hand-written controller: proportional and derivative, yaw held at zero."""
     acceleration = np.clip(3.0 * (GOAL - pos) - 3.0 * vel, -3.0, 3.0)
     yaw = yaw_of(quat)
@@ -58,7 +60,7 @@ def test_compiled_model_equals_the_packages_own_function(airframe: str) -> None:
     params.pop("thrust_max")
     state, command, slope = rng.normal(size=(50, 20)), rng.normal(size=(50, 4)), np.zeros((50, 7))
     state[:, 3:7] = rotation_quat(0.3 * rng.normal(size=(50, 3)))
-    TwinModel(params, state, command, slope).evaluate()
+    DroneDynamics(params, state, command, slope).evaluate()
     thrust = state[:, 13:14]
     _, _, acceleration, spin, thrust_rate = dynamics(
         state[:, :3], state[:, 3:7], state[:, 7:10], state[:, 10:13], command, thrust, dist_f=state[:, 17:], **params
@@ -101,7 +103,9 @@ def test_delay_shifts_the_response_by_60_ms() -> None:
 
 
 def test_trim_tilts_the_drone_and_hides_from_the_estimate() -> None:
-    twin = DroneTwin("cf2x_L250", "fresh", 20, 1, TwinSensors(0, 0, 0, 0, 0, 0, trim_rad=0.026), gust_force_std=0.0)
+    twin = SimulatedDrones(
+        "cf2x_L250", "fresh", 20, 1, DroneSensors(0, 0, 0, 0, 0, 0, trim_rad=0.026), gust_force_std=0.0
+    )
     assert np.abs(twin.trim).max() <= 0.026 and twin.trim.std() > 0.005
     twin.command(commands(twin))
     twin.advance(1.5)
@@ -127,8 +131,8 @@ def test_integration_has_converged() -> None:
 
 
 def test_estimate_is_late_biased_and_noisy() -> None:
-    sensors = TwinSensors(trim_rad=0.0)
-    twin = DroneTwin("cf2x_L250", "fresh", 400, 2, sensors, gust_force_std=0.0)
+    sensors = DroneSensors(trim_rad=0.0)
+    twin = SimulatedDrones("cf2x_L250", "fresh", 400, 2, sensors, gust_force_std=0.0)
     fast = np.tile([1.0, 0.0, 0.0], (400, 1))
     twin.reset(np.tile(GOAL, (400, 1)), np.tile([0.0, 0.0, 0.0, 1.0], (400, 1)), fast)
     twin.command(commands(twin))
@@ -171,7 +175,7 @@ def test_thrust_saturates_at_the_motors_limit() -> None:
 def test_same_seed_same_flight() -> None:
     flights = []
     for seed in (5, 5, 6):
-        twin = DroneTwin("cf2x_P250", "payload", 3, seed)
+        twin = SimulatedDrones("cf2x_P250", "payload", 3, seed)
         twin.command(commands(twin))
         twin.advance(0.5)
         flights.append(twin.estimate()[0])
@@ -183,7 +187,7 @@ def test_same_seed_same_flight() -> None:
 def test_a_pd_controller_reaches_the_waypoint(airframe: str) -> None:
     """It knows the hover command; what it cannot know (trim, bias) keeps it a few centimetres away."""
     n, rng = 20, np.random.default_rng(0)
-    twin = DroneTwin(airframe, "fresh", n, 0)
+    twin = SimulatedDrones(airframe, "fresh", n, 0)
     tilt = np.concatenate((rng.uniform(-0.3, 0.3, (n, 2)), np.zeros((n, 1))), axis=1)
     twin.reset(GOAL + rng.uniform(-0.8, 0.8, (n, 3)), rotation_quat(tilt), rng.uniform(-0.3, 0.3, (n, 3)))
     for _ in range(300):
@@ -196,9 +200,9 @@ def test_a_pd_controller_reaches_the_waypoint(airframe: str) -> None:
 
 def test_wrong_use_is_explained() -> None:
     with pytest.raises(DriverError, match="unknown airframe 'cf9'"):
-        DroneTwin("cf9", "fresh", 1, 0)
+        SimulatedDrones("cf9", "fresh", 1, 0)
     with pytest.raises(DriverError, match="low_battery"):
-        DroneTwin("cf2x_L250", "empty", 1, 0)
+        SimulatedDrones("cf2x_L250", "empty", 1, 0)
     twin = calm()
     with pytest.raises(DriverError, match="shape"):
         twin.command(np.zeros((2, 4)))
@@ -233,7 +237,7 @@ HOVER = {"thrust": 0.318, "roll": 0.0, "pitch": 0.0, "yaw_rate": 0.0}
 
 def test_driver_stays_still_until_armed_and_commanded() -> None:
     clock = Clock()
-    driver = CrazyflieTwinDriver("cf2x_L250", "fresh", 3, clock)
+    driver = TargetDriver(variant="cf2x_L250", seed=3, clock=clock)
     with pytest.raises(DriverError, match="not connected"):
         driver.read()
     driver.connect()
@@ -259,7 +263,7 @@ def test_driver_stays_still_until_armed_and_commanded() -> None:
         assert np.linalg.norm(moved.pos - start.pos) > 0.02
         driver.arm(False)
         clock.now += 2.0
-        assert driver.truth().pos[2] < 0.1 and driver.has_crashed
+        assert driver.truth().pos[2] < 0.1 and driver.failed
         with pytest.raises(DriverError, match="crashed"):
             driver.arm(True)
         driver.reset(3)
@@ -271,7 +275,7 @@ def test_driver_stays_still_until_armed_and_commanded() -> None:
 
 def test_driver_holds_and_lands() -> None:
     clock = Clock()
-    driver = CrazyflieTwinDriver("cf21B_500", "fresh", 0, clock)
+    driver = TargetDriver(variant="cf21B_500", clock=clock)
     driver.connect()
     try:
         driver.arm(True)
@@ -285,7 +289,7 @@ def test_driver_holds_and_lands() -> None:
             clock.now += 0.02
             driver.command({**HOVER, "thrust": 0.5})
         speeds = []
-        while not driver.has_crashed and len(speeds) < 1000:
+        while not driver.failed and len(speeds) < 1000:
             clock.now += 0.02
             driver.land()
             speeds.append(driver.truth().lin_vel[2])

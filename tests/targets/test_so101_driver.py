@@ -13,8 +13,7 @@ from robot_drivers.limits import DriverError
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.targets.so101 import CONDITIONS, PUCK_CONDITIONS, ArmTarget
-from sim2real.targets.so101_arm import JOINTS
-from sim2real.targets.so101_driver import START_ABOVE_RAD
+from sim2real.targets.so101_arm import JOINTS, START_ABOVE_RAD
 
 
 class Clock:
@@ -28,7 +27,7 @@ class Clock:
 @pytest.fixture
 def driver():
     clock = Clock()
-    made = load_driver("so101_twin", seed=4, clock=clock)
+    made = load_driver("target", robot="so101", task="reach", seed=4, clock=clock)
     made.clock = clock
     made.connect()
     yield made
@@ -93,7 +92,7 @@ def test_it_goes_where_it_is_told_and_stays_when_commands_end(driver):
 
 def test_a_reset_is_repeatable_and_starts_clear_of_the_table():
     for puck in (False, True):
-        driver = load_driver("so101_twin", puck=puck)
+        driver = load_driver("target", robot="so101", task="push" if puck else "reach")
         assert isinstance(driver, SimulatedRobot)
         for seed in range(20):
             driver.reset(seed)
@@ -142,11 +141,11 @@ def test_readings_are_late_and_the_camera_is_later():
 
 
 def test_real_time_keeps_up():
-    driver = load_driver("so101_twin", puck=True)
+    driver = load_driver("target", robot="so101", task="push")
     driver.connect()
     driver.arm(True)
     driver.command(pose_of(driver))
     time.sleep(0.7)
-    moved = driver._target.arm.time
+    moved = driver._sim.arms[0].arm.time
     driver.disconnect()
     assert moved > 0.4
