@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,11 +27,12 @@ ARROWS = {
     "drivers": set(),
     "images": {"base", "runtime", "recordings"},
     "recordings": {"base", "runtime"},
-    "robots": {"base", "runtime", "sim"},
+    "robots": {"base", "runtime"},
     "sim": {"base", "runtime", "robots"},
     "tasks": {"base", "runtime", "robots", "sim"},
-    "learn": {"base", "runtime", "robots", "sim", "tasks"},
     "targets": {"base", "runtime", "drivers", "robots", "sim", "tasks"},
+    "learn": {"base", "runtime", "robots", "sim", "tasks"},
+    "methods": {"base", "runtime", "robots", "sim", "tasks", "targets", "learn"},
     "identify": {"base", "runtime", "robots", "sim", "recordings"},
     "calibration": {"base", "runtime", "drivers", "images", "recordings"},
     "adapt": {"base", "runtime", "images", "learn"},
@@ -38,6 +40,7 @@ ARROWS = {
     "deploy": {"base", "runtime", "drivers"},
 }
 TOP = {"evaluate", "cli"}
+MOST_LINES = 350
 LEARNING = {"torch", "tensordict", "rsl_rl", "gymnasium", "stable_baselines3"}
 PHYSICS = {"pybullet", "pybullet_data", "mujoco"}
 ONLY_CORE = {"numpy", "yaml", "pydantic", "onnxruntime"}  # what may be imported at the top of the lowest layers
@@ -120,6 +123,66 @@ def test_imports_follow_the_arrows() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_packages_import_each_other_one_way_only() -> None:
+    """The arrows above are a partial order: no package reaches itself through others."""
+    for start in ARROWS:
+        seen, waiting = set[str](), set(ARROWS[start])
+        while waiting:
+            package = waiting.pop()
+            assert package != start, f"'{start}' reaches itself"
+            waiting |= ARROWS[package] - seen
+            seen.add(package)
+
+
+def test_only_one_file_knows_rsl_rl() -> None:
+    knows = {
+        path.relative_to(ROOT).as_posix()
+        for path in source_files()
+        for module, _ in imports(path)
+        if top(module) in {"rsl_rl", "tensordict"}
+    }
+    assert knows == {"sim2real/learn/rsl_rl.py"}
+
+
+def test_modules_stay_short() -> None:
+    long = {
+        path.relative_to(ROOT).as_posix(): lines
+        for path in source_files()
+        if (lines := len(path.read_text().splitlines())) > MOST_LINES
+    }
+    assert not long, f"split by reason to exist: {long}"
+
+
+def test_no_type_tests_on_robots_or_tasks() -> None:
+    """What people bring is one file and never a type test elsewhere."""
+    shipped = "crazyflie|so101|fr3|franka"
+    pattern = re.compile(
+        r"\bis_arm\b|isinstance\([^)]*\b(Arm|Multirotor|Hover|Push|Reach)\b"
+        rf"|[!=]= ?['\"]({shipped}|hover|push|reach|nominal|randomized|up_osi)['\"]"
+    )
+    own = {"robots", "targets", "drivers"}
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in source_files()
+        if layer_of(path) not in own
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_docstrings_begin_with_what_a_thing_is() -> None:
+    fragment = re.compile(r"(Of|What|Where|Whether|How) ")
+    found = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {first}"
+        for path in source_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+        if (first := (ast.get_docstring(node) or "").partition("\n")[0]) and fragment.match(first)
+    ]
+    assert not found, f"{len(found)}:\n" + "\n".join(found)
+
+
 def test_own_modules_that_are_imported_exist() -> None:
     missing = [
         f"{path.relative_to(ROOT)}:{line}: {module}"
@@ -137,7 +200,7 @@ def test_only_the_world_and_what_draws_it_import_pybullet() -> None:
         for module, _ in imports(path)
         if top(module) in {"pybullet", "pybullet_data"}
     }
-    assert callers == {"sim2real/sim/world.py", "sim2real/sim/render/drawing.py"}
+    assert callers == {"sim2real/sim/world.py", "sim2real/sim/tables.py", "sim2real/sim/render/drawing.py"}
 
 
 @pytest.mark.parametrize(

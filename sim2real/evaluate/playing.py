@@ -27,8 +27,8 @@ from sim2real.tasks.success import Holding
 from sim2real.tasks.view import mark_goal, snapshot
 from sim2real.types import Array, Image, State
 
-VIDEO_HZ = 25.0
-SIZE = (640, 480)
+VIDEO_HZ = 15.0
+SIZE = (480, 360)
 VIDEOS = (".mp4", ".gif")
 
 
