@@ -69,9 +69,7 @@ def make_pd_bundle(path):
     data = model.SerializeToString()
     still = flight_signals(np.ones((1, 3)), np.array([[0.0, 0.0, 0.0, 1.0]]), np.zeros((1, 3)), np.zeros((1, 3)))
     golden = record_golden(PolicyRunner.from_onnx(spec, data), [still] * 20)
-    return write_bundle(
-        path, spec=spec, robot=robot.spec, provenance={"commit": "pd"}, policy_onnx=data, golden=golden
-    )
+    return write_bundle(path, spec=spec, robot=robot.spec, provenance={"commit": "pd"}, policy_onnx=data, golden=golden)
 
 
 # State that a transition leads to: configure, cleanup, activate, deactivate.

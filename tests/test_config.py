@@ -127,7 +127,7 @@ def test_a_misspelt_setting_of_a_task_is_one_error_with_a_suggestion(task, robot
 def test_a_misspelt_name_of_a_task_or_method_is_suggested():
     with pytest.raises(ConfigError, match="unknown task 'hovr'; did you mean 'hover'"):
         load_task({"name": "hovr"}, load_robot("crazyflie"))
-    with pytest.raises(ConfigError, match="task 'hover' commands .* robot 'so101' takes"):
+    with pytest.raises(ConfigError, match=r"task 'hover' commands .* robot 'so101' takes"):
         load_task({"name": "hover"}, load_robot("so101"))
     with pytest.raises(ConfigError, match="task 'reach' is for arms; 'crazyflie' is none"):
         load_task({"name": "reach"}, load_robot("crazyflie"))

@@ -17,8 +17,8 @@ from sim2real.recordings.logs import JointLog
 from sim2real.robots import load_robot, robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.robots.servo import Servo
-from sim2real.runtime.kinematics import Chain
 from sim2real.runtime.arm_signals import ArmSignals
+from sim2real.runtime.kinematics import Chain
 from sim2real.sim.audit import Auditor, audit
 from sim2real.sim.simulation import Simulation
 from sim2real.sim.world import World

@@ -94,7 +94,8 @@ def test_object_arrays_in_the_golden_trace(bundle_copy):
     ("change", "message"),
     [
         (lambda g: g.update({"signals.up": g["signals.up"][:3]}), r"'signals.up' is float64 \[3, 3\]"),
-        (lambda g: g.update({"observation.observation": g["observation.observation"][:, :5]}),
+        (
+            lambda g: g.update({"observation.observation": g["observation.observation"][:, :5]}),
             r"'observation.observation' is float32 \[30, 5\]",
         ),
         (lambda g: g.update(command=g["command"].astype(np.float32)), r"'command' is float32 .* must be float64"),

@@ -87,7 +87,8 @@ def test_what_was_sent_is_the_next_last_action(make_runner):
 
 def test_filter_by_hand():
     terms = tuple(
-        ParameterTerm(name=name, unit="1", low=0.0, high=2.0, nominal=nominal) for name, nominal in (("a", 1.0), ("b", 2.6))
+        ParameterTerm(name=name, unit="1", low=0.0, high=2.0, nominal=nominal)
+        for name, nominal in (("a", 1.0), ("b", 2.6))
     )
     estimates = EstimateFilter(terms, control_dt=0.02, time_constant_s=0.04)  # gain at least 0.5 at 50 Hz
     memory, expected = torch.zeros(1, estimates.memory_size), []
