@@ -32,12 +32,14 @@ def resolve(name: str, table: Mapping[str, str], kind: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        return getattr(import_module(module), attribute)
+        imported = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
         raise ConfigError(
             f"{kind} '{name}': there is no module '{module}'; install it, or run from the folder it is in"
         ) from error
+    try:
+        return getattr(imported, attribute)
     except AttributeError:
         raise ConfigError(f"{kind} '{name}': module '{module}' has no '{attribute}'") from None

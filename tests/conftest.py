@@ -29,12 +29,17 @@ import pytest
 import torch
 
 from sim2real.config import load_config
-from sim2real.learn.build import build_spec
-from sim2real.learn.onnx_export import export_estimator, export_policy
-from sim2real.learn.osi import Estimator
+from sim2real.learn.artifact import Candidate
+from sim2real.learn.estimator import EstimateFilter, Estimator
+from sim2real.learn.experiment import load_experiment
+from sim2real.methods import load_method
+from sim2real.methods.up_osi import IdentifyingPolicy
 from sim2real.robots import load_robot
-from sim2real.runtime.bundle import record_golden, sha256, write_bundle
+from sim2real.runtime.bundle import write_bundle
+from sim2real.runtime.bundle_files import sha256
+from sim2real.runtime.golden import record_golden
 from sim2real.runtime.policy import PolicyRunner
+from sim2real.runtime.spec import ReportTerm, group_size
 
 
 class TinyPolicy(torch.nn.Module):
@@ -47,7 +52,7 @@ class TinyPolicy(torch.nn.Module):
 
 
 def random_frames(steps, count, seed=0):
-    """Random walks of every signal but last_action."""
+    """Random walks of every measured signal."""
     rng = np.random.default_rng(seed)
     sizes = {"position_error": 3, "linear_velocity": 3, "up": 3, "angular_velocity": 3}
     state = {name: rng.normal(size=(count, size)) for name, size in sizes.items()}
@@ -92,27 +97,31 @@ def no_ros_left_behind(request):
 
 @pytest.fixture(scope="session")
 def tiny_parts():
-    """Specification, torch modules and their ONNX bytes."""
+    """Specification, torch module (with its policy, estimator and filter) and its ONNX bytes."""
     torch.manual_seed(0)
-    spec = build_spec(load_config("up_osi"))
-    policy = TinyPolicy(spec.observation_size + len(spec.parameters)).eval()
-    estimator = Estimator(spec.estimator_size, len(spec.parameters), (16,)).eval()
-    policy_onnx = export_policy(policy, spec.observation_size, len(spec.parameters))
-    return spec, policy, estimator, policy_onnx, export_estimator(estimator, spec.estimator_size)
+    config = load_config("up_osi")
+    experiment = load_method(config.method).prepare(load_experiment(config))
+    sizes = {name: group_size(terms) for name, terms in experiment.groups.items()}
+    policy = TinyPolicy(sizes["observation"] + len(experiment.told)).eval()
+    estimator = Estimator(sizes["history"], len(experiment.told), (16,)).eval()
+    estimates = EstimateFilter(experiment.told, 0.02, 0.4)
+    network = IdentifyingPolicy(policy, estimator, estimates, experiment.told).eval()
+    report = tuple(ReportTerm(name=term.name, unit=term.unit) for term in experiment.told)
+    candidate = Candidate(experiment.spec(estimates.memory_size, report), network)
+    return candidate.spec, network, candidate.onnx()
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_parts, tmp_path_factory):
     """Path of a valid bundle; do not change it."""
-    spec, _, _, policy_onnx, estimator_onnx = tiny_parts
-    golden = record_golden(PolicyRunner.from_onnx(spec, policy_onnx, estimator_onnx), random_frames(30, 1))
+    spec, _, policy_onnx = tiny_parts
+    golden = record_golden(PolicyRunner.from_onnx(spec, policy_onnx), random_frames(30, 1))
     return write_bundle(
         tmp_path_factory.mktemp("bundle") / "tiny",
         spec=spec,
         robot=load_robot("crazyflie").spec,
         provenance={"commit": "test", "config": {}, "versions": {}},
         policy_onnx=policy_onnx,
-        estimator_onnx=estimator_onnx,
         golden=golden,
     )
 

@@ -21,12 +21,13 @@ from std_srvs.srv import SetBool
 from sim2real.config import load_config
 from sim2real.deploy.crazyflie_messages import from_legacy
 from sim2real.robots import load_robot
-from sim2real.runtime.bundle import record_golden, write_bundle
+from sim2real.runtime.bundle import write_bundle
 from sim2real.runtime.flight_signals import flight_signals
 from sim2real.runtime.geometry import tilt_of
+from sim2real.runtime.golden import record_golden
 from sim2real.runtime.policy import PolicyRunner
-from sim2real.runtime.spec import PolicySpec
-from sim2real.tasks.hover import Waypoint
+from sim2real.runtime.spec import PolicySpec, group_size
+from sim2real.tasks import load_task
 
 GOAL = (0.0, 0.0, 1.5)
 LIMITS = load_robot("crazyflie").spec.commands
@@ -34,14 +35,23 @@ LIMITS = load_robot("crazyflie").spec.commands
 
 def make_pd_bundle(path):
     """A bundle whose network is one linear layer: a position controller for a 32 g drone, without training."""
-    task = Waypoint()
+    robot = load_robot("crazyflie")
+    task = load_task({"name": "hover"}, robot)
+    terms = task.observation()
     spec = PolicySpec(
-        robot="crazyflie", task="waypoint", control_rate_hz=50, observation=task.observation(), action=task.action()
+        robot="crazyflie",
+        task="hover",
+        control_rate_hz=50,
+        signals=task.signals_name,
+        goal=task.goal,
+        observation={"observation": terms},
+        action=task.action(),
     )
     thrust, roll, pitch, _ = spec.action
-    weight = np.zeros((spec.observation_size, 4), np.float32)
+    size = group_size(terms)
+    weight = np.zeros((size, 4), np.float32)
     bias = np.zeros(4, np.float32)
-    scale = {term.name: term.scale for term in spec.observation}
+    scale = {term.name: term.scale for term in terms}
     p, v, g, mass = 1 / scale["position_error"], 1 / scale["linear_velocity"], 9.81, 0.0325
     half_thrust = 0.5 * (thrust.high - thrust.low)
     weight[0, 2], weight[3, 2] = -4.0 * p / g / pitch.high, -3.0 * v / g / pitch.high
@@ -51,7 +61,7 @@ def make_pd_bundle(path):
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["observation", "weight", "bias"], ["action"])],
         "pd",
-        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["n", spec.observation_size])],
+        [helper.make_tensor_value_info("observation", TensorProto.FLOAT, ["n", size])],
         [helper.make_tensor_value_info("action", TensorProto.FLOAT, ["n", 4])],
         [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
     )
@@ -59,18 +69,9 @@ def make_pd_bundle(path):
     onnx.checker.check_model(model)
     data = model.SerializeToString()
     still = flight_signals(np.ones((1, 3)), np.array([[0.0, 0.0, 0.0, 1.0]]), np.zeros((1, 3)), np.zeros((1, 3)))
-    golden = record_golden(PolicyRunner.from_onnx(spec, data, None), [still] * 20)
-    robot = load_robot("crazyflie").spec
+    golden = record_golden(PolicyRunner.from_onnx(spec, data), [still] * 20)
     provenance = {"commit": "pd", "config": load_config("nominal").model_dump(mode="json", by_alias=True)}
-    return write_bundle(
-        path,
-        spec=spec,
-        robot=robot,
-        provenance=provenance,
-        policy_onnx=data,
-        estimator_onnx=None,
-        golden=golden,
-    )
+    return write_bundle(path, spec=spec, robot=robot.spec, provenance=provenance, policy_onnx=data, golden=golden)
 
 
 # State that a transition leads to: configure, cleanup, activate, deactivate.

@@ -1,10 +1,15 @@
 """Configuration: checked, overridden, and wrong in every way a user finds."""
 
+import warnings
+
 import pytest
 import yaml
 
-from sim2real.config import load_config
+from sim2real.config import load_config, validate_config
 from sim2real.errors import ConfigError
+from sim2real.learn.experiment import load_experiment
+from sim2real.robots import load_robot, robot_folder
+from sim2real.tasks import load_task
 
 
 @pytest.mark.parametrize(
@@ -21,14 +26,16 @@ from sim2real.errors import ConfigError
     ],
 )
 def test_shipped_configurations_load(name):
-    assert load_config(name).name == name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none is written as it was before
+        assert load_config(name).name == name
 
 
 def test_overrides():
-    config = load_config("up_osi", ["ppo.iterations=7", "task.start_m=0.5", "identify=[delay]"])
+    config = load_config("up_osi", ["ppo.iterations=7", "task.start_m=0.5", "method.identify=[delay]"])
     assert config.ppo.iterations == 7
     assert config.task["start_m"] == 0.5
-    assert config.identify == ("delay",)
+    assert config.method["identify"] == ["delay"] and config.method["rounds"] == 6
 
 
 @pytest.mark.parametrize(
@@ -58,50 +65,98 @@ def test_wrong_files(tmp_path):
     with pytest.raises(ConfigError, match="must hold a mapping"):
         load_config(file)
     file.write_text(
-        "name: x\nrobot: crazyflie\ntask: {name: waypoint}\nmethod: nominal\nrandomize: all\nppo: {iterations: 1}\n"
+        "name: x\nrobot: crazyflie\ntask: {hold_s: 1.0}\nmethod: nominal\nrandomize: all\nppo: {iterations: 1}\n"
     )
-    with pytest.raises(ConfigError, match="no randomization"):
+    with pytest.raises(ConfigError, match="'task' needs a 'name'"):
         load_config(file)
 
 
 def test_randomization_from_recordings(tmp_path):
     """Identified ranges take the place of the robot's own, and the resolved configuration says the same again."""
-    from sim2real.config import validate_config
-    from sim2real.learn.build import chosen_terms, robot_and_task
-    from sim2real.robots import robot_folder
-
     source = robot_folder("so101") / "identified.yaml"
     config = load_config("so101_reach", [f"randomize={{from: {source}}}"])
-    terms = chosen_terms(config, robot_and_task(config)[0])
+    experiment = load_experiment(config)
+    terms = experiment.terms
     speed = terms["wrist_flex.no_load_speed"]
     entry = yaml.safe_load(source.read_text())["parameters"]["wrist_flex.no_load_speed"]
     assert speed.operation == "set" and speed.range == (entry["low"], entry["high"])
-    assert terms["payload"].reason == robot_and_task(config)[0].randomization["payload"].reason
+    assert terms["payload"].reason == experiment.robot.randomization["payload"].reason
     assert validate_config(config.model_dump(mode="json", by_alias=True), "again") == config
     drone = tmp_path / "drone.yaml"
     entry = {"value": 0.07, "low": 0.06, "high": 0.08, "identified": True}
     drone.write_text(yaml.safe_dump({"robot": "crazyflie", "mass": 0.03, "parameters": {"time_constant": entry}}))
     config = load_config("randomized", [f"randomize={{from: {drone}, terms: [rotor_time_constant, mass]}}"])
-    terms = chosen_terms(config, robot_and_task(config)[0])
+    terms = load_experiment(config).terms
     assert terms["rotor_time_constant"].range == (0.06, 0.08) and set(terms) == {"rotor_time_constant", "mass"}
     with pytest.raises(ConfigError, match="no parameters file"):
-        chosen_terms(
-            load_config("randomized", ["randomize={from: none.yaml}"]), robot_and_task(load_config("randomized"))[0]
-        )
+        load_experiment(load_config("randomized", ["randomize={from: none.yaml}"]))
 
 
 def test_ranges_written_in_the_configuration():
-    from sim2real.learn.build import chosen_terms, robot_and_task
-
     own = "{operation: set, distribution: uniform, range: [0.1, 0.2], reason: mine}"
     config = load_config("so101_reach", [f"randomize={{ranges: {{payload: {own}}}, terms: [action_delay]}}"])
-    terms = chosen_terms(config, robot_and_task(config)[0])
+    terms = load_experiment(config).terms
     assert set(terms) == {"payload", "action_delay"} and terms["payload"].range == (0.1, 0.2)
     own = "{operation: scale, distribution: uniform, range: [0.9, 1.1], reason: mine}"
     config = load_config("so101_reach", [f"randomize={{ranges: {{gain: {own}}}}}"])
-    terms = chosen_terms(config, robot_and_task(config)[0])
+    terms = load_experiment(config).terms
     assert len(terms) == 6 and terms["elbow_flex.gain"].range == (0.9, 1.1)  # one of a quantity is every joint's
     for wrong, said in (("gian: " + own, "'gian', which this robot does not have"), ("gain: {}", "operation")):
         config = load_config("so101_reach", [f"randomize={{ranges: {{{wrong}}}}}"])
         with pytest.raises(ConfigError, match=said):
-            chosen_terms(config, robot_and_task(config)[0])
+            load_experiment(config)
+
+
+@pytest.mark.parametrize(
+    ("task", "robot", "misspelt", "meant"),
+    [
+        ("hover", "crazyflie", "tolerence_m", "tolerance_m"),
+        ("reach", "so101", "azimuth", "azimuth_rad"),
+        ("push", "so101", "shortest", "shortest_m"),
+    ],
+)
+def test_a_misspelt_setting_of_a_task_is_one_error_with_a_suggestion(task, robot, misspelt, meant):
+    with pytest.raises(ConfigError) as caught:
+        load_task({"name": task, misspelt: 0.1}, load_robot(robot))
+    assert str(caught.value) == f"task '{task}':\n  {misspelt}: unknown key; did you mean '{meant}'?"
+    with pytest.raises(ConfigError, match=r"tolerance_m: Input should be greater than 0") as caught:
+        load_task({"name": task, "tolerance_m": -1.0}, load_robot(robot))
+    assert "pydantic" not in str(caught.value)
+
+
+def test_a_misspelt_name_of_a_task_or_method_is_suggested():
+    with pytest.raises(ConfigError, match="unknown task 'hovr'; did you mean 'hover'"):
+        load_task({"name": "hovr"}, load_robot("crazyflie"))
+    with pytest.raises(ConfigError, match=r"task 'hover' commands .* robot 'so101' takes"):
+        load_task({"name": "hover"}, load_robot("so101"))
+    with pytest.raises(ConfigError, match="task 'reach' is for arms; 'crazyflie' is none"):
+        load_task({"name": "reach"}, load_robot("crazyflie"))
+
+
+OLD = """
+name: old
+robot: crazyflie
+task: {name: waypoint, tolerance_m: 0.05}
+method: up_osi
+identify: [mass_thrust_ratio, delay]
+osi: {rounds: 6, robots: 64}
+randomize: all
+ppo: {iterations: 1}
+"""
+
+
+def test_configurations_of_the_last_release_still_load(tmp_path):
+    file = tmp_path / "old.yaml"
+    file.write_text(OLD)
+    with pytest.warns(FutureWarning, match="'identify' and 'osi' are settings of the method now"):
+        config = load_config(file)
+    identify = ["mass_thrust_ratio", "delay"]
+    assert config.method == {"name": "up_osi", "rounds": 6, "robots": 64, "identify": identify}
+    with pytest.warns(FutureWarning, match="task 'waypoint' is called 'hover' now"):
+        experiment = load_experiment(config)
+    assert experiment.task.name == "hover" and experiment.task.tolerance_m == 0.05
+    # What was left empty, because the method had no use for it, says nothing.
+    data = yaml.safe_load(OLD) | {"method": "randomized", "identify": [], "osi": None, "task": "hover"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert validate_config(data, "old").method == {"name": "randomized"}

@@ -105,7 +105,7 @@ class Trainer:
             True when finished, False when stopped early (Ctrl-C included); a checkpoint exists either way.
         """
         seeds = [self._seed * 1_000_003 + 1_009 * (self.iteration + 1) + i for i in range(len(self._buffers))]
-        workers = Workers(self._make_env, seeds, self._learner.mirror, self._buffers, self._names)
+        workers = Workers(self._make_env, seeds, self._learner.mirror, self._buffers, self._names, self._sampler_state)
         try:
             with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.iteration) as writer:
                 while self.iteration < self.config.iterations:

@@ -82,12 +82,21 @@ def collect(env: TaskEnv, actor: Any, buffers: Buffers, names: Sequence[str]) ->
 
 
 def _serve(
-    pipe: Connection, make_env: EnvFactory, seed: int, actor: Any, buffers: Buffers, names: Sequence[str]
+    pipe: Connection,
+    make_env: EnvFactory,
+    seed: int,
+    actor: Any,
+    buffers: Buffers,
+    names: Sequence[str],
+    state: SamplerState,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     env = make_env(seed)
+    if state and env.sim.randomization.sampler is not None:  # the first episodes of a resumed run, too
+        env.sim.randomization.sampler.load(state)
+        env.reset()
     # Spread the first episodes' ends, or all robots would start anew in the same step for ever.
     env.steps[:] = env.sim.rng.integers(0, env.episode_steps, env.count)
     pipe.send("ready")
@@ -107,10 +116,17 @@ class Workers:
         actor: Policy with parameters in shared memory; update it in place between rollouts.
         buffers: One a worker.
         names: Observation groups of the contract.
+        state: What the samplers of physics know already.
     """
 
     def __init__(
-        self, make_env: EnvFactory, seeds: list[int], actor: Any, buffers: list[Buffers], names: Sequence[str]
+        self,
+        make_env: EnvFactory,
+        seeds: list[int],
+        actor: Any,
+        buffers: list[Buffers],
+        names: Sequence[str],
+        state: SamplerState | None = None,
     ) -> None:
         context = mp.get_context("spawn")
         self._count = buffers[0].actions.shape[1]
@@ -118,7 +134,7 @@ class Workers:
         self._processes = []
         for seed, buffer in zip(seeds, buffers, strict=True):
             here, there = context.Pipe()
-            arguments = (there, make_env, seed, actor, buffer, names)
+            arguments = (there, make_env, seed, actor, buffer, names, state or {})
             process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             there.close()

@@ -235,10 +235,10 @@ def weigh(advantages: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
     Args:
         advantages: Of any shape.
-        weights: Of the same shape, at least 0; those of 0 leave the loss.
+        weights: Of the same shape, at least 0; those of 0 leave the loss, and so does a single one that is kept.
     """
     kept = weights > 0
-    if not bool(kept.any()):
+    if int(kept.sum()) < 2:
         return torch.zeros_like(advantages)
     chosen = advantages[kept]
     scaled = (advantages - chosen.mean()) / (chosen.std() + 1e-8)

@@ -106,9 +106,16 @@ def _with_defaults(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     missing = [name for name in ("urdf", *_SHORT) if name not in data]
     if missing:
         raise ConfigError(f"{file} lacks {', '.join(missing)}; a drone needs urdf, {', '.join(_SHORT)}")
+    for key in ("parameters", "randomization"):
+        if not isinstance(data.get(key, {}), dict):
+            raise ConfigError(f"{file}: '{key}' must hold names and values; leave it out where there are none")
+    for key in ("max_thrust_n", "max_tilt_rad", "max_yaw_rate"):
+        if not isinstance(data[key], int | float):
+            raise ConfigError(f"{file}: {key} is '{data[key]}', not a number")
     mass, inertia = _inertial(folder / str(data["urdf"]))
-    weight, tilt, yaw_rate = mass * GRAVITY, float(data["max_tilt_rad"]), float(data["max_yaw_rate"])
-    highest = float(data["max_thrust_n"])
+    rotors = data.get("rotors")
+    weight, highest = mass * GRAVITY, float(data["max_thrust_n"])
+    tilt, yaw_rate = float(data["max_tilt_rad"]), float(data["max_yaw_rate"])
     if not highest > 1.2 * weight:
         raise ConfigError(
             f"{file}: max_thrust_n is {highest:g} N, the drone weighs {weight:.3g} N; it needs at least 1.2 times that"
@@ -132,7 +139,7 @@ def _with_defaults(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     ]
     spec = {
         "name": folder.resolve().name,
-        "actuators": [f"m{i + 1}" for i in range(len(data.get("rotors", ())) or 4)],
+        "actuators": [f"m{i + 1}" for i in range(len(rotors) if isinstance(rotors, list) and rotors else 4)],
         "control_rate_hz": data["control_rate_hz"],
         "commands": commands,
         "envelope": defaults["envelope"],

@@ -1,7 +1,6 @@
-"""Training for real, but briefly: two steps, resume, stop early, the whole pipeline to a bundle."""
+"""Training for real, but briefly: two steps, resume, stop early, what a method hooks into it."""
 
-import functools
-import json
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -11,22 +10,24 @@ from gymnasium.utils.env_checker import check_env
 from tensordict import TensorDict
 
 from sim2real.config import load_config
-from sim2real.errors import ConfigError
-from sim2real.learn.build import build_env, build_spec
-from sim2real.learn.gym_env import IDS, register
-from sim2real.learn.osi import Estimator, EstimatorTrainer, FlightData
-from sim2real.learn.ppo import Trainer
+from sim2real.learn.estimator import Estimator, EstimatorTrainer, OSISettings, Samples
+from sim2real.learn.experiment import load_experiment
+from sim2real.learn.gym_env import GymTaskEnv
+from sim2real.learn.ppo import Hooks, Trainer
 from sim2real.learn.rollout import collect
-from sim2real.learn.train import train
-from sim2real.runtime.bundle import PolicyBundle, verify
+from sim2real.methods.base import NO_HOOKS, EnvOf
+from sim2real.methods.train import train
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.golden import verify
 
 SMALL = ["sim.robots=8", "sim.workers=1", "ppo.iterations=2", "ppo.steps=16", "ppo.mini_batches=2", "ppo.imitate=10"]
-SMALL_OSI = [*SMALL, "osi.rounds=2", "osi.robots=8", "osi.batches_per_round=5"]
+NAMES = sorted(name for name in gymnasium.registry if name.startswith("sim2real/"))
 
 
-def make_trainer(tmp_path, overrides=SMALL, name="randomized"):
-    config = load_config(name, overrides)
-    return Trainer(functools.partial(build_env, config), config.ppo, tmp_path, config.sim.workers, 1, name == "up_osi")
+def make_trainer(tmp_path, overrides=SMALL, name="randomized", hooks=NO_HOOKS):
+    experiment = load_experiment(load_config(name, overrides))
+    config, groups = experiment.config, ("observation",)
+    return Trainer(EnvOf(experiment, groups), config.ppo, tmp_path, config.sim.workers, 1, groups, hooks)
 
 
 def weights(trainer):
@@ -79,7 +80,7 @@ def test_the_best_policy_is_kept_and_survives_a_restart(tmp_path):
 
     def iterate(workers, original=trainer._iterate):
         figures = original(workers)
-        seen.append(trainer._mirror.state_dict()["mlp.0.weight"].clone())
+        seen.append(trainer._learner.mirror.state_dict()["mlp.0.weight"].clone())
         return figures | {"success": next(successes)}
 
     trainer._iterate = iterate
@@ -105,33 +106,17 @@ def test_ctrl_c_leaves_a_checkpoint(tmp_path):
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"] == 3
 
 
-@pytest.mark.slow
-def test_pipeline_from_configuration_to_verified_bundle(tmp_path):
-    stages = []
-    config = load_config("up_osi", SMALL_OSI)
-    path = train(config, tmp_path / "run", lambda stage, done, total, figures: stages.append((stage, done, total)))
-    assert [s for s, done, total in stages if done == total] == ["PPO", "identification", "export"]
-    bundle = PolicyBundle.load(path)
-    assert verify(bundle).ok, verify(bundle).message
-    assert bundle.spec == build_spec(config)
-    assert bundle.provenance["config"]["ppo"]["iterations"] == 2
-    history = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert len(history["ppo"]) == 2 and len(history["osi"]) == 2
-    with pytest.raises(ConfigError, match="other settings"):
-        train(load_config("up_osi", [*SMALL_OSI, "seed=5"]), tmp_path / "run", lambda *_: None)
-
-
 def test_an_lstm_is_trained_on_the_memory_it_acted_with(tmp_path):
     """Before the first update the stored probabilities come out again, also over episodes' ends inside a rollout."""
     overrides = [*SMALL, "ppo.lstm=8", "ppo.steps=40", "task={name: reach, episode_s: 0.5}", "sim.robots=4"]
     trainer = make_trainer(tmp_path, overrides, "so101_reach")
-    trainer._mirror.load_state_dict(trainer.actor.state_dict())
-    env = build_env(load_config("so101_reach", overrides), 0)
-    storage = trainer.ppo.storage
+    trainer._learner.mirror.load_state_dict(trainer.actor.state_dict())
+    env = load_experiment(load_config("so101_reach", overrides)).make_env(0)
+    storage = trainer._learner._ppo.storage
     for rollout in range(2):
-        collect(env, trainer._mirror, trainer._buffers[0])
-        trainer._fill_storage()
-        assert storage.dones.sum() >= 4
+        stats = collect(env, trainer._learner.mirror, trainer._buffers[0], ["observation"])
+        trainer._learner._fill(trainer._buffers, None, False)
+        assert storage.dones.sum() >= 4 and storage.dones.sum() == stats.episodes == len(stats.table.steps)
         assert bool(storage.saved_hidden_state_a[0][0].any()) == (rollout > 0)
         for batch in storage.recurrent_mini_batch_generator(2, 1):
             with torch.inference_mode():
@@ -154,7 +139,7 @@ def test_an_lstm_in_a_bundle_does_what_it_does_in_training(tmp_path):
     golden, actor = bundle.golden(), trainer.actor
     actor.reset()
     with torch.inference_mode():
-        for observation, action in zip(golden["observation"], golden["action"], strict=True):
+        for observation, action in zip(golden["observation.observation"], golden["action"], strict=True):
             group = TensorDict({"observation": torch.from_numpy(observation[None])}, batch_size=[1])
             np.testing.assert_allclose(actor(group)[0].numpy(), action, atol=1e-5)
     runner = bundle.runner(2)
@@ -174,11 +159,11 @@ def test_estimator_learns_what_can_be_learned_and_says_what_it_does_not_know():
     history = rng.standard_normal((4000, 12)).astype(np.float32)
     noise = rng.standard_normal(4000)
     truth = np.stack((0.5 * history[:, 0] - 0.3 * history[:, 1], 0.4 * noise), axis=1).astype(np.float32)
-    config = load_config("up_osi", ["osi.rounds=2", "osi.batches_per_round=400"]).osi
+    settings = OSISettings(rounds=2, batches_per_round=400)
     torch.manual_seed(0)
     estimator = Estimator(12, 2, (32,)).eval()
-    trainer = EstimatorTrainer(estimator, config, 0)
-    data = FlightData([history], [truth])
+    trainer = EstimatorTrainer(estimator, settings, 0)
+    data = Samples([history], [truth])
     trainer.fit(data)
     trainer.fit(data)
     with torch.inference_mode():
@@ -188,50 +173,123 @@ def test_estimator_learns_what_can_be_learned_and_says_what_it_does_not_know():
     assert std[:, 0].mean() < 0.1 and float(std[:, 1].mean()) == pytest.approx(0.4, abs=0.08)
 
 
-def test_no_leak_the_policy_sees_neither_truth_nor_other_robots():
-    """Blind observations must not change with physics before the physics had time to act."""
-    config = load_config("randomized", ["sim.robots=2"])
-    env = build_env(config, 0, robots=2, restart=False)
-    params = np.tile(env.sim.params.nominal, (2, 1))
-    params[1, env.sim.params.column("mass")] = 0.05
-    start = env.task.start(np.random.default_rng(0), 1)
-    start = start.take(np.array([0, 0]))
-    env.reset(params, start)
-    observation = env.observation()
-    np.testing.assert_array_equal(observation[0], observation[1])
-    for _ in range(10):
-        env.step(np.zeros((2, 4), np.float32))
-    assert np.abs(env.observation()[0] - env.observation()[1]).max() > 1e-3
-    env.sim.close()
-
-
-def test_success_needs_the_whole_last_second():
-    config = load_config("nominal")
-    env = build_env(config, 0, robots=1, restart=False)
-    hover = np.zeros((1, 4), np.float32)
-    low, high = env.spec.action[0].low, env.spec.action[0].high
-    hover[0, 0] = 2 * (0.032 * 9.81 - low) / (high - low) - 1
-    level, still = np.array([[0.0, 0.0, 0.0, 1.0]]), np.zeros((1, 3))
-
-    def hover_from(offset):
-        for _ in range(50):  # rotors settle
-            env.step(hover)
-        env.sim.world.write_base(np.array([0]), env.goal + offset, level, still, still)
-        env.steps[:] = 0
-        for _ in range(env.episode_steps):
-            result = env.step(hover)
-        return result
-
-    _, terminated, truncated = hover_from(0.0)
-    assert truncated[0] and not terminated[0] and env.success[0], "hovering on the goal is success"
-    hover_from(0.1)
-    assert not env.success[0], "hovering 0.17 m away is not"
-    env.sim.close()
-
-
-@pytest.mark.parametrize("name", list(IDS))
+@pytest.mark.parametrize("name", NAMES)
 def test_gymnasium_checker(name):
-    register()
     env = gymnasium.make(name, render_mode="rgb_array")
     check_env(env.unwrapped, skip_render_check=False)
     env.close()
+
+
+def test_gymnasium_tells_what_it_is_asked_to():
+    assert NAMES == [
+        f"sim2real/{name}-v0" for name in ("CrazyflieHover", "Fr3Push", "Fr3Reach", "So101Push", "So101Reach")
+    ]
+    env = GymTaskEnv("crazyflie", "hover", randomize="all", tell=("mass_thrust_ratio", "delay"))
+    first = env.reset(seed=3)[1]["parameters"]
+    assert first.shape == (2,) and np.abs(first).max() <= 1.5
+    again, other = (env.reset(seed=seed)[1]["parameters"] for seed in (3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 1e-3
+    *_, truncated, info = [env.step(np.zeros(4, np.float32)) for _ in range(3)][-1]
+    assert not truncated and info["success"] is False
+    env.close()
+
+
+SHORT = [*SMALL, "ppo.steps=40", "sim.robots=6", "task={name: hover, episode_s: 0.3, hold_s: 0.1}"]  # 15 steps
+
+
+class OwnMass:
+    """A sampler of physics: the mass it was told last, everything else as the terms say."""
+
+    def __init__(self):
+        self.mass = 0.03
+
+    def sample(self, terms, count):
+        values = terms.sample_terms(count)
+        values[:, terms.params.column("mass")] = self.mass
+        return values
+
+    def load(self, state):
+        self.mass = float(state["mass"][0])
+
+
+class Curriculum:
+    """A method's hooks: the next rollout's mass is a gram more; it counts what it has seen."""
+
+    def __init__(self):
+        self.seen, self.tables, self.weighed = 0, [], []
+
+    def weigh(self, iteration, table, steps, robots):
+        self.weighed.append((iteration, steps, robots))
+
+    def learn_sampler(self, iteration, table):
+        self.seen += len(table.steps)
+        self.tables.append(table)
+        return {"mass": np.array([0.031 + 0.001 * iteration])}
+
+    def load(self, state):
+        self.seen = int(state["seen"])
+
+    def hooks(self):
+        return Hooks(self.weigh, self.learn_sampler, lambda: {"seen": self.seen}, self.load)
+
+
+def make_sampled_trainer(tmp_path, curriculum, overrides):
+    experiment = load_experiment(load_config("randomized", [*SHORT, "sim.workers=2", *overrides]))
+    make_env = EnvOf(replace(experiment, sampler=OwnMass()), ("observation",))
+    config, column = experiment.config, list(experiment.parameters).index("mass")
+    return Trainer(make_env, config.ppo, tmp_path, 2, 1, hooks=curriculum.hooks()), column
+
+
+def masses(table, column):
+    """Masses of the episodes that began in an earlier rollout, and in this one."""
+    here = table.steps - table.lengths + 1 > 0
+    return sorted(set(table.params[~here, column])), sorted(set(table.params[here, column]))
+
+
+def test_a_sampler_decides_the_physics_and_survives_a_restart(tmp_path):
+    first = Curriculum()
+    trainer, column = make_sampled_trainer(tmp_path, first, ["ppo.iterations=3"])
+    assert trainer.train(stop=lambda: trainer.iteration >= 2) is False
+    assert first.weighed == [(0, 40, 12), (1, 40, 12)]
+    before, after = first.tables
+    assert set(before.columns) == set(after.columns) == set(range(12)), "the robots of both workers"
+    assert masses(before, column) == ([0.03], [0.03])
+    assert masses(after, column) == ([0.03], [0.031]), "what ran on was started before"
+    names = list(trainer._make_env.experiment.parameters)
+    assert np.ptp(after.params[:, names.index("thrust_scale")]) > 0.1, "all else is sampled as before"
+    assert first.seen == len(before.steps) + len(after.steps) >= 2 * 12 * 2
+
+    second = Curriculum()
+    again, _ = make_sampled_trainer(tmp_path, second, ["ppo.iterations=3"])
+    assert again.load() and second.seen == first.seen
+    assert again.train() and len(second.tables) == 1
+    assert masses(second.tables[0], column) == ([0.032], [0.032]), "the first episodes of a resumed run, too"
+    assert second.seen == first.seen + len(second.tables[0].steps)
+
+
+def test_steps_without_weight_teach_the_policy_nothing(tmp_path):
+    """Only the critic learns where every weight is 0; where some are, the policy learns something else."""
+
+    def trained(weigh, name):
+        (tmp_path / name).mkdir()
+        trainer = make_trainer(tmp_path / name, SHORT, hooks=Hooks(weigh=weigh))
+        first = weights(trainer).clone()
+        assert trainer.train()
+        assert all(np.isfinite(row["value_loss"]) for row in trainer.history)
+        return first, weights(trainer)
+
+    def worst_only(iteration, table, steps, robots):
+        rows = table.rows_of_steps(steps, robots)
+        bad = np.append(table.returns < np.median(table.returns), False)
+        kept = bad[rows].astype(float)
+        assert rows.shape == (40, 6) and 0.1 < kept.mean() < 0.9
+        return kept
+
+    before, after = trained(lambda *_: np.zeros((40, 6)), "none")
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    same, alike = trained(lambda *_: None, "alike")
+    torch.testing.assert_close(same, before, rtol=0, atol=0)
+    _, worst = trained(worst_only, "worst")
+    assert (alike - before).abs().max() > 1e-5 and (worst - before).abs().max() > 1e-5
+    assert (worst - alike).abs().max() > 1e-5

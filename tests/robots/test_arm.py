@@ -12,14 +12,15 @@ import pytest
 from sim2real.config import load_config
 from sim2real.errors import ConfigError, SimulationError
 from sim2real.identify.arm.replay import replay
-from sim2real.learn.build import build_env
+from sim2real.learn.experiment import load_experiment
 from sim2real.recordings.logs import JointLog
 from sim2real.robots import load_robot, robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.robots.servo import Servo
+from sim2real.runtime.arm_signals import ArmSignals
 from sim2real.runtime.kinematics import Chain
-from sim2real.sim.arm_sim import ArmState
 from sim2real.sim.audit import Auditor, audit
+from sim2real.sim.simulation import Simulation
 from sim2real.sim.world import World
 
 ARM = Arm(robot_folder("so101"))
@@ -229,19 +230,19 @@ def test_step_size_hardly_matters():
 
 def test_the_arm_in_bullet_does_what_its_servos_do():
     """Free motion in Bullet is the servo model; and standing still is standing still."""
-    sim = ARM.simulator(3, {}, 2, 0)
+    sim = Simulation(ARM, 3, {}, 2, 0)
     state = ARM.nominal_state(3)
-    sim.reset(np.arange(3), state, state.joint_pos)
+    sim.reset(np.arange(3), state, state["joint_pos"])
     for _ in range(100):
-        sim.step(state.joint_pos + 0.3)
-    moved = sim.state.joint_pos
+        sim.step(state["joint_pos"] + 0.3)
+    moved = sim.state["joint_pos"]
     assert np.abs(moved[0] - 0.3).max() < 0.08
     np.testing.assert_array_equal(moved[0], moved[2])
     for _ in range(100):
-        sim.step(state.joint_pos + 0.3)
-    assert np.abs(sim.state.joint_pos - moved).max() < 0.02
+        sim.step(state["joint_pos"] + 0.3)
+    assert np.abs(sim.state["joint_pos"] - moved).max() < 0.02
     bodies, _ = sim.world.read_joints()
-    assert np.abs(bodies - sim.state.joint_pos).max() < 0.02  # half the play, and what the solver leaves
+    assert np.abs(bodies - sim.state["joint_pos"]).max() < 0.02  # half the play, and what the solver leaves
     with pytest.raises(SimulationError, match="not finite"):
         sim.step(np.full((3, 6), np.nan))
     sim.close()
@@ -250,15 +251,15 @@ def test_the_arm_in_bullet_does_what_its_servos_do():
 def test_payload_and_mass_pull_the_arm_down():
     heights = []
     for changes in ({}, {"payload": 0.2}, {"upper_arm.mass_scale": 8.0}):
-        sim = ARM.simulator(1, {}, 2, 0)
+        sim = Simulation(ARM, 1, {}, 2, 0)
         params = sim.params.nominal[None].copy()
         for name, value in changes.items():
             params[:, sim.params.column(name)] = value
         state = ARM.nominal_state(1)
-        sim.reset(np.arange(1), state, state.joint_pos, params)
+        sim.reset(np.arange(1), state, state["joint_pos"], params)
         for _ in range(80):
-            sim.step(state.joint_pos)
-        heights.append(float(sim.state.ee_pos[0, 2]))
+            sim.step(state["joint_pos"])
+        heights.append(float(sim.state["ee_pos"][0, 2]))
         sim.close()
     assert heights[1] < heights[0] - 1e-3
     assert heights[2] < heights[0] - 1e-3
@@ -277,29 +278,30 @@ def test_every_arm_term_moves_the_arm(tmp_path, robot, idle):
     if robot == "iiwa":
         robot = str(arm_of_pybullet(tmp_path / "iiwa", "kuka_iiwa", "model.urdf", "lbr_iiwa_link_7"))
     arm = load_robot(robot)
-    terms, auditor = arm.randomization, Auditor(arm, robots=2, seconds=1.5)
+    signals = ArmSignals(arm.spec, arm.chain)
+    terms, auditor = arm.randomization, Auditor(arm, signals, "goal_error", robots=2, seconds=1.5)
     assert {f"{arm.joints[-1]}.gain", "payload", f"{arm.chain.link_names[3]}.mass_scale", "delay_jitter"} <= set(terms)
-    rows = audit(arm, terms, auditor)
+    rows = audit(terms, auditor)
     assert [row.term for row in rows if not row.moves] == []
     assert {row.term for row in rows} == set(terms) - idle
     # What nothing weighs on really does nothing, and keeps its place among the random draws.
-    alone = audit(arm, {name: terms[name] for name in idle}, auditor)
+    alone = audit({name: terms[name] for name in idle}, auditor)
     assert len(alone) == len(idle) and max(row.effect for row in alone) < 1e-12
 
 
 def test_reach_starts_and_goals_are_in_its_region_and_the_controller_gets_there():
-    env = build_env(load_config("so101_reach"), 0, 64, restart=False)
+    env = load_experiment(load_config("so101_reach")).make_env(0, 64, restart=False)
     env.reset()
-    for point in (env.sim.state.ee_pos, env.goal):
+    for point in (env.sim.state["ee_pos"], env.goal):
         distance = np.sqrt((point[:, :2] ** 2).sum(axis=1))
         flat, height = distance / ARM.reach_m, point[:, 2] / ARM.reach_m
         assert ((flat > 0.35) & (flat < 0.8) & (height > 0.12) & (height < 0.7)).mean() > 0.95
     for _ in range(env.episode_steps):
-        env.step(env.task.teacher(env.signals).astype(np.float32))
+        env.step(env.task.expert(env.signals).astype(np.float32))
     assert env.success.mean() > 0.6
     env.sim.close()
     with pytest.raises(ConfigError, match="for arms"):
-        build_env(load_config("so101_reach", ["robot=crazyflie", "randomize=[mass]"]), 0, 1)
+        load_experiment(load_config("so101_reach", ["robot=crazyflie", "randomize=[mass]"]))
     with pytest.raises(ConfigError, match="no robot 'so102'"):
         load_robot("so102")
 
@@ -312,14 +314,14 @@ def test_training_simulates_what_was_identified():
     command = 0.5 * wave + np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.7])
     log = JointLog("made", ARM.joints, time, command, np.tile(command[0], (300, 1)))
     replayed = replay(ARM, [log], ARM.nominal())[0].simulated
-    sim = ARM.simulator(1, {}, 2, 0)
+    sim = Simulation(ARM, 1, {}, 2, 0)
     params = sim.params.nominal[None].copy()
-    state = ArmState(command[:1], np.zeros((1, 6)), np.zeros((1, 3)))
+    state = {"joint_pos": command[:1], "joint_vel": np.zeros((1, 6)), "ee_pos": np.zeros((1, 3))}
     sim.reset(np.arange(1), state, command[:1], params)
     trained = [command[0]]
     for row in command[:-1]:
         sim.step(row[None])
-        trained.append(sim.state.joint_pos[0].copy())
+        trained.append(sim.state["joint_pos"][0].copy())
     sim.close()
     difference = np.sqrt(((np.array(trained) - replayed) ** 2).mean(axis=0))
     assert difference.max() < 1e-3, dict(zip(ARM.joints, difference.round(5), strict=True))
@@ -334,12 +336,12 @@ def test_coarse_physics_moves_as_fine_physics_does(robot, decimation, fine):
     speed, phase = rng.uniform(0.5, 4.0, (4, joints)), rng.uniform(0.0, 6.0, (4, joints))
     tracks = []
     for steps in (decimation, fine):
-        sim, start = arm.simulator(4, {}, steps, 0), arm.nominal_state(4)
-        sim.reset(np.arange(4), start, start.joint_pos)
+        sim, start = Simulation(arm, 4, {}, steps, 0), arm.nominal_state(4)
+        sim.reset(np.arange(4), start, start["joint_pos"])
         track = []
         for step in range(round(4 * rate)):
-            sim.step(start.joint_pos + 0.3 * (np.sin(speed * step / rate + phase) - np.sin(phase)))
-            track.append(sim.state.joint_pos.copy())
+            sim.step(start["joint_pos"] + 0.3 * (np.sin(speed * step / rate + phase) - np.sin(phase)))
+            track.append(sim.state["joint_pos"].copy())
         sim.close()
         tracks.append(np.array(track))
     assert np.ptp(tracks[0], axis=0).min() > 0.05
@@ -355,12 +357,12 @@ def test_coarse_physics_pushes_as_fine_physics_does(robot, decimation, fine):
         config = load_config(
             "so101_push", [f"robot={robot}", "method=nominal", "randomize=[]", f"sim.decimation={steps}"]
         )
-        env = build_env(config, 5, 24, restart=False)
+        env = load_experiment(config).make_env(5, 24, restart=False)
         env.reset()
-        begun = env.sim.state.object_pos[:, :2] - env.goal[:, :2]
+        begun = env.sim.state["object_pos"][:, :2] - env.goal[:, :2]
         for _ in range(env.episode_steps):
-            env.step(np.asarray(env.task.teacher(env.signals), dtype=np.float32))
-        ends.append(np.sqrt(((env.sim.state.object_pos - env.goal)[:, :2] ** 2).sum(axis=1)))
+            env.step(np.asarray(env.task.expert(env.signals), dtype=np.float32))
+        ends.append(np.sqrt(((env.sim.state["object_pos"] - env.goal)[:, :2] ** 2).sum(axis=1)))
         assert np.sqrt((begun**2).sum(axis=1)).min() > 0.05
         env.sim.close()
     assert abs((ends[0] < 0.03).mean() - (ends[1] < 0.03).mean()) < 0.15
@@ -370,12 +372,12 @@ def test_coarse_physics_pushes_as_fine_physics_does(robot, decimation, fine):
 def test_third_arm_is_a_urdf_and_three_lines(tmp_path):
     folder = arm_of_pybullet(tmp_path / "iiwa", "kuka_iiwa", "model.urdf", "lbr_iiwa_link_7")
     config = load_config("so101_reach", [f"robot={folder}", "sim.decimation=2"])
-    env = build_env(config, 0, 32, restart=False)
+    env = load_experiment(config).make_env(0, 32, restart=False)
     env.reset()
     for _ in range(env.episode_steps):
-        env.step(np.asarray(env.task.teacher(env.signals), dtype=np.float32))
+        env.step(np.asarray(env.task.expert(env.signals), dtype=np.float32))
     assert env.success.mean() > 0.7
-    assert env.sim.model.spec.name == "iiwa" and env.sim.model.spec.commands[0].hold is None
+    assert env.sim.robot.spec.name == "iiwa" and env.sim.robot.spec.commands[0].hold is None
     env.sim.close()
     for text, words in (("ee: x\n", "names no 'urdf'"), ("urdf: model.urdf\nee: lbr_iiwa_link_7\n", "control_rate_hz")):
         (folder / "robot.yaml").write_text(text)
@@ -400,11 +402,11 @@ def test_an_inertia_that_breaks_only_the_triangle_inequality_is_mended(tmp_path,
             assert found[0] == mass and 0.0 < 2.0 * max(found[2]) <= sum(found[2]), name
     np.testing.assert_allclose(found_inertia(world, 2), arm.chain.inertias["link2"])
     world.close()
-    sim, start = arm.simulator(2, {}, 2, 0), arm.nominal_state(2)
-    sim.reset(np.arange(2), start, start.joint_pos)
+    sim, start = Simulation(arm, 2, {}, 2, 0), arm.nominal_state(2)
+    sim.reset(np.arange(2), start, start["joint_pos"])
     for _ in range(20):
-        sim.step(start.joint_pos - 0.2)
-    assert np.abs(sim.state.joint_pos - start.joint_pos + 0.2).max() < 0.02
+        sim.step(start["joint_pos"] - 0.2)
+    assert np.abs(sim.state["joint_pos"] - start["joint_pos"] + 0.2).max() < 0.02
     sim.close()
 
 

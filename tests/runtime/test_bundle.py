@@ -9,10 +9,12 @@ import torch
 from conftest import random_frames, rehash
 
 from sim2real.errors import BundleError, SpecError
+from sim2real.learn.torch_io import to_onnx
 from sim2real.robots import load_robot
-from sim2real.runtime import bundle as bundle_module
-from sim2real.runtime.bundle import PolicyBundle, record_golden, verify, write_bundle
-from sim2real.runtime.flight_signals import SIGNALS
+from sim2real.runtime import bundle_files
+from sim2real.runtime.bundle import PolicyBundle, write_bundle
+from sim2real.runtime.flight_signals import SPECS
+from sim2real.runtime.golden import record_golden, verify
 from sim2real.runtime.observation import check_signals
 from sim2real.runtime.spec import PolicySpec
 
@@ -38,10 +40,11 @@ def refused(path, message):
 
 def test_a_whole_bundle_loads_and_verifies(tiny_bundle):
     report = verify(PolicyBundle.load(tiny_bundle))
-    assert report.ok and report.message == "" and len(report.stages) == 5
+    assert report.ok and report.message == ""
+    assert [stage.name for stage in report.stages] == ["encode", "network", "decode"]
 
 
-@pytest.mark.parametrize("name", ["policy.onnx", "estimator.onnx", "spec.json", "robot.json", "golden.npz"])
+@pytest.mark.parametrize("name", ["policy.onnx", "spec.json", "robot.json", "golden.npz"])
 def test_one_changed_byte(bundle_copy, name):
     data = bytearray((bundle_copy / name).read_bytes())
     data[len(data) // 2] ^= 1
@@ -69,7 +72,7 @@ def test_manifest_that_reaches_outside(bundle_copy):
     refused(bundle_copy, "unknown files")
 
 
-@pytest.mark.parametrize("change", [{"kind": "other"}, {"format_version": 2}])
+@pytest.mark.parametrize("change", [{"kind": "other"}, {"format_version": 1}])
 def test_other_kinds_and_versions(bundle_copy, change):
     edit_json(bundle_copy / "manifest.json", lambda m: m.update(change))
     refused(bundle_copy, "this program reads")
@@ -91,7 +94,10 @@ def test_object_arrays_in_the_golden_trace(bundle_copy):
     ("change", "message"),
     [
         (lambda g: g.update({"signals.up": g["signals.up"][:3]}), r"'signals.up' is float64 \[3, 3\]"),
-        (lambda g: g.update(observation=g["observation"][:, :5]), r"'observation' is float32 \[30, 5\]"),
+        (
+            lambda g: g.update({"observation.observation": g["observation.observation"][:, :5]}),
+            r"'observation.observation' is float32 \[30, 5\]",
+        ),
         (lambda g: g.update(command=g["command"].astype(np.float32)), r"'command' is float32 .* must be float64"),
         (lambda g: g.update({name: value[:0] for name, value in g.items()}), "holds no steps"),
         (lambda g: g.update(action=np.array(0.0)), "holds no steps"),
@@ -136,8 +142,9 @@ def test_provenance_that_is_no_json_object(bundle_copy, text, message):
     refused(bundle_copy, f"provenance.json {message}")
 
 
-def test_a_network_of_another_policy(bundle_copy, tiny_parts):
-    (bundle_copy / "policy.onnx").write_bytes(tiny_parts[4])
+def test_a_network_of_another_policy(bundle_copy):
+    other = to_onnx(torch.nn.Linear(44, 4).eval(), {"observation": torch.zeros(2, 44)}, ["action"])
+    (bundle_copy / "policy.onnx").write_bytes(other)
     rehash(bundle_copy)
     refused(bundle_copy, "policy.onnx: the network's inputs")
     (bundle_copy / "policy.onnx").write_bytes(b"nonsense")
@@ -146,7 +153,7 @@ def test_a_network_of_another_policy(bundle_copy, tiny_parts):
 
 
 def test_a_removed_term(bundle_copy):
-    edit_json(bundle_copy / "spec.json", lambda s: s["observation"].pop())
+    edit_json(bundle_copy / "spec.json", lambda s: s["observation"]["observation"].pop())
     rehash(bundle_copy)
     refused(bundle_copy, "a term was renamed, added or removed")
 
@@ -180,8 +187,8 @@ def test_wrong_values_in_the_specification(bundle_copy):
 
 def test_swapped_terms_are_named_by_the_golden_trace(bundle_copy):
     def swap(spec):
-        first, second, *rest = spec["observation"]
-        spec["observation"] = [second, first, *rest]
+        first, second, *rest = spec["observation"]["observation"]
+        spec["observation"]["observation"] = [second, first, *rest]
 
     edit_json(bundle_copy / "spec.json", swap)
     rehash(bundle_copy)
@@ -194,10 +201,12 @@ def test_swapped_terms_are_named_by_the_golden_trace(bundle_copy):
     ("array", "column", "message"),
     [
         ("signals.up", 2, "encode differs first at step 7 in 'up.z'"),
-        ("estimator_observation", 0, "encode history differs first at step 7 in 'position_error.x, 39 steps ago'"),
-        ("estimate_mean", 0, "estimator network differs first at step 7 in 'mass_thrust_ratio'"),
-        ("parameters", 1, "policy network differs first at step 7"),
-        ("action", 3, "policy network differs first at step 7 in 'yaw_rate'"),
+        ("observation.history", 0, "encode differs first at step 7 in 'position_error.x, 39 steps ago'"),
+        ("report_mean", 0, "network differs first at step 7 in 'report_mean.mass_thrust_ratio'"),
+        ("report_std", 2, "network differs first at step 7 in 'report_std.delay'"),
+        ("memory", 1, "network differs first at step 7"),
+        ("next_memory", 1, "network differs first at step 7 in 'next_memory.1'"),
+        ("action", 3, "network differs first at step 7 in 'action.yaw_rate'"),
         ("command", 0, "decode differs first at step 7 in 'thrust'"),
     ],
 )
@@ -217,24 +226,22 @@ def test_a_golden_trace_without_an_array(bundle_copy):
 
 def test_wrong_units_names_and_frames_against_the_robot(tiny_parts):
     spec = tiny_parts[0]
-    check_signals(spec.signals(), SIGNALS)
+    check_signals(spec.measured_signals(), SPECS)
+    first, *rest = spec.observation["observation"]
     for field, value, message in (
         ("unit", "cm", "with unit 'cm', this robot provides 'm'"),
         ("frame", "camera", "with frame 'camera'"),
         ("components", ("y", "x", "z"), "with components"),
         ("name", "pos_err", "reads 'pos_err', which this robot does not provide"),
     ):
-        changed = spec.observation[0].model_copy(update={field: value})
-        wrong = PolicySpec(**{**dict(spec), "observation": (changed, *spec.observation[1:])})
-        wanted = {changed.name: wrong.signals()[changed.name]}
-        if field != "name":
-            wanted = {changed.name: changed}
+        changed = first.model_copy(update={field: value})
+        wrong = PolicySpec(**{**dict(spec), "observation": {"observation": (changed, *rest)}})
         with pytest.raises(SpecError, match=message):
-            check_signals(wanted, SIGNALS)
+            check_signals(wrong.measured_signals(), SPECS)
 
 
 def rewrite(path, tiny_bundle, tiny_parts, replace):
-    spec, _, _, policy_onnx, estimator_onnx = tiny_parts
+    spec, _, policy_onnx = tiny_parts
     loaded = PolicyBundle.load(tiny_bundle)
     return write_bundle(
         path,
@@ -242,7 +249,6 @@ def rewrite(path, tiny_bundle, tiny_parts, replace):
         robot=load_robot("crazyflie").spec,
         provenance={"commit": "second"},
         policy_onnx=policy_onnx,
-        estimator_onnx=estimator_onnx,
         golden=record_golden(loaded.runner(), random_frames(5, 1)),
         replace=replace,
     )
@@ -252,7 +258,7 @@ def test_overwriting_is_asked_for_and_atomic(bundle_copy, tiny_bundle, tiny_part
     with pytest.raises(BundleError, match="exists; choose another path"):
         rewrite(bundle_copy, tiny_bundle, tiny_parts, replace=False)
     with monkeypatch.context() as patch:
-        patch.setattr(bundle_module.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr(bundle_files.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             rewrite(bundle_copy, tiny_bundle, tiny_parts, replace=True)
     assert PolicyBundle.load(bundle_copy).provenance["commit"] == "test"

@@ -7,15 +7,18 @@ from conftest import random_frames
 
 from sim2real.config import load_config
 from sim2real.errors import SpecError
-from sim2real.learn.build import build_env
-from sim2real.runtime.observation import EstimateFilter, encode_action, encode_observation
+from sim2real.learn.estimator import EstimateFilter
+from sim2real.learn.experiment import load_experiment
+from sim2real.methods import load_method
+from sim2real.robots.identified import ParameterTerm, nominal_parameters
+from sim2real.runtime.observation import encode_action, encode_observation
 from sim2real.runtime.policy import PolicyRunner
 
 
 @pytest.fixture
 def make_runner(tiny_parts):
-    spec, _, _, policy_onnx, estimator_onnx = tiny_parts
-    return lambda count=1: PolicyRunner.from_onnx(spec, policy_onnx, estimator_onnx, count)
+    spec, _, policy_onnx = tiny_parts
+    return lambda count=1: PolicyRunner.from_onnx(spec, policy_onnx, count)
 
 
 def test_one_robot_sees_the_bits_of_its_row_in_a_batch(make_runner):
@@ -26,23 +29,32 @@ def test_one_robot_sees_the_bits_of_its_row_in_a_batch(make_runner):
         single.record_sent(sent[3:4])
         batch.step(frame)
         single.step({name: value[3:4] for name, value in frame.items()})
-        np.testing.assert_array_equal(batch.observation[3:4], single.observation)
-        np.testing.assert_array_equal(batch.estimator_observation[3:4], single.estimator_observation)
+        for group in ("observation", "history"):
+            np.testing.assert_array_equal(batch.observation[group][3:4], single.observation[group])
         np.testing.assert_allclose(batch.command[3:4], single.command, atol=1e-5)
         sent = batch.command
 
 
 def test_environment_and_runner_make_the_same_observations(make_runner):
-    env = build_env(load_config("up_osi", ["sim.robots=4"]), 0, robots=4, record_history=True, restart=False)
+    config = load_config("up_osi", ["sim.robots=4"])
+    experiment = load_method(config.method).prepare(load_experiment(config))
+    env = experiment.make_env(0, restart=False)
     runner, frames = make_runner(4), []
-    measure = env.sim.model.measure
-    env.sim.model.measure = lambda *a: frames.append(measure(*a)) or dict(frames[-1])
+    measured = env.sim.measured
+
+    def measure():
+        state = measured()
+        frames.append(env.task.signals.measure(state, env.goal))
+        return state
+
+    env.sim.measured = measure
     env.reset()
     for _ in range(60):
         runner.step(frames[-1])
-        np.testing.assert_array_equal(env.observation(), runner.observation)
-        np.testing.assert_array_equal(env.estimator_observation(), runner.estimator_observation)
+        for group in ("observation", "history"):
+            np.testing.assert_array_equal(env.observation(group), runner.observation[group])
         env.step(runner.action)
+        np.testing.assert_array_equal(env.command, runner.command)
     env.sim.close()
 
 
@@ -54,8 +66,12 @@ def test_reset_of_some_rows(make_runner):
     runner.reset(np.array([1]))
     runner.step(frames[-1])
     fresh.step(frames[-1])
-    np.testing.assert_array_equal(runner.observation[1], fresh.observation[1])
-    assert np.abs(runner.observation[0] - fresh.observation[0]).max() > 1e-3
+    for group in ("observation", "history"):
+        np.testing.assert_array_equal(runner.observation[group][1], fresh.observation[group][1])
+        assert np.abs(runner.observation[group][0] - fresh.observation[group][0]).max() > 1e-3
+    np.testing.assert_array_equal(runner.memory[1], 0.0)
+    np.testing.assert_allclose(runner.next_memory[1], fresh.next_memory[1], atol=1e-6)
+    assert runner.memory[0, -1] == 11.0, "the others' filter has taken eleven estimates"
 
 
 def test_what_was_sent_is_the_next_last_action(make_runner):
@@ -65,38 +81,55 @@ def test_what_was_sent_is_the_next_last_action(make_runner):
     sent = np.array([[0.4, 0.1, -0.2, 0.5]])
     runner.record_sent(sent)
     runner.step(second)
-    newest = runner.observation[0, -4:]
+    newest = runner.observation["observation"][0, -4:]
     np.testing.assert_allclose(newest, encode_action(runner.spec.action, sent)[0], atol=1e-6)
 
 
-def test_filter_by_hand(tiny_parts):
-    spec = tiny_parts[0].model_copy(update={"estimate_time_constant_s": 0.04})  # gain at least 0.5 at 50 Hz
-    estimates = EstimateFilter(spec)
-    size = (1, len(spec.parameters))
-    expected = []
+def test_filter_by_hand():
+    terms = tuple(
+        ParameterTerm(name=name, unit="1", low=0.0, high=2.0, nominal=nominal)
+        for name, nominal in (("a", 1.0), ("b", 2.6))
+    )
+    estimates = EstimateFilter(terms, control_dt=0.02, time_constant_s=0.04)  # gain at least 0.5 at 50 Hz
+    memory, expected = torch.zeros(1, estimates.memory_size), []
     for value in (1.0, 0.0, 0.8):
-        expected.append(float(estimates.update(np.full(size, value, np.float32), np.full(size, 0.1, np.float32))[0, 0]))
+        filtered, memory = estimates(torch.full((1, 2), value), memory)
+        expected.append(float(filtered[0, 0]))
     np.testing.assert_allclose(expected, [1.0, 0.5, 0.65], atol=1e-6)
-    estimates.update(np.full(size, 100.0, np.float32), np.ones(size, np.float32))
-    assert estimates.mean.max() <= 1.2
-    estimates.reset()
-    np.testing.assert_allclose(estimates.mean[0], np.clip(spec.nominal_parameters(), -1.2, 1.2))
+    filtered, memory = estimates(torch.full((1, 2), 100.0), memory)
+    assert filtered.max() <= 1.2
+    # A memory of zeros stands for the nominal parameters, of which each lies within what the policy is told.
+    np.testing.assert_allclose(estimates.nominal, np.clip(nominal_parameters(terms), -1.2, 1.2))
+    np.testing.assert_allclose(estimates.nominal, [0.0, 1.2], atol=1e-6)
+    unfiltered = EstimateFilter(terms, 0.02, 0.0)
+    _, memory = unfiltered(torch.full((1, 2), -0.7), torch.zeros(1, 3))
+    filtered, memory = unfiltered(torch.full((1, 2), 0.3), memory)
+    np.testing.assert_allclose(filtered, 0.3, atol=1e-6)
+    np.testing.assert_allclose(memory[0], [0.3, 0.3 - 1.2, 2.0], atol=1e-6)
 
 
 def test_torch_and_onnx_agree(tiny_parts, make_runner):
-    _, policy, estimator, _, _ = tiny_parts
+    _, network, _ = tiny_parts
     runner = make_runner(32)
+    terms, memory = runner.spec.report, torch.zeros(32, runner.spec.memory)
     for frame in random_frames(20, 32):
         runner.step(frame)
+        observation, history = (torch.from_numpy(runner.observation[name]) for name in ("observation", "history"))
         with torch.inference_mode():
-            action = policy(torch.from_numpy(runner.observation), torch.from_numpy(runner.parameters))
-            mean, _ = estimator(torch.from_numpy(runner.estimator_observation))
+            mean, std = network.estimator(history)
+            told, memory = network.estimates(mean, memory)
+            action = network.policy(observation, told)
         assert np.abs(action.numpy() - runner.action).max() <= 1e-5
-        assert np.abs(mean.numpy() - runner.newest_mean).max() <= 1e-5
+        assert np.abs(memory.numpy() - runner.next_memory).max() <= 1e-5
+        reported = network.low + (told + 1.0) * network.half_range
+        np.testing.assert_allclose(runner.report_mean, reported, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(runner.report_std, std * network.half_range, rtol=1e-5, atol=1e-5)
+    assert [term.name for term in terms] == list(runner.report())
+    assert runner.report()["delay"] == pytest.approx((runner.report_mean[0, 2], runner.report_std[0, 2]))
 
 
 def test_missing_and_misshapen_signals_are_named(tiny_parts):
-    term = tiny_parts[0].observation[0]
+    term = tiny_parts[0].observation["observation"][0]
     with pytest.raises(SpecError, match="'position_error' is not among the signals"):
         encode_observation(term, {})
     with pytest.raises(SpecError, match=r"needs shape \[N, 3\]"):

@@ -3,17 +3,23 @@
 import pytest
 
 from sim2real.config import load_config
-from sim2real.learn.build import chosen_terms, excitation, robot_and_task
+from sim2real.learn.audit import audit_experiment, auditor_of, expert_excitation
+from sim2real.learn.experiment import load_experiment
 from sim2real.robots import load_robot
 from sim2real.robots.physics import PhysicsParameter
+from sim2real.robots.terms import RandomizationTerm
+from sim2real.runtime.flight_signals import FlightSignals
 from sim2real.sim.audit import Auditor, audit, cut, ends
-from sim2real.sim.randomization import RandomizationTerm
+
+
+def auditor_of_drone(robot):
+    return Auditor(robot, FlightSignals(robot.spec), "position_error")
 
 
 @pytest.fixture(scope="module")
 def rows():
-    model = load_robot("crazyflie")
-    return audit(model, model.randomization)
+    robot = load_robot("crazyflie")
+    return audit(robot.randomization, auditor_of_drone(robot))
 
 
 def test_every_term_moves_the_robot(rows):
@@ -34,7 +40,7 @@ def test_a_term_that_nothing_reads_is_found(kind):
     ghost = RandomizationTerm(
         operation="set", distribution="uniform", range=(0.5, 1.5), kind=kind, reason="nobody reads it"
     )
-    (row,) = audit(model, {"ghost": ghost})
+    (row,) = audit({"ghost": ghost}, auditor_of_drone(model))
     assert not row.moves and row.effect == 0.0
 
 
@@ -49,28 +55,35 @@ def test_ends_and_draws_stay_within_the_bounds():
 
 def test_only_pengs_joint_damping_meets_bounds():
     """Of a servo's speed-dependent torque the range is wider than servos are; all else is drawn as it is written."""
-    config = load_config("so101_push_peng")
-    model, _ = robot_and_task(config)
-    for name, term in chosen_terms(config, model).items():
-        parameter = model.parameters[term.parameter]
+    experiment = load_experiment(load_config("so101_push_peng"))
+    for name, term in experiment.terms.items():
+        parameter = experiment.parameters[term.parameter or name]
         share = cut(term, parameter.nominal, parameter)
         assert share < (0.5 if name.endswith(".no_load_speed") else 1e-9), name
 
 
 @pytest.mark.slow
 def test_an_object_shows_where_it_is_touched():
-    config = load_config("so101_push")
-    model, _ = robot_and_task(config)
-    terms = {name: term for name, term in model.randomization.items() if name.startswith(("object_", "table_"))}
-    assert len(terms) == 7
-    touching = audit(model, terms, Auditor(model, excitation=excitation(config, 4)))
+    experiment = load_experiment(load_config("so101_push"))
+    terms = {name: term for name, term in experiment.terms.items() if name.startswith(("object_", "table_"))}
+    assert len(terms) == 7 and terms == experiment.task.scene.randomization
+    touching = audit(terms, auditor_of(experiment, expert_excitation(experiment, 4)))
     assert [row.term for row in touching if not row.moves] == []
+
+
+def test_an_experiment_is_audited_with_what_its_expert_does():
+    """Friction of an object that nothing touches is silent; the experiment's audit tries it again at work."""
+    experiment = load_experiment(load_config("so101_push", ["randomize=[object_friction, action_delay]"]))
+    untouched = {row.term: row for row in audit(experiment.terms, auditor_of(experiment))}
+    assert untouched["action_delay"].moves and not untouched["object_friction"].moves
+    rows = {row.term: row for row in audit_experiment(experiment)}
+    assert set(rows) == set(untouched) and all(row.moves for row in rows.values())
+    assert rows["action_delay"] == untouched["action_delay"]
+    assert expert_excitation(load_experiment(load_config("nominal"))) is None
 
 
 @pytest.mark.slow
 def test_pengs_ranges_all_move_the_arm():
-    config = load_config("so101_push_peng")
-    model, _ = robot_and_task(config)
-    terms = chosen_terms(config, model)
-    rows = audit(model, terms, Auditor(model, excitation=excitation(config, 2)))
+    experiment = load_experiment(load_config("so101_push_peng"))
+    rows = audit(experiment.terms, auditor_of(experiment, expert_excitation(experiment, 2)))
     assert len(rows) == 26 and [row.term for row in rows if not row.moves] == []

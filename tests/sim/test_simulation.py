@@ -5,11 +5,14 @@ import pytest
 
 from sim2real.errors import ConfigError, SimulationError
 from sim2real.robots import load_robot
-from sim2real.robots.crazyflie.model import pole_matched_gains
+from sim2real.robots.attitude import pole_matched_gains
+from sim2real.robots.delays import DelayLine, LateReading
+from sim2real.robots.flight_body import flight_state
 from sim2real.robots.physics import PhysicsParams
+from sim2real.robots.terms import RandomizationTerm
 from sim2real.runtime.geometry import quat_to_rpy
-from sim2real.sim.randomization import Randomization, RandomizationTerm
-from sim2real.sim.robot import BodyState, DelayLine, RobotSim
+from sim2real.sim.randomization import Randomization
+from sim2real.sim.simulation import Simulation
 
 MODEL = load_robot("crazyflie")
 
@@ -20,7 +23,7 @@ def term(**settings):
 
 
 def start(count, z=5.0):
-    return BodyState(
+    return flight_state(
         np.tile([0.0, 0.0, z], (count, 1)),
         np.tile([0.0, 0.0, 0.0, 1.0], (count, 1)),
         np.zeros((count, 3)),
@@ -29,7 +32,7 @@ def start(count, z=5.0):
 
 
 def make_sim(count=2, terms=None, decimation=2, seed=0, **values):
-    sim = RobotSim(MODEL, count, terms or {}, decimation, seed)
+    sim = Simulation(MODEL, count, terms or {}, decimation, seed)
     params = np.tile(sim.params.nominal, (count, 1))
     for name, value in values.items():
         params[:, sim.params.column(name)] = value
@@ -83,13 +86,13 @@ def test_every_shipped_term_has_a_reason_and_fits_its_parameter():
 
 def test_same_seed_same_bits_and_other_seed_other_flight():
     def fly(seed):
-        sim = RobotSim(MODEL, 4, MODEL.randomization, 2, seed)
+        sim = Simulation(MODEL, 4, MODEL.randomization, 2, seed)
         sim.reset(np.arange(4), start(4), np.tile([HOVER, 0, 0, 0], (4, 1)))
         for _ in range(40):
             sim.step(np.tile([0.33, 0.05, -0.05, 0.3], (4, 1)))
-        estimate = sim.estimate()
+        estimate = sim.measured()
         sim.close()
-        return np.concatenate((estimate.pos, estimate.quat, estimate.lin_vel, estimate.ang_vel), axis=1)
+        return np.concatenate([estimate[name] for name in ("pos", "quat", "lin_vel", "ang_vel")], axis=1)
 
     np.testing.assert_array_equal(fly(3), fly(3))
     assert np.abs(fly(3) - fly(4)).max() > 1e-3
@@ -107,6 +110,43 @@ def test_delay_line_averages_exactly():
     # 25 ms late: until 5 ms the command from before the last one (0), then the last one (1).
     assert line.average(0.0, 0.01, np.array([0.025]))[0, 0] == pytest.approx(0.5)
     assert line.average(0.01, 0.01, np.array([0.045]))[0, 0] == pytest.approx(0.0)
+
+
+def test_late_readings_are_interpolated_by_hand():
+    late = LateReading(2, 1, 0.02, 0.05)
+    late.reset(np.array([0, 1]), np.array([[1.0], [10.0]]))
+    np.testing.assert_array_equal(late.read(np.array([0.0, 0.05])), [[1.0], [10.0]])
+    for value in (2.0, 4.0, 8.0):
+        late.push(np.array([[value], [10.0 * value]]))
+    # Readings 8, 4, 2 and 1 are 0, 20, 40 and 60 ms old; the second robot's are ten times that.
+    np.testing.assert_allclose(late.read(np.array([0.0, 0.02])), [[8.0], [40.0]])
+    np.testing.assert_allclose(late.read(np.array([0.005, 0.03])), [[7.0], [30.0]])
+    np.testing.assert_allclose(late.read(np.array([0.05, 0.04])), [[1.5], [20.0]])
+    late.reset(np.array([1]), np.array([[-3.0]]))
+    np.testing.assert_allclose(late.read(np.array([0.05, 0.05])), [[1.5], [-3.0]])
+    late.push(np.array([[16.0], [-5.0]]))
+    np.testing.assert_allclose(late.read(np.array([0.01, 0.01])), [[12.0], [-4.0]])
+
+
+def test_a_sampler_of_ones_own_decides_within_the_bounds():
+    class Heavy:
+        def sample(self, terms, count):
+            values = terms.sample_terms(count)
+            values[:, terms.params.column("mass")] = 0.05
+            values[:, terms.params.column("drag_xy")] = 99.0
+            return values
+
+        def load(self, state):
+            pass
+
+    terms = {"mass": MODEL.randomization["mass"], "thrust_scale": MODEL.randomization["thrust_scale"]}
+    randomization = Randomization(terms, PhysicsParams(MODEL.parameters, 1), np.random.default_rng(0))
+    randomization.sampler = Heavy()
+    sampled = randomization.sample(100)
+    params = randomization.params
+    np.testing.assert_array_equal(sampled[:, params.column("mass")], 0.05)
+    np.testing.assert_array_equal(sampled[:, params.column("drag_xy")], MODEL.parameters["drag_xy"].high)
+    assert np.ptp(sampled[:, params.column("thrust_scale")]) > 0.1, "the terms' own samples are there for the asking"
 
 
 @pytest.mark.parametrize("damping", [0.5, 1.0, 1.5])
@@ -133,10 +173,10 @@ def test_attitude_gain_and_trim_decide_where_it_settles():
     sim = make_sim(attitude_gain=0.9, roll_trim=0.02, pitch_trim=-0.01, drag_xy=0.0)
     for _ in range(50):
         sim.step(np.tile([HOVER, 0.2, 0.1, 0.0], (2, 1)))
-    true = quat_to_rpy(sim.state.quat)
+    true = quat_to_rpy(sim.state["quat"])
     np.testing.assert_allclose(true[:, 0], 0.9 * 0.2 - 0.02, atol=2e-3)
     np.testing.assert_allclose(true[:, 1], 0.9 * 0.1 + 0.01, atol=2e-3)
-    measured = quat_to_rpy(sim.estimate().quat)
+    measured = quat_to_rpy(sim.measured()["quat"])
     np.testing.assert_allclose(measured[:, :2], [[0.18, 0.09]] * 2, atol=3e-3)
     sim.close()
 
@@ -146,10 +186,10 @@ def test_thrust_curve_lag_and_hover_command():
     command = MODEL.identified["mass_thrust_ratio"].compute(sim.params.rows(np.array([0])))[0] * 9.81
     for _ in range(100):
         sim.step(np.tile([command, 0, 0, 0], (2, 1)))
-    before = sim.state.lin_vel[:, 2].copy()
+    before = sim.state["lin_vel"][:, 2].copy()
     for _ in range(25):
         sim.step(np.tile([command, 0, 0, 0], (2, 1)))
-    np.testing.assert_allclose(sim.state.lin_vel[:, 2], before, atol=1e-6)
+    np.testing.assert_allclose(sim.state["lin_vel"][:, 2], before, atol=1e-6)
     sim.close()
 
 
@@ -162,7 +202,7 @@ def test_two_physics_steps_are_enough():
         track = []
         for t in time:
             sim.step(np.array([[HOVER * (1 + 0.2 * np.sin(6 * t)), 0.2 * np.sin(4 * t), 0.2 * np.cos(5 * t), 0.5]]))
-            track.append(np.concatenate((sim.state.pos[0], quat_to_rpy(sim.state.quat)[0])))
+            track.append(np.concatenate((sim.state["pos"][0], quat_to_rpy(sim.state["quat"])[0])))
         sim.close()
         return np.array(track)
 

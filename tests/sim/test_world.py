@@ -5,7 +5,7 @@ import pytest
 
 from sim2real.errors import SimulationError
 from sim2real.robots import load_robot
-from sim2real.sim.world import World
+from sim2real.sim.world import NO_GRAVITY, World
 
 LEVEL = np.array([[0.0, 0.0, 0.0, 1.0]])
 
@@ -77,6 +77,42 @@ def test_restored_state_replays_the_same_bits(world):
     first = run()
     world.restore_state(saved)
     np.testing.assert_array_equal(first, run())
+
+
+def test_objects_rest_and_fall_on_their_own_tables():
+    """Upright cylinders on the tables of two arms: at rest on the top, wherever that is, and nothing between robots."""
+    world = World(2, 0.01, NO_GRAVITY)  # as arms have it: only objects weigh
+    arm = load_robot("so101")
+    world.load_robots(arm.urdf, fixed_base=True)
+    world.add_tables(0.02)
+    both, tops = np.arange(2), np.array([0.0, 0.03])
+    pos = np.array([[0.25, 0.05, 0.02], [0.2, -0.1, 0.05]])
+    world.write_tables(both, tops)
+    friction, damping = np.full(2, 0.4), np.zeros(2)
+    world.write_objects(both, pos, np.array([0.02, 0.025]), np.array([0.05, 0.2]), friction, damping)
+    for _ in range(50):
+        world.step()
+    place, velocity = world.read_objects()
+    np.testing.assert_allclose(place, pos, atol=1e-3)
+    np.testing.assert_allclose(velocity, 0.0, atol=1e-3)
+    # One is put elsewhere in the air, and falls back onto its table; the other stays.
+    world.write_objects(
+        np.array([1]),
+        pos[1:] + np.array([0.0, 0.0, 0.01]),
+        np.array([0.03]),
+        np.array([0.1]),
+        friction[1:],
+        damping[1:],
+    )
+    world.step()
+    falling = world.read_objects()[1]
+    np.testing.assert_allclose(falling[:, 2], [0.0, -9.81 * 0.01], atol=1e-3)
+    for _ in range(80):
+        world.step()
+    place = world.read_objects()[0]
+    np.testing.assert_allclose(place[0], pos[0], atol=1e-3)
+    np.testing.assert_allclose(place[1, 2], pos[1, 2], atol=1e-3)
+    world.close()
 
 
 def test_a_missing_urdf_and_bad_sizes_are_refused(tmp_path):

@@ -1,0 +1,69 @@
+"""Signals that a contract names: ours, those of a trusted module, and nothing else."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from sim2real.errors import ConfigError, SpecError
+from sim2real.robots import load_robot
+from sim2real.runtime.signals import load_signals
+
+DRONE, ARM = load_robot("crazyflie"), load_robot("so101")
+MODULE = """
+class Height:
+    specs = {}
+    needs = ("pos",)
+
+    def __init__(self, robot, chain):
+        self.robot = robot.name
+
+    def measure(self, state, goal):
+        return {"height": state["pos"][:, 2:] - goal[:, 2:]}
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "signals_of_test.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "signals_of_test"
+    sys.modules.pop("signals_of_test", None)
+
+
+@pytest.mark.parametrize("trusted", [None, (), ("other",)])
+def test_our_own_signals_need_no_trust(trusted):
+    flight = load_signals("flight", DRONE.spec, None, trusted)
+    assert flight.needs == ("pos", "quat", "lin_vel", "ang_vel")
+    arm = load_signals("arm", ARM.spec, ARM.chain, trusted)
+    state, goal = ARM.nominal_state(2), np.array([[0.2, 0.0, 0.1], [0.25, 0.1, 0.2]])
+    measured = arm.measure(state, goal)
+    assert {name: value.shape[1] for name, value in measured.items()} == {n: s.size for n, s in arm.specs.items()}
+    np.testing.assert_allclose(measured["goal_error"], state["ee_pos"] - goal)
+    push = load_signals("arm_push", ARM.spec, ARM.chain, trusted)
+    assert push.needs == ("joint_pos", "joint_vel", "object_pos")
+
+
+def test_arms_signals_need_kinematics():
+    for name in ("arm", "arm_push"):
+        with pytest.raises(SpecError, match="robot 'crazyflie' has no kinematics"):
+            load_signals(name, DRONE.spec, None)
+
+
+def test_a_module_that_nobody_trusts_is_not_even_imported(module):
+    for trusted in ((), ("signals_of_tes", "signals_of_test:Height", "signals")):
+        with pytest.raises(SpecError, match=r"trusted_modules:=\"\['signals_of_test'\]\""):
+            load_signals(f"{module}:Height", DRONE.spec, None, trusted)
+        assert module not in sys.modules
+
+
+def test_a_trusted_module_makes_its_signals(module):
+    for trusted in (None, (module,)):
+        signals = load_signals(f"{module}:Height", DRONE.spec, None, trusted)
+        assert signals.robot == "crazyflie"
+        measured = signals.measure({"pos": np.array([[0.0, 0.0, 1.0]])}, np.array([[0.0, 0.0, 1.5]]))
+        np.testing.assert_allclose(measured["height"], [[-0.5]])
+    with pytest.raises(ConfigError, match="has no 'Heigth'"):
+        load_signals(f"{module}:Heigth", DRONE.spec, None, (module,))
+    with pytest.raises(ConfigError, match="unknown signals 'flihgt'; did you mean 'flight'"):
+        load_signals("flihgt", DRONE.spec, None)
