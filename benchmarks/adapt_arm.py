@@ -47,7 +47,6 @@ from sim2real.adapt.run import adapt
 from sim2real.config import prepare_run, read_settings, validate
 from sim2real.errors import AdaptationError
 from sim2real.evaluate.adaptation import write_adaptation_report
-from sim2real.evaluate.identification import facts
 from sim2real.evaluate.localization import at_recorded_poses, localization_figures, locate_all
 from sim2real.evaluate.target_images import Split, write_target_dataset
 from sim2real.files import write_text
@@ -55,6 +54,7 @@ from sim2real.images.dataset import ImageDataset, read_dataset
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.render import render_dataset
 from sim2real.perceive.train import train
+from sim2real.provenance import made as facts
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.runtime.camera import load_camera

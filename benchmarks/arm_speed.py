@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from sim2real.config import load_config
-from sim2real.evaluate.identification import facts
 from sim2real.learn.build import build_env
+from sim2real.provenance import made as facts
 
 OURS = {
     "FR3 reach, 16 arms": ("so101_reach", "fr3", 2, 16),

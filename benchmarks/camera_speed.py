@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim2real.evaluate.identification import facts
+from sim2real.provenance import made as facts
 from sim2real.robots import load_robot
 from sim2real.runtime.camera import CameraCalibration
 from sim2real.sim.render.drawing import add_thing, place_thing

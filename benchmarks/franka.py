@@ -22,7 +22,7 @@ import numpy as np
 from robot_drivers import load_driver
 from robot_drivers.limits import DriverError
 from sim2real.evaluate.episodes import score
-from sim2real.evaluate.identification import facts
+from sim2real.provenance import made as facts
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.observation import measured_command
 from sim2real.runtime.safety import SafetyFilter

@@ -28,12 +28,12 @@ from sim2real.adapt.objects import vanished
 from sim2real.adapt.run import adapt
 from sim2real.config import read_settings, validate
 from sim2real.evaluate.adaptation import write_adaptation_report
-from sim2real.evaluate.identification import facts
 from sim2real.evaluate.target_images import write_target_dataset
 from sim2real.files import write_text
 from sim2real.images.dataset import read_dataset
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.render import CLASSES, render_dataset
+from sim2real.provenance import made as facts
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.runtime.camera import load_camera

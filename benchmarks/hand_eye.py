@@ -25,8 +25,8 @@ from scipy.spatial.transform import Rotation
 from calibration.hand_eye import hand_eye
 from calibration.hand_eye_fit import SOLVERS, Problem
 from sim2real.errors import ConfigError
-from sim2real.evaluate.identification import facts
 from sim2real.images.files import read_pose_pairs
+from sim2real.provenance import made as facts
 
 COUNTS = (8, 12, 20, 50)
 NOISE = ((0.0, 0.0), (1.0, 0.2), (5.0, 1.1))  # standard deviation of each axis, mm and degrees

@@ -22,8 +22,8 @@ import mujoco
 import numpy as np
 from mujoco import rollout, sysid
 
-from sim2real.evaluate.identification import facts
 from sim2real.identify.arm.fit import identify
+from sim2real.provenance import made as facts
 from sim2real.recordings.logs import JointLog, read_logs
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pybullet
 
-from sim2real.evaluate.identification import facts
 from sim2real.files import write_text
 from sim2real.identify.arm.excite import excite
 from sim2real.identify.arm.replay import replay
 from sim2real.identify.arm.search import covariance, simulate
 from sim2real.identify.arm.segments import cut
 from sim2real.identify.arm.space import Space
+from sim2real.provenance import made as facts
 from sim2real.recordings.logs import JointLog, read_logs
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm

@@ -11,7 +11,6 @@ import yaml
 
 from sim2real.errors import ConfigError
 from sim2real.evaluate.figures import figure_uri, plt
-from sim2real.evaluate.identification import facts
 from sim2real.evaluate.page import write_page
 from sim2real.identify.flight.file import (
     FlightParameters,
@@ -24,6 +23,7 @@ from sim2real.identify.flight.fit import HORIZONS, FlightFit, fit_flights, multi
 from sim2real.identify.flight.imu import Airframe, ImuFit, fit_imu, lift_error
 from sim2real.identify.flight.model import resample
 from sim2real.identify.flight.residual import train_residual
+from sim2real.provenance import made as facts
 from sim2real.recordings.flights import FlightLog
 from sim2real.recordings.tables import LogError
 from sim2real.robots.residual import Residual

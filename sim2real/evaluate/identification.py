@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +17,7 @@ from sim2real.files import write_text
 from sim2real.identify.arm.fit import JointFit, identify
 from sim2real.identify.arm.parameters import parameters_file
 from sim2real.identify.arm.replay import replay, summary
-from sim2real.provenance import commit
+from sim2real.provenance import made as facts
 from sim2real.recordings.logs import JointLog
 from sim2real.robots.arm import Arm
 from sim2real.robots.parameters_file import read_parameters
@@ -115,15 +112,6 @@ def held_out_figures(arm: Arm, logs: Sequence[JointLog], fits: Sequence[JointFit
             }
             for log, own, other in zip(logs, squared, lag, strict=True)
         },
-    }
-
-
-def facts() -> dict[str, str]:
-    """When, from which commit and on what a result was made."""
-    return {
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
     }
 
 

@@ -104,6 +104,9 @@ class Trainer:
         Returns:
             True when finished, False when stopped early (Ctrl-C included); a checkpoint exists either way.
         """
+        if self.iteration >= self.config.iterations:
+            self.use_best()
+            return True
         seeds = [self._seed * 1_000_003 + 1_009 * (self.iteration + 1) + i for i in range(len(self._buffers))]
         workers = Workers(self._make_env, seeds, self._learner.mirror, self._buffers, self._names, self._sampler_state)
         try:

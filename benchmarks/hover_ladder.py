@@ -1,0 +1,21 @@
+"""The ladder of Peng et al. 2018 on hovering with a Crazyflie: what each way of bearing unknown physics is worth.
+
+    python benchmarks/hover_ladder.py RUNS [--episodes 200] [--seeds 0 1 2] [--only NAME …]
+
+Every row is trained in RUNS/NAME_SEED and tried on four airframes that others identified, under four conditions each.
+"""
+
+from pathlib import Path
+
+from sim2real.evaluate.bench import Row, main
+
+ROWS = [
+    Row("nominal", "nominal"),
+    Row("randomized", "randomized"),
+    Row("history", "randomized", ("task={name: hover, history: 20, action_history: 20}",)),
+    Row("up_osi", "up_osi"),
+]
+RESULTS = Path(__file__).parent / "results" / "hover_ladder.jsonl"
+
+if __name__ == "__main__":
+    main(ROWS, __doc__ or "", RESULTS)
