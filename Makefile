@@ -1,7 +1,7 @@
 # make demo   everything from a fresh clone: installs into .venv, then trains, identifies, deploys and compares
 # make demo ARM=1   the same with an arm that pushes an object
 # make test   style, types and all tests
-# make check  the same without what is slow or needs ROS 2
+# make check  the same without what is slow, needs ROS 2 or keeps to the wall clock
 #
 # Variables: PYTHON (the interpreter to build .venv from), EXTRAS (what to install).
 # PyPI's torch for Linux brings CUDA along (several GB). For the small build without it:
@@ -42,14 +42,16 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What keeps to the wall clock comes after the rest and has the machine to itself.
 PYTEST := $(BIN)/python -m pytest -q --durations=25
+SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist loadgroup
+
+# What keeps to the wall clock comes after the rest and has the machine to itself.
 test: lint
-	$(PYTEST) -n auto --dist loadgroup -m 'not ros and not realtime'
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'not ros and not realtime'
 	$(PYTEST) -m 'ros or realtime'
 
 check: lint
-	$(PYTEST) -n auto --dist loadgroup -m 'not slow and not ros and not realtime'
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'not slow and not ros and not realtime'
 
 clean:
 	rm -rf .venv build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

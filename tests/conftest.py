@@ -10,11 +10,11 @@ from pathlib import Path
 
 # drone-models insists on this before anything imports SciPy.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
-# Messages are compared: a long path must not be broken in two.
-os.environ["COLUMNS"] = "200"
 # Workers side by side share the cores instead of each taking all of them.
-os.environ.setdefault(
-    "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+os.environ.update(
+    {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))}
+    if "PYTEST_XDIST_WORKER_COUNT" in os.environ
+    else {}
 )
 # A ROS domain for each worker, and another one for each run; 0 to 101 are safe on Linux.
 os.environ["ROS_DOMAIN_ID"] = str(
@@ -59,6 +59,12 @@ def random_frames(steps, count, seed=0):
     for _ in range(steps):
         state = {name: value + 0.1 * rng.normal(size=value.shape) for name, value in state.items()}
         yield dict(state)
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    """Messages are compared: a long path must not be broken in two."""
+    monkeypatch.setenv("COLUMNS", "200")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -45,6 +45,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 # Which images a run was trained on
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_own_images_only(run: Path, folders: Folders, tmp_path: Path) -> None:
     config, (sim, real) = small("graspgan"), folders
     moved = load_data(config, Path(shutil.copytree(sim, tmp_path / "moved")), real)
@@ -69,6 +70,7 @@ def test_other_masks_are_other_images(tmp_path: Path) -> None:
         note_data(tmp_path, (changed, data.source_held), (data.target, data.target_held))
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_know_its_images_is_judged_and_applied_but_does_not_go_on(
     run: Path, folders: Folders, tmp_path: Path
 ) -> None:
@@ -242,6 +244,7 @@ def test_the_deepest_networks_work_and_deeper_ones_do_not(layers: int, scales: i
         check_depth(deeper, (32, 64))
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_was_resized(folders: Folders, tmp_path: Path) -> None:
     sim, _ = folders
     real = write_images(tmp_path / "real", [cv2.resize(image, (50, 40)) for image in photographs(20)])
@@ -262,6 +265,7 @@ def shorten(folder: Path, count: int) -> None:
     (folder / "frames.jsonl").write_text("".join(lines[:count]) + '{"image": "im')
 
 
+@pytest.mark.slow
 def test_apply_goes_on_with_the_same_generator_and_images_only(run: Path, folders: Folders, tmp_path: Path) -> None:
     out = tmp_path / "out"
     apply(run, folders[0], out, anyway=True)

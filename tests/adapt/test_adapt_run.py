@@ -45,6 +45,9 @@ from sim2real.runtime.bundle import PolicyBundle  # noqa: E402
 from sim2real.runtime.perception import PerceptionBundle  # noqa: E402
 from sim2real.runtime.translation import Translator  # noqa: E402
 
+# One small run and one trained judge are shared.
+pytestmark = pytest.mark.xdist_group("adapt_run")
+
 SMALL = ["image_size=0", "batch_size=4", "steps=6", "check_every=3", "generator.width=8", "discriminator.width=8"]
 SMALL += [
     "generator.from_input=false",

@@ -132,9 +132,13 @@ PUBLISHED = {
 
 
 def test_ten_seconds_of_a_real_flight_agree_with_those_who_recorded_it():
-    found = fit_imu(read_flight_logs([excerpt("crazyflie_real")]), FRAME, 0, silent).estimates
+    (log,) = read_flight_logs([excerpt("crazyflie_real")])
+    found = fit_imu([log], FRAME, 0, silent).estimates
     for name, value in PUBLISHED.items():
         assert found[name].value == pytest.approx(value, rel=0.1), name
+    # Thrust grows about with the square of the command, and on average it lifted a little more than the weight.
+    hover = log.motor.mean() / np.sqrt(log.acc[:, 2].mean() / STANDARD_GRAVITY)
+    assert found["hover_command"].value == pytest.approx(hover, rel=0.02)
 
 
 @pytest.mark.slow
