@@ -16,7 +16,7 @@ MOST_CUTS = 40  # where a move is looked for; more samples are looked at in step
 
 
 def board_moved(problem: Problem, x: Array, y: Array) -> str:
-    """What is said where the board was moved or turned between samples, for good or for a while.
+    """Explain a board that was moved or rotated between samples, for good or for a while; empty if it was not.
 
     A run of samples is looked for that has the board elsewhere than the rest, then the camera is fitted together with
     both places: only that keeps a move from being hidden in the camera.

@@ -77,7 +77,7 @@ def find_board(
 
 
 def fitting_poses(camera: CameraCalibration, seen: Seen) -> tuple[list[int], Array, Array, dict[str, str]]:
-    """Where the board is in every image that it fits.
+    """Compute the board's pose in every image that it fits.
 
     Args:
         camera: What took the images.
@@ -128,7 +128,7 @@ def check_size(camera: CameraCalibration, size: tuple[int, int]) -> None:
 def _look(
     board: Board, source: Path, topic: str | None, window: int | None, stop_px: float
 ) -> tuple[Seen, list[Image]]:
-    """What is found, and the first few images that show it, or of all where none does."""
+    """Find the board; also the first few images that show it, or of all where none does."""
     found, missed, stamps, size = [], [], [], (0, 0)
     showing, others = list[Image](), list[Image]()
     for name, stamp, image in read_images(source, topic):

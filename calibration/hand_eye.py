@@ -1,4 +1,4 @@
-"""Where a camera is: on the hand (eye in hand) or beside the arm (eye to hand), from poses of arm and board.
+"""Hand-eye calibration: a camera on the hand (eye in hand) or beside the arm (eye to hand), from poses.
 
 Names of transforms say what they do: ``T_base_camera`` takes points from the camera's frame to the base's.
 
@@ -38,7 +38,7 @@ JOINT_FIT = "all samples together"
 
 @dataclass(frozen=True)
 class HandEyeResult:
-    """Where the camera is, and how sure that is.
+    """Pose of the camera, with its uncertainty.
 
     Attributes:
         setup: As given.

@@ -110,13 +110,13 @@ class Problem:
         return outlier(*self.errors(x, y, rows))[0] is not None
 
     def errors(self, x: Array, y: Array, rows: EnvIds) -> tuple[Array, Array]:
-        """Of every sample: how far the board is from where it should be, mm, and how far it is turned, degrees."""
+        """Errors of every sample: distance of the board from its fitted pose, mm, and rotation, degrees."""
         off = np.linalg.inv(y) @ self.arm[rows] @ x @ self.board[rows]
         mm = 1e3 * np.sqrt((off[:, :3, 3] ** 2).sum(axis=1))
         return mm, np.degrees(Rotation.from_matrix(off[:, :3, :3]).magnitude())
 
     def residuals(self, x: Array, y: Array, rows: EnvIds) -> Array:
-        """What the fit minimises, sample by sample: m and weighted rad, or px with corners given."""
+        """Residuals of the fit, sample by sample: m and weighted rad, or px with corners given."""
         if self._detections is None or self._camera is None:
             off = np.linalg.inv(y) @ self.arm[rows] @ x @ self.board[rows]
             turn = self._lever * Rotation.from_matrix(off[:, :3, :3]).as_rotvec()

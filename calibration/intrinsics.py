@@ -246,7 +246,7 @@ def _covariance(
 
 
 def _jacobian(camera: CameraCalibration, points: Array, pose: Array) -> tuple[Array, Array]:
-    """Of the pixels [2 N]: by fx, fy, cx, cy and distortion, and by the six of the pose."""
+    """Jacobian of the pixels [2 N]: by fx, fy, cx, cy and distortion, and by the six of the pose."""
     turn, place = cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3]
     if camera.lens == "fisheye":
         full = cv2.fisheye.projectPoints(points[:, None], turn, place, camera.matrix, camera.distortion)[1]

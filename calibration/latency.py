@@ -1,4 +1,4 @@
-"""How much later than the joints' stamps a camera's images are, from a board that a joint moves."""
+"""Latency of a camera against the joints' stamps, from a board that a joint moves."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board
 
 
 def turning(T_camera_board: Array) -> Array:  # noqa: N803 (a transform's name says its direction)
-    """How far a board is turned about the axis that it turns about most [N] rad, from its poses [N, 4, 4]."""
+    """Rotation angle [N] rad of a board about the axis it rotates about most, from its poses [N, 4, 4]."""
     from scipy.spatial.transform import Rotation  # noqa: PLC0415
 
     turns = Rotation.from_matrix(T_camera_board[:, :3, :3])

@@ -47,7 +47,7 @@ class StampCheck:
         self.newest_s = -math.inf
 
     def problem(self, stamp_s: float) -> str | None:
-        """What is wrong with a stamp, in words; None for a new one, which then is the newest.
+        """Problem of a stamp, in words; None for a new one, which then is the newest.
 
         After "clock set back" stamps count from there.
         """

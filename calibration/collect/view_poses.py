@@ -113,7 +113,7 @@ def plan_views(
 
 
 def safe(chain: Chain, poses: Array, clearance_m: float) -> NDArray[np.bool_]:
-    """Whether every moving link is above the table and the hand away from the base, at poses [N, J]: [N].
+    """Test poses [N, J]: True [N] where every moving link is above the table and the hand away from the base.
 
     Links are looked at by their frames only; joints between, as of an arm that folds flat, are the operator's to watch.
     """

@@ -1,4 +1,4 @@
-"""How good an image is, how far two views are apart, and which views cover the rest."""
+"""Quality of an image, distance between views, and choice of the views that cover the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BRIGHT, DARK = 250, 8  # grey values from which on, or up to which, a pixel tell
 
 
 class Gates(Model):
-    """What makes a frame worth keeping.
+    """Limits that a frame must keep to be recorded.
 
     Attributes:
         blur: Least sharpness, as a share of what the sharp ones among the newest frames have; 0 keeps every frame.
@@ -41,7 +41,7 @@ class Gates(Model):
 
 @dataclass(frozen=True)
 class Look:
-    """What is measured of an image.
+    """Measurements of one image.
 
     Attributes:
         sharpness: Variance of the Laplacian (Pech-Pacheco et al. 2000), here of its weaker direction, over the
@@ -99,7 +99,7 @@ def view_vector(gates: Gates, cells: Vector, joint_pos: Array | None = None, ee_
 
 
 def distances(views: Vector, view: Vector) -> Vector:
-    """How far every one of ``views`` [N, D] is from ``view`` [D]: [N], in steps that make a difference."""
+    """Distance [N] of every one of ``views`` [N, D] from ``view`` [D], in steps that make a difference."""
     return np.abs(views - view).max(axis=1, initial=0.0)
 
 

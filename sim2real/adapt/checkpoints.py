@@ -75,7 +75,7 @@ class Keeper:
 
 
 def read_checks(run: Path) -> list[dict[str, Any]]:
-    """What every checkpoint of a run was found to be."""
+    """Read the verdicts on all checkpoints of a run."""
     file = run / "checks.json"
     return json.loads(file.read_text()) if file.is_file() else []
 

@@ -69,7 +69,7 @@ class DiscriminatorConfig(Model):
 
 
 class LossWeights(Model):
-    """How much each loss of the generator counts; 0 leaves it out. See ``losses.py`` for what they are."""
+    """Weight of each loss of the generator; 0 leaves it out. ``losses.py`` describes them."""
 
     adversarial: float = Field(default=1.0, ge=0)
     content: float = Field(default=0.0, ge=0)
@@ -102,7 +102,7 @@ class TaskConfig(Model):
 
 
 class GateConfig(Model):
-    """What ``sim2real adapt check`` refuses. Lengths are of an image of 128 px and scaled to yours.
+    """Limits of ``sim2real adapt check``. Lengths are of an image of 128 px and scaled to yours.
 
     Attributes:
         drift_px: An object may move by this much, median over images; never less than a pixel of your images.
@@ -173,7 +173,7 @@ class AdaptConfig(Model):
 
     @property
     def towards(self) -> Literal["camera", "canonical"]:
-        """What the generator makes of an image.
+        """Domain that the generator's output looks like.
 
         One of the camera, to train on; or, learned from pairs, a canonical one (James et al. 2019), so that it may run
         on the robot in front of a perception network.

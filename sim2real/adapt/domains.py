@@ -100,7 +100,7 @@ def thumbnail(image: Image) -> NDArray[np.int16]:
 
 
 def count_alike(thumbnails: NDArray[np.int16]) -> int:
-    """How many of thumbnails [N, 16, 16, 3] differ nowhere from one before them by more than ``ALIKE``."""
+    """Count thumbnails [N, 16, 16, 3] that differ nowhere from an earlier one by more than ``ALIKE``."""
     count, cells = len(thumbnails), THUMBNAIL // 4
     fine = thumbnails.reshape(count, -1)
     coarse = thumbnails.reshape(count, 4, cells, 4, cells, 3).mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)

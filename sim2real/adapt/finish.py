@@ -94,7 +94,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
 
 
 def _origin(train: Domain, held_out: Domain) -> str:
-    """Where a domain's images come from and what was done to them, for people."""
+    """Origin of a domain's images and what was done to them, for people."""
     parts = [str(train.folder or "not from a folder"), f"{len(train)} to train on, {len(held_out)} held out"]
     parts += [f"left out {count} {reason}" for reason, count in train.skipped.items()]
     parts += [f"{train.resized} resized"] if train.resized else []

@@ -41,7 +41,7 @@ TASK_LEAST = 0.3  # mean IoU on rendered images under which a task network says 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found.
+    """The gate's findings.
 
     Attributes:
         passed: Whether the generator may be used.
@@ -66,7 +66,7 @@ class Verdict:
 
 @dataclass
 class _Findings:
-    """What a verdict is made of, while it is gathered."""
+    """Findings while a verdict is gathered."""
 
     faults: NDArray[np.float64]
     figures: dict[str, float] = field(default_factory=dict)

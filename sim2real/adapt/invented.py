@@ -25,7 +25,7 @@ NEW_BACKGROUND = 0.05  # share of strong new edges, in the middle, from which al
 
 
 def invented(before: Image, after: Image, objects: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Array]:
-    """Whether a translation shows a thing that the input does not have; asks for no training and knows no classes.
+    """Find objects that a translation shows and the input does not; without training and without classes.
 
     A thing is a closed, compact group of strong edges, away from every object and from the image's border, where the
     input has hardly an edge, and those run along other lines; inside it the colour is another than around it, in the
@@ -75,7 +75,7 @@ def _new_edges(
 def _is_thing(
     outline: NDArray[Any], before: Image, after: Image, first: NDArray[np.float32], then: NDArray[np.float32]
 ) -> bool:
-    """Whether new edges with this outline are a thing, see ``invented``."""
+    """True where new edges with this outline are an object, see ``invented``."""
     scale = min(first.shape) / 128.0
     left, top, width, height = cv2.boundingRect(outline)
     short, long = min(width, height), max(width, height)

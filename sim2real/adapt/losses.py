@@ -65,7 +65,7 @@ def segmentation(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def perception_consistency(before: Tensor, after: Tensor) -> Tensor:
-    """What perception finds must stay (RetinaGAN, Ho et al. 2021): divergence KL(before ‖ after) of pixel classes.
+    """Perception loss (RetinaGAN, Ho et al. 2021): divergence KL(before ‖ after) of pixel classes.
 
     Args:
         before: Logits [B, K, H, W] of a source image, taken as given.

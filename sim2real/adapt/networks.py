@@ -108,7 +108,7 @@ class Generator(nn.Module):
         return maps
 
     def start(self, x: Tensor, exemplar: Tensor | None) -> Tensor | None:
-        """What the network's output is added to: the exemplar, the input, or nothing."""
+        """Image that the network's output is added to: the exemplar, the input, or nothing."""
         return x if self.from_input else exemplar
 
     def decode(self, maps: list[Tensor], start: Tensor | None = None) -> Tensor:
@@ -227,7 +227,7 @@ class Classifier(nn.Module):
         self.out = nn.Linear(4 * width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, [B, 4 width]."""
+        """Input of the last layer [B, 4 width]."""
         return self.hidden(self.stages(2.0 * x - 1.0))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What became of the objects in translated images: by a detector that knows classes, and by edges and colours alone."""
+"""Changes of objects in translated images: by a detector that knows classes, and by edges and colours alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GONE = 0.5  # of an outline's strength, and of its correlation, under which it i
 
 @dataclass(frozen=True)
 class ObjectChange:
-    """What became of the objects of one class, one value an image.
+    """Change of the objects of one class, one value an image.
 
     Attributes:
         iou: Between what a detector finds before and after; NaN where it finds nothing before.
@@ -83,7 +83,7 @@ def object_changes(before: Image, after: Image, truth: Image, classes: int) -> d
 
 
 def edge_drift(before: Image, after: Image, masks: NDArray[np.bool_], reach: int) -> tuple[Array, Array]:
-    """How far the edges of an object have moved, without knowing what the object is.
+    """Measure how far the edges of an object have moved, without knowing what the object is.
 
     The strengths of edges in and around the mask are looked for in the translation, at all shifts up to ``reach``, by
     normalized correlation. It asks for no training and bears any change of colour, but sees no further than
@@ -155,7 +155,7 @@ def spill(before: Image, after: Image, masks: Image, number: int, reach: int) ->
 
 
 def vanished(before: Image, after: Image, masks: Image) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """How many objects can be seen before, and how many of these have no outline after; asks for no training.
+    """Count objects that are seen before, and those of them without an outline after; without training.
 
     Every connected part of a class is an object. It is gone where its outline has lost half of its strength, beyond
     what the whole image has lost, and what is left runs along other lines. An object whose outline hardly shows before
@@ -182,7 +182,7 @@ def vanished(before: Image, after: Image, masks: Image) -> dict[int, tuple[NDArr
 def _outlines(
     mask: NDArray[np.bool_], first: NDArray[np.float32], then: NDArray[np.float32], gain: float
 ) -> list[bool]:
-    """Whether the outline is gone, of every connected part of a mask [H, W] whose outline shows before."""
+    """Test every connected part of a mask [H, W] whose outline shows before: True where the outline is gone."""
     states = []
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     for part in range(1, count):
@@ -202,7 +202,7 @@ def _outlines(
 
 
 def _between(image: Array, core: NDArray[np.bool_], far: NDArray[np.bool_]) -> Array | None:
-    """Where each pixel's colour [H, W] lies on the line from that of ``far`` (0) to that of ``core`` (1).
+    """Position of each pixel's colour [H, W] on the line from that of ``far`` (0) to that of ``core`` (1).
 
     None where both are too alike for their own spread.
     """

@@ -232,7 +232,7 @@ class Trainer:
         return {name: value.detach() for name, value in values.items()}
 
     def _foreground(self, source: dict[str, Tensor]) -> Tensor:
-        """Where objects are [B, H, W]: a table may change its look, what lies on it may not."""
+        """Mask of objects [B, H, W]: a table may change its appearance, what lies on it may not."""
         if "masks" not in source:
             return source["images"].amax(dim=1) > 0.5
         return torch.isin(source["masks"], self._objects) if len(self._objects) else source["masks"] > 0

@@ -33,7 +33,7 @@ FOLDS = 4
 
 
 def airframe(folder: Path, mass: float | None) -> Airframe:
-    """What the robot's folder says about its rotors; ``mass`` (kg) in place of its own where it is given.
+    """Read the rotors from a robot's folder; ``mass`` (kg) replaces its own where it is given.
 
     Raises:
         ConfigError: The folder is not a quadrotor's.
@@ -46,7 +46,7 @@ def airframe(folder: Path, mass: float | None) -> Airframe:
 
 
 def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[str, Any]:
-    """How parameters explain flights: multi-step prediction where there is a pose, lift where there is an IMU.
+    """Predict flights from parameters: multi-step where there is a pose, lift where there is an IMU.
 
     Raises:
         ConfigError: The file does not fit the robot or the kind of logs.

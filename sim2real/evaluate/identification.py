@@ -118,7 +118,7 @@ def held_out_figures(arm: Arm, logs: Sequence[JointLog], fits: Sequence[JointFit
 
 
 def facts() -> dict[str, str]:
-    """When, from which commit and on what a result was made."""
+    """Date, commit and machine of a result."""
     return {
         "date": datetime.date.today().isoformat(),
         "commit": commit(),

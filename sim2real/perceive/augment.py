@@ -62,7 +62,7 @@ def chosen(names: str | tuple[str, ...]) -> dict[str, RandomizationTerm]:
 
 
 def apply(images: torch.Tensor, params: Array, generator: torch.Generator) -> torch.Tensor:
-    """What a camera makes of images.
+    """Apply a camera's photometric effects to images.
 
     In the order of a camera: what stands before the lens, vignette, exposure and white balance, defocus and motion,
     noise, tone curve, compression.

@@ -96,7 +96,7 @@ class LocalizerConfig(Model):
 
 
 class TeacherConfig(Model):
-    """How photographs without labels are learned from: the network's slow average labels them.
+    """Mean teacher: learning from real images without labels, which the network's slow average labels.
 
     Attributes:
         weight: Of agreement with it; 0 leaves it out.

@@ -101,7 +101,7 @@ class Localizer(nn.Module):
         return place, std, logs
 
     def read_pixels(self, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where a map has the object: what is likely elsewhere would pull the mean aside.
+        """Read the object's pixel from a map, around its peak: what is likely elsewhere would pull the mean aside.
 
         Args:
             shares: Probabilities of the map's cells [N, R × C].

@@ -119,7 +119,7 @@ def _check_unlabelled(unlabelled: Image, rendered: Image, folder: Path | None) -
 
 
 def spec_of(config: LocalizeConfig, camera: CameraCalibration) -> PerceptionSpec:
-    """What the experiment's network sees and says."""
+    """Make the specification of the experiment's network."""
     assert camera.T_base_camera is not None
     thing = config.object
     colour = "any colour" if thing.hue is None else f"hue {thing.hue[0]:g} to {thing.hue[1]:g}"

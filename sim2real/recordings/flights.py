@@ -57,12 +57,12 @@ class FlightLog:
 
     @property
     def has_pose(self) -> bool:
-        """Whether the full state was recorded."""
+        """True where the full state was recorded."""
         return all(part is not None for part in (self.pos, self.vel, self.quat, self.ang_vel))
 
     @property
     def inputs(self) -> str:
-        """What drives a model of this flight: ``rotor_speed`` where it was measured, else ``motor``."""
+        """Name of the inputs of a model of this flight: ``rotor_speed`` where it was measured, else ``motor``."""
         return "motor" if self.rotor_speed is None else "rotor_speed"
 
 
@@ -188,7 +188,7 @@ def _compare_motion(log: FlightLog, quat: Array, span: int, path: Path) -> None:
         return 0.5 * (values[span:] + values[:-span])
 
     def share(wanted: Array, got: Array) -> float:
-        """Of the motion that is explained; 1 is all."""
+        """Fraction of the motion that is explained; 1 is all."""
         total = float((wanted**2).sum())
         return 1.0 - float(((wanted - got) ** 2).sum()) / total if total > 1e-9 else 1.0
 

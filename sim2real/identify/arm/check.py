@@ -45,7 +45,7 @@ CLEARLY = 0.7  # share of what one clock leaves unexplained that another may lea
 
 @dataclass(frozen=True)
 class JointFinding:
-    """What the recordings say about one joint of the robot.
+    """Findings about one joint of the robot.
 
     Attributes:
         joint: Its name.
@@ -68,17 +68,17 @@ class JointFinding:
     faults: tuple[str, ...]
 
     def has(self, word: str) -> bool:
-        """Whether a fault is of one kind."""
+        """True where a fault is of one kind."""
         return any(word in fault for fault in self.faults)
 
     @property
     def within(self) -> float:
-        """How far from ``slope`` the true one may be: by chance (2 deviations), and by what the servo model bends."""
+        """Uncertainty of ``slope``: 2 standard deviations, and what the servo model's own error adds."""
         return 2.0 * self.slope_std + self.tolerance * abs(self.slope)
 
     @property
     def correction(self) -> float:
-        """What measurements must be divided by: the slope where it is a fault; a unit's own where it may be one."""
+        """Divisor of the measurements: the slope where it is a fault; a unit's own where it may be one."""
         if not self.has("scaled"):
             return -1.0 if self.has("flipped") else 1.0
         unit = _unit(abs(self.slope), self.within)
@@ -178,7 +178,7 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
 
 
 def _fine(arm: Arm, logs: Sequence[JointLog]) -> Regression:
-    """Of the measurements on what the arm's servos make of the commands."""
+    """Regress the measurements on what the arm's servo model gives for the commands."""
     command, measured = ([on_grid(log, values) for log, values in pairs] for pairs in (
         [(log, log.command) for log in logs], [(log, log.position) for log in logs]
     ))  # fmt: skip
@@ -268,7 +268,7 @@ def _unit_hint(scale: float, within: float) -> str:
 
 
 def _clock(period: float, rate_hz: float, left: float, left_scaled: float) -> tuple[float, str]:
-    """What stamps must be multiplied with, and a sentence.
+    """Factor of the stamps, and a sentence about it.
 
     A log at another rate than the robot's is in order if its motion is as fast as the servos make it.
 

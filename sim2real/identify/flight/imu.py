@@ -33,7 +33,7 @@ EXCITED = 0.7  # correlation of torque and angular acceleration below which a fl
 
 @dataclass(frozen=True)
 class Airframe:
-    """What the user knows.
+    """Mass and rotors of a quadrotor, as its user knows them.
 
     Attributes:
         mass: kg, as flown.
@@ -59,7 +59,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ImuFit:
-    """What the flights say.
+    """Parameters fitted to flights with an IMU.
 
     Attributes:
         estimates: By name: ``thrust_quadratic``; ``thrust_0``, ``thrust_1``, ``thrust_2`` of the full curve (newtons a
@@ -272,7 +272,7 @@ def _lag_std(misfit: Callable[[float], float], constant: float, samples: int) ->
 
 
 def lift_error(log: FlightLog, estimates: dict[str, float], mass: float) -> dict[str, float]:
-    """How a fitted thrust curve explains the accelerometer of a flight.
+    """Compare a fitted thrust curve with the accelerometer of a flight.
 
     Returns:
         ``hover_lift_error``: relative error of the lift where the flight is within 10 % of hovering; ``lift_rmse_m_s2``

@@ -111,7 +111,7 @@ class SimCamera:
 
 
 def _ideal(camera: CameraCalibration, pixels: Array) -> Array:
-    """Where distorted pixels [N, 2] would be without the lens [N, 2]."""
+    """Pixels [N, 2] without the lens, of distorted pixels [N, 2]."""
     if camera.lens == "fisheye":
         points = cv2.fisheye.undistortPoints(pixels[:, None], camera.matrix, camera.distortion, P=camera.matrix)
     else:
@@ -123,7 +123,7 @@ def _ideal(camera: CameraCalibration, pixels: Array) -> Array:
 
 
 def _distorted(camera: CameraCalibration, pixels: Array) -> Array:
-    """Where the lens puts ideal pixels [N, 2]: the inverse of :func:`_ideal`, where it has one."""
+    """Distort ideal pixels [N, 2] by the lens: the inverse of :func:`_ideal`, where it has one."""
     points = (np.concatenate((pixels, np.ones((len(pixels), 1))), axis=1) @ np.linalg.inv(camera.matrix).T)[:, None]
     still = np.zeros(3)
     through = cv2.fisheye.projectPoints if camera.lens == "fisheye" else cv2.projectPoints

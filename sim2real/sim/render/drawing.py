@@ -1,4 +1,4 @@
-"""What is only seen in a world, and how it is drawn: the renderer behind one door.
+"""Shapes that are only seen, and the renderer behind one door.
 
 Another renderer takes Bullet's place by drawing :func:`see` and the shapes here.
 """
@@ -194,7 +194,7 @@ def place_thing(world: World, thing: int, place: Array, quat: Sequence[float] = 
 
 
 def place_of(world: World, thing: int, cell: int = 0) -> Array:
-    """Where a thing's centre is [3] m in the cell's frame."""
+    """Position [3] m of an object's centre in the environment's frame."""
     at = pybullet.getBasePositionAndOrientation(thing, physicsClientId=world.client)[0]
     return np.array(at) - world.cell_origin(cell)
 

@@ -1,4 +1,4 @@
-"""What surrounds a robot in images, and how it looks: visual randomization (Tobin et al. 2017).
+"""Surroundings and appearance of a robot in images: visual randomization (Tobin et al. 2017).
 
 Nothing here is physics: table, walls, distractors and light exist to be seen. Parameters and terms are those of
 ``looks.yaml``, drawn by the same classes as the physics.
@@ -144,7 +144,7 @@ class Scenery:
         self._zoom = int(np.abs(self._zooms - p["zoom"]).argmin())
 
     def pixels(self, points: Array) -> Array:
-        """Where points [K, 3] m of the base frame are in the image of this look [K, 2], (column, row)."""
+        """Project points [K, 3] m of the base frame into the image of this look [K, 2], (column, row)."""
         camera = self._eye().camera
         seen = (np.concatenate((points, np.ones((len(points), 1))), axis=1) @ np.linalg.inv(self.T_base_camera).T)[
             :, :3
@@ -155,7 +155,7 @@ class Scenery:
         return np.asarray(at, dtype=np.float64).reshape(-1, 2)
 
     def render(self) -> Frame:
-        """What the camera sees now; the world is drawn as it stands."""
+        """Render the world as it stands."""
         return self._eye().render(self.world, self.T_base_camera, self._cell, self._light)
 
     def _eye(self) -> SimCamera:
@@ -225,7 +225,7 @@ class Scenery:
         return x0 + across * (x1 - x0), y0 + along * (y1 - y0)
 
     def _objects_on_table(self) -> Array:
-        """Where objects are [K, 2] m; those that were put away are not."""
+        """Positions [K, 2] m of the objects, without those that were put away."""
         places = [place_of(self.world, body, self._cell) for body in self._objects]
         return np.array([place[:2] for place in places if place[2] > -1.0]).reshape(-1, 2)
 
@@ -266,7 +266,7 @@ def audit_appearance(
 
 
 def _radius(index: int) -> float:
-    """Of a distractor, m."""
+    """Radius of a distractor, m."""
     return _RADII_M[(index // len(KINDS)) % len(_RADII_M)]
 
 
@@ -277,7 +277,7 @@ def _middle(index: int, top: float) -> float:
 
 
 def _before(place: Array, eye: Array, radius: float, aside: Sequence[float]) -> tuple[float, float]:
-    """Where something of ``radius`` m hides part of what lies at ``place`` [2] m; ``aside``: three shares, 0 to 1."""
+    """Position from which an object of ``radius`` m hides part of what lies at ``position`` [2] m."""
     way = (eye - place) / max(float(np.linalg.norm(eye - place)), 1e-9)
     side = np.array([-way[1], way[0]]) * (2.0 * aside[0] - 1.0)
     x, y = place + (radius + 0.03 + 0.06 * aside[1]) * way + (radius + 0.02 * aside[2]) * side
