@@ -150,8 +150,8 @@ def _fitting(seen: Seen, source: Path, topic: str | None) -> Seen:
     board, bend = seen.board, _bend(seen)
     if bend <= WORST_PX * max(1.0, seen.size[0] / PLAIN_WIDTH):  # a lens bends by so many of a larger image's pixels
         return seen
-    turned = replace(board, columns=board.rows, rows=board.columns)
-    others = [turned] if board.columns != board.rows else []
+    exchanged = replace(board, columns=board.rows, rows=board.columns)
+    others = [exchanged] if board.columns != board.rows else []
     if board.kind == "charuco":
         others += [replace(b, legacy=not b.legacy) for b in (board, *others)]
     for other in others:

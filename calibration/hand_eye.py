@@ -156,7 +156,7 @@ def hand_eye(
     method, held = _best(problem.held_out(keep), per_solver)
     if method in SOLVERS:
         x, y = problem.closed_form(keep, method)
-    std = problem.deviations(x, y, keep)
+    std = problem.standard_deviations(x, y, keep)
     judged = held if np.isfinite(held).all() else _root_mean_square(problem, x, y, keep)
     if not warnings and (judged[0] > checks.WORST_MM or judged[1] > checks.WORST_DEG):
         warnings.append(checks.hopeless(arm_given, board, arm, *judged))

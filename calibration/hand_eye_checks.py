@@ -79,9 +79,9 @@ def check_rotation(arm: Array) -> None:
     """
     relative = np.linalg.inv(arm)[:, None, :3, :3] @ arm[None, :, :3, :3]
     upper = np.triu_indices(len(arm), 1)
-    turns = Rotation.from_matrix(relative[upper]).as_rotvec()
-    spread = np.sqrt(np.maximum(np.linalg.eigvalsh(turns.T @ turns / len(turns)), 0.0))
-    largest, second = np.degrees(spread[2]), np.degrees(spread[1])
+    rotations = Rotation.from_matrix(relative[upper]).as_rotvec()
+    rotation_std = np.sqrt(np.maximum(np.linalg.eigvalsh(rotations.T @ rotations / len(rotations)), 0.0))
+    largest, second = np.degrees(rotation_std[2]), np.degrees(rotation_std[1])
     if largest < LEAST_ROTATION_DEG:
         raise ConfigError(
             f"too little rotation: the hand turns by {largest:.1f}° between samples; turn it by 30° and more"

@@ -23,9 +23,9 @@ class Gates(Model):
     """Limits that a frame must keep to be recorded.
 
     Attributes:
-        blur: Least sharpness, as a share of what the sharp ones among the newest frames have; 0 keeps every frame.
-        bright_share: Largest share of pixels that are white.
-        dark_share: Largest share of pixels that are black.
+        blur: Least sharpness, as a fraction of what the sharp ones among the newest frames have; 0 keeps every frame.
+        bright_share: Largest fraction of pixels that are white.
+        dark_share: Largest fraction of pixels that are black.
         appearance: Two views look alike if no cell of a 16 x 12 grid differs by more, black to white being 1.
         joint_rad: Two poses are alike if no joint differs by more,
         ee_m: nor the end effector's place.
@@ -131,8 +131,8 @@ def candidate_vectors(dataset: ImageDataset, gates: Gates) -> list[Vector]:
     for index, frame in enumerate(dataset.frames):
         image = replace_frames(dataset, [index]).images[0]
         joints = np.array(frame["joint_pos"]) if "joint_pos" in frame else None
-        place = np.array(frame["T_base_ee"])[:3, 3] if "T_base_ee" in frame else None
-        vectors.append(view_vector(gates, look_at(np.ascontiguousarray(image)).cells, joints, place))
+        position = np.array(frame["T_base_ee"])[:3, 3] if "T_base_ee" in frame else None
+        vectors.append(view_vector(gates, look_at(np.ascontiguousarray(image)).cells, joints, position))
     return vectors
 
 

@@ -114,10 +114,10 @@ def write_gate(run: Path, config: AdaptConfig, verdict: Verdict, judged: Domain,
 
 def distances(data: Data, adapted: Image) -> dict[str, float]:
     """Distance of held-out rendered and adapted images to held-out real ones, and of real training images (floor)."""
-    real, spread = real_features(data)
+    real, varied = real_features(data)
     sets = {"rendered": features(data.source_held.images), "adapted": features(adapted)}
     sets["real"] = features(data.target.images[: len(data.source_held)])
-    result = {f"kid_{name}": kernel_distance(found, real, spread) for name, found in sets.items()}
+    result = {f"kid_{name}": kernel_distance(found, real, varied) for name, found in sets.items()}
     return result | {f"fid_{name}": frechet_distance(found, real) for name, found in sets.items()}
 
 

@@ -117,7 +117,7 @@ def edge_drift(before: Image, after: Image, masks: NDArray[np.bool_], reach: int
 
 
 def spill(before: Image, after: Image, masks: Image, number: int, reach: int) -> Array:
-    """Share of an object's surroundings that a translation has given the object's colour: a smear that touches it.
+    """Fraction of an object's surroundings that a translation has given the object's colour: a smear that touches it.
 
     Every pixel up to ``reach`` from the object's edge (but for the one at the edge, which is of both) is placed on the
     line from the colour of what lies further out (0) to the object's (1), before and after. What comes to lie beyond
@@ -146,10 +146,10 @@ def spill(before: Image, after: Image, masks: Image, number: int, reach: int) ->
         core = inside & (cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
         if min(band.sum(), far.sum(), core.sum()) < FEWEST_PIXELS:
             continue
-        places = [_between(image[row].astype(np.float64), core, far) for image in (before, after)]
-        if places[0] is None or places[1] is None:
+        positions = [_between(image[row].astype(np.float64), core, far) for image in (before, after)]
+        if positions[0] is None or positions[1] is None:
             continue
-        first, then = places[0][band], places[1][band]
+        first, then = positions[0][band], positions[1][band]
         result[row] = float(((then > 0.5) & (then - first > 0.4)).mean())
     return result
 
@@ -209,7 +209,7 @@ def _between(image: Array, core: NDArray[np.bool_], far: NDArray[np.bool_]) -> A
     here, there = np.median(image[core], axis=0), np.median(image[far], axis=0)
     line = here - there
     length = float(np.linalg.norm(line))
-    spread = float(np.abs((image[far] - there) @ line).mean()) / max(length, 1e-9)
-    if length < max(LEAST_CONTRAST, 2.5 * spread):
+    variation = float(np.abs((image[far] - there) @ line).mean()) / max(length, 1e-9)
+    if length < max(LEAST_CONTRAST, 2.5 * variation):
         return None
     return (image - there) @ line / length**2

@@ -82,7 +82,7 @@ def localization_figures(
         answers: What the network says [N, 2] m.
         stds: Its standard deviations [N, 2] m.
         truth: [N, 2] m.
-        visible: Share of the object that is visible [N], where it is known.
+        visible: Fraction of the object that is visible [N], where it is known.
         recorded_pose: Answers ``at_recorded_poses`` [N, 2] m, where the dataset has these.
     """
     off = answers - truth

@@ -294,11 +294,11 @@ def _in_force(stream: _Stream, time: Array) -> Array:
     index = np.searchsorted(starts, time, side="right") - 1
     before = float(stream.values[0][0][0])
     for number, (values, after) in enumerate(stream.values):
-        places, heights = (after, values)
+        moments, positions = (after, values)
         if after[0] > 0.0:
-            places, heights = np.concatenate(([0.0], after)), np.concatenate(([before], values))
+            moments, positions = np.concatenate(([0.0], after)), np.concatenate(([before], values))
         rows = index == number
-        result[rows] = np.interp(time[rows] - starts[number], places, heights)
+        result[rows] = np.interp(time[rows] - starts[number], moments, positions)
         if number + 1 < len(starts):
-            before = float(np.interp(starts[number + 1] - starts[number], places, heights))
+            before = float(np.interp(starts[number + 1] - starts[number], moments, positions))
     return result

@@ -86,9 +86,9 @@ class Columns:
         """
         table = np.empty((len(self.rows), len(columns)))
         for number, row in enumerate(self.rows):
-            for place, column in enumerate(columns):
+            for position, column in enumerate(columns):
                 try:
-                    table[number, place] = float(row[column])
+                    table[number, position] = float(row[column])
                 except ValueError:
                     raise LogError(
                         f"{self.path}: '{self.header[column]}' is '{row[column]}' in row {number}, not a number"

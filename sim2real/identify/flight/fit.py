@@ -121,13 +121,13 @@ def trim_estimate(model: FlightModel, flight: Flight, trim: Trim) -> tuple[Array
     own_force, own_spin = accelerations(model, v_body, rate, inputs)
     gain = STEP_S / trim.time_constant
     result = []
-    for left, share in ((force - own_force, trim.force), (spin - own_spin, trim.spin)):
+    for left, believed in ((force - own_force, trim.force), (spin - own_spin, trim.spin)):
         known = np.zeros((len(flight.pos), 3))
         value = np.zeros(3)
         for row in range(len(left)):  # the window that ends at row + WINDOW
             value = value + max(gain, 1.0 / (row + 1)) * (left[row] - value)
             known[row + WINDOW] = value
-        result.append(share * known)
+        result.append(believed * known)
     return result[0], result[1]
 
 

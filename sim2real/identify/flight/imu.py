@@ -173,16 +173,16 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
         if min(found) <= EXCITED
     ]
     remarks.append("inertia_z is the given ratio times the mean of the others: yaw torque per thrust is unknown too")
-    draws: dict[str, list[float]] = {}
+    samples: dict[str, list[float]] = {}
     for index in range(BOOTSTRAPS):
         again = [_resampled(piece, rng) for piece in lifts]
         found = _values(again, [_resampled(piece, rng) for piece in good], frame)
         for name, value in found.items():
-            draws.setdefault(name, []).append(value)
+            samples.setdefault(name, []).append(value)
         if index % 20 == 19:
             on_progress("intervals", index + 1, BOOTSTRAPS, {})
     values = _values(lifts, good, frame)
-    estimates = {name: Estimate(value, float(np.std(draws[name])), _UNITS[name]) for name, value in values.items()}
+    estimates = {name: Estimate(value, float(np.std(samples[name])), _UNITS[name]) for name, value in values.items()}
     estimates["time_constant"] = Estimate(constant, _lag_std(misfit, constant, sum(len(p[1]) for p in lifts)), "s")
     return ImuFit(estimates, excitation, tuple(remarks))
 

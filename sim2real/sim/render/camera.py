@@ -81,18 +81,18 @@ class SimCamera:
         self,
         world: World,
         T_base_camera: Array,  # noqa: N803 (the transform's name says its direction)
-        cell: int = 0,
+        env_id: int = 0,
         light: Light = DAYLIGHT,
     ) -> Frame:
-        """One image of one cell of a world.
+        """One image of one environment of a world.
 
         Args:
             world: What is drawn.
-            T_base_camera: Pose of the camera in the cell's frame [4, 4].
-            cell: Which robot's.
+            T_base_camera: Pose of the camera in the environment's frame [4, 4].
+            env_id: The robot's environment.
             light: On everything.
         """
-        rgb, buffer, bodies = see(world, cell, _view(T_base_camera), self._projection, *self._size, light)
+        rgb, buffer, bodies = see(world, env_id, _view(T_base_camera), self._projection, *self._size, light)
         depth = FAR_M * NEAR_M / (FAR_M - (FAR_M - NEAR_M) * buffer.astype(np.float64))
         size = (self.camera.width, self.camera.height)
         if self._lookup is not None:
