@@ -181,7 +181,7 @@ def row_settings(row: str, work: Path, seed: int) -> tuple[str, ...]:
     if row in ("plain", "randomized"):
         return PLAIN if row == "plain" else ()
     if row == "oracle":
-        return f"labelled={photographs(work, 'labelled')}", "labelled_share=1"
+        return f"labelled={photographs(work, 'labelled')}", "labelled_fraction=1"
     kind, _, number = row.rpartition("_")
     count = int(number)
     settings: tuple[str, ...] = ()

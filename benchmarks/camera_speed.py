@@ -21,7 +21,7 @@ import numpy as np
 from sim2real.provenance import made as facts
 from sim2real.robots import load_robot
 from sim2real.runtime.camera import CameraCalibration
-from sim2real.sim.render.drawing import add_thing, place_thing
+from sim2real.sim.render.drawing import add_object, move_object
 from sim2real.sim.render.preview import EYE_M, FOCAL, TARGET_M, looking
 from sim2real.sim.render.scenery import Scenery
 from sim2real.sim.world import World
@@ -32,8 +32,8 @@ ROUNDS, SECONDS = 5, 2.0
 def ours(size: int):
     world = World(1, 0.01)
     world.load_robots(load_robot("so101").urdf, fixed_base=True)
-    thing = add_thing(world, "cylinder", 0.028, 0.04)
-    place_thing(world, thing, np.array([0.3, 0.08, 0.02]))
+    thing = add_object(world, "cylinder", 0.028, 0.04)
+    move_object(world, thing, np.array([0.3, 0.08, 0.02]))
     matrix = np.array([[FOCAL * size, 0, 0.5 * (size - 1)], [0, FOCAL * size, 0.5 * (size - 1)], [0, 0, 1.0]])
     camera = CameraCalibration(size, size, matrix, "pinhole", np.array([-0.1, 0.01, 0.0, 0.0, 0.0]))
     scenery = Scenery(world, camera, looking(np.array(EYE_M), np.array(TARGET_M)), objects=[thing])

@@ -16,7 +16,7 @@ MOST_CUTS = 40  # where a move is looked for; more samples are looked at in step
 
 
 def board_moved(problem: Problem, x: Array, y: Array) -> str:
-    """What is said where the board was moved or turned between samples, for good or for a while.
+    """Explain a board that was moved or rotated between samples, for good or for a while; empty if it was not.
 
     A run of samples is looked for that has the board elsewhere than the rest, then the camera is fitted together with
     both places: only that keeps a move from being hidden in the camera.
@@ -34,7 +34,7 @@ def board_moved(problem: Problem, x: Array, y: Array) -> str:
     run = (rows >= first) & (rows < last)
     if 2 * run.sum() > count:
         run = ~run  # the fewer samples are those elsewhere
-    near, far = _two_places(problem, x, y, run)
+    near, far = _two_poses(problem, x, y, run)
     whole = float(both(*problem.errors(x, y, rows)).mean())
     split = float(np.concatenate([both(*problem.errors(*fit, part)) for fit, part in near]).mean())
     between = np.linalg.inv(far[0]) @ far[1]
@@ -52,11 +52,11 @@ def board_moved(problem: Problem, x: Array, y: Array) -> str:
     )
 
 
-def _run_elsewhere(places: Array) -> tuple[int, int]:
+def _run_elsewhere(poses: Array) -> tuple[int, int]:
     """First and last (excluded) of the samples whose board [N, 4, 4] is elsewhere than the others', if any is."""
-    count = len(places)
-    turns = Rotation.from_matrix(places[:, :3, :3])
-    points = np.concatenate((places[:, :3, 3], LEVER_M * (turns.mean().inv() * turns).as_rotvec()), axis=1)
+    count = len(poses)
+    rotations = Rotation.from_matrix(poses[:, :3, :3])
+    points = np.concatenate((poses[:, :3, 3], LEVER_M * (rotations.mean().inv() * rotations).as_rotvec()), axis=1)
     cuts = np.unique(np.linspace(0, count, min(count, MOST_CUTS) + 1).round().astype(int))
     best, chosen = np.inf, (0, count)
     for first in cuts:
@@ -72,22 +72,22 @@ def _run_elsewhere(places: Array) -> tuple[int, int]:
     return chosen
 
 
-def _two_places(
+def _two_poses(
     problem: Problem, x: Array, y: Array, run: NDArray[np.bool_]
 ) -> tuple[list[tuple[tuple[Array, Array], EnvIds]], tuple[Array, Array]]:
     """X with two places of the board: (X, Y) and rows of each, and the two places."""
     parts = [np.flatnonzero(~run), np.flatnonzero(run)]
     free = Problem(problem.arm, problem.board, None, None)
-    places = [mean_pose((problem.arm @ x @ problem.board)[part]) for part in parts]
+    poses = [mean_pose((problem.arm @ x @ problem.board)[part]) for part in parts]
 
     def off(step: Array) -> Array:
         left = []
         for index, part in enumerate(parts):
-            fit = moved(x, places[index], np.concatenate((step[:6], step[6 + 6 * index : 12 + 6 * index])))
+            fit = moved(x, poses[index], np.concatenate((step[:6], step[6 + 6 * index : 12 + 6 * index])))
             left.append(free.residuals(*fit, part))
         return np.concatenate(left)
 
     scale = max(float(np.median(np.abs(off(np.zeros(18))))), 1e-9)
     step = least_squares(off, np.zeros(18), loss="soft_l1", f_scale=scale).x
-    fits = [moved(x, places[i], np.concatenate((step[:6], step[6 + 6 * i : 12 + 6 * i]))) for i in (0, 1)]
+    fits = [moved(x, poses[i], np.concatenate((step[:6], step[6 + 6 * i : 12 + 6 * i]))) for i in (0, 1)]
     return list(zip(fits, parts, strict=True)), (fits[0][1], fits[1][1])

@@ -52,7 +52,7 @@ class Detection:
 
 
 def bend_px(detection: Detection) -> float:
-    """How far its corners are from those of a flat board seen without a lens (rms), px.
+    """Distance of the corners from those of a flat board seen without a lens (rms), px.
 
     A lens bends by a few pixels; corners that were taken for others, by tens.
     """
@@ -128,7 +128,7 @@ class Board:
 
     @property
     def markers(self) -> int:
-        """How many markers are on it."""
+        """Number of markers on the board."""
         if self.kind == "chessboard":
             return 0
         return self.columns * self.rows // (1 if self.kind == "grid" else 2)

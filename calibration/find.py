@@ -77,7 +77,7 @@ def find_board(
 
 
 def fitting_poses(camera: CameraCalibration, seen: Seen) -> tuple[list[int], Array, Array, dict[str, str]]:
-    """Where the board is in every image that it fits.
+    """Compute the board's pose in every image that it fits.
 
     Args:
         camera: What took the images.
@@ -128,7 +128,7 @@ def check_size(camera: CameraCalibration, size: tuple[int, int]) -> None:
 def _look(
     board: Board, source: Path, topic: str | None, window: int | None, stop_px: float
 ) -> tuple[Seen, list[Image]]:
-    """What is found, and the first few images that show it, or of all where none does."""
+    """Find the board; also the first few images that show it, or of all where none does."""
     found, missed, stamps, size = [], [], [], (0, 0)
     showing, others = list[Image](), list[Image]()
     for name, stamp, image in read_images(source, topic):
@@ -150,8 +150,8 @@ def _fitting(seen: Seen, source: Path, topic: str | None) -> Seen:
     board, bend = seen.board, _bend(seen)
     if bend <= WORST_PX * max(1.0, seen.size[0] / PLAIN_WIDTH):  # a lens bends by so many of a larger image's pixels
         return seen
-    turned = replace(board, columns=board.rows, rows=board.columns)
-    others = [turned] if board.columns != board.rows else []
+    exchanged = replace(board, columns=board.rows, rows=board.columns)
+    others = [exchanged] if board.columns != board.rows else []
     if board.kind == "charuco":
         others += [replace(b, legacy=not b.legacy) for b in (board, *others)]
     for other in others:

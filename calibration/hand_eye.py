@@ -1,4 +1,4 @@
-"""Where a camera is: on the hand (eye in hand) or beside the arm (eye to hand), from poses of arm and board.
+"""Hand-eye calibration: a camera on the hand (eye in hand) or beside the arm (eye to hand), from poses.
 
 Names of transforms say what they do: ``T_base_camera`` takes points from the camera's frame to the base's.
 
@@ -38,7 +38,7 @@ JOINT_FIT = "all samples together"
 
 @dataclass(frozen=True)
 class HandEyeResult:
-    """Where the camera is, and how sure that is.
+    """Pose of the camera, with its uncertainty.
 
     Attributes:
         setup: As given.
@@ -156,7 +156,7 @@ def hand_eye(
     method, held = _best(problem.held_out(keep), per_solver)
     if method in SOLVERS:
         x, y = problem.closed_form(keep, method)
-    std = problem.deviations(x, y, keep)
+    std = problem.standard_deviations(x, y, keep)
     judged = held if np.isfinite(held).all() else _root_mean_square(problem, x, y, keep)
     if not warnings and (judged[0] > checks.WORST_MM or judged[1] > checks.WORST_DEG):
         warnings.append(checks.hopeless(arm_given, board, arm, *judged))

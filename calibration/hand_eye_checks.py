@@ -1,4 +1,4 @@
-"""What can be wrong with samples for hand-eye calibration: each check says what it found and what to do.
+"""Checks of samples for hand-eye calibration: each says what it found and what to do.
 
 A sample is a pose of the arm and one of the board, and any order of them is a list of poses: most mistakes show only in
 how badly the samples fit together, or in a camera that would have to look backwards.
@@ -79,9 +79,9 @@ def check_rotation(arm: Array) -> None:
     """
     relative = np.linalg.inv(arm)[:, None, :3, :3] @ arm[None, :, :3, :3]
     upper = np.triu_indices(len(arm), 1)
-    turns = Rotation.from_matrix(relative[upper]).as_rotvec()
-    spread = np.sqrt(np.maximum(np.linalg.eigvalsh(turns.T @ turns / len(turns)), 0.0))
-    largest, second = np.degrees(spread[2]), np.degrees(spread[1])
+    rotations = Rotation.from_matrix(relative[upper]).as_rotvec()
+    rotation_std = np.sqrt(np.maximum(np.linalg.eigvalsh(rotations.T @ rotations / len(rotations)), 0.0))
+    largest, second = np.degrees(rotation_std[2]), np.degrees(rotation_std[1])
     if largest < LEAST_ROTATION_DEG:
         raise ConfigError(
             f"too little rotation: the hand turns by {largest:.1f}° between samples; turn it by 30° and more"
@@ -127,7 +127,7 @@ def unseen(arm: Array, board: Array) -> tuple[str, str]:
 
 
 def oddities(board: Array, on_hand: Array, in_base: Array) -> list[str]:
-    """What is possible but unlikely: signs of samples that are exchanged or inverted in a way that fits together.
+    """Note what is possible but unlikely: samples exchanged or inverted in a way that fits together.
 
     Args:
         board: T_camera_board [N, 4, 4].
@@ -153,7 +153,7 @@ def oddities(board: Array, on_hand: Array, in_base: Array) -> list[str]:
 
 
 def inverted(problem: Problem, x: Array, y: Array) -> str:
-    """What is said where poses fit better the other way round; empty where they do not.
+    """Explain poses that fit better inverted; empty where they do not.
 
     Args:
         problem: All samples.
@@ -189,7 +189,7 @@ def misfit(arm: Array, board: Array) -> float:
 
 
 def hopeless(arm: Array, board: Array, setup_arm: Array, mm: float, degrees: float) -> str:
-    """What is said where the samples fit no camera at all, with the mistake that explains it where one does.
+    """Explain samples that fit no camera at all, by the mistake that makes them fit where one does.
 
     Args:
         arm: T_base_ee as given [N, 4, 4].
@@ -225,7 +225,7 @@ def hopeless(arm: Array, board: Array, setup_arm: Array, mm: float, degrees: flo
 
 
 def noisy(mm: float, degrees: float, dropped: int, count: int) -> list[str]:
-    """What is said of samples that can be used but are worse than they should be.
+    """Note samples that can be used but are worse than they should be.
 
     Args:
         mm: Error in place of samples that the fit had not seen.
@@ -249,7 +249,7 @@ def noisy(mm: float, degrees: float, dropped: int, count: int) -> list[str]:
 
 
 def _fewer_faces(board: Array) -> int:
-    """How many of the boards [N, 4, 4] show the face that most do not: by the side of its plane the camera is on."""
+    """Number of boards [N, 4, 4] that show the face most do not, by the camera's side of their plane."""
     side = np.einsum("ni,ni->n", board[:, :3, 2], board[:, :3, 3]) > 0.0
     return int(min(side.sum(), (~side).sum()))
 
@@ -259,7 +259,7 @@ def _visible(board: Array) -> bool:
 
 
 def _wxyz(poses: Array) -> Array:
-    """What poses are if their quaternions were read as xyzw but are wxyz."""
+    """Poses as they are if their quaternions were read as xyzw but are wxyz."""
     result = poses.copy()
     quat = Rotation.from_matrix(poses[:, :3, :3]).as_quat()
     result[:, :3, :3] = Rotation.from_quat(np.roll(quat, -1, axis=1)).as_matrix()

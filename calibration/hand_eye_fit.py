@@ -110,17 +110,17 @@ class Problem:
         return outlier(*self.errors(x, y, rows))[0] is not None
 
     def errors(self, x: Array, y: Array, rows: EnvIds) -> tuple[Array, Array]:
-        """Of every sample: how far the board is from where it should be, mm, and how far it is turned, degrees."""
+        """Errors of every sample: distance of the board from its fitted pose, mm, and rotation, degrees."""
         off = np.linalg.inv(y) @ self.arm[rows] @ x @ self.board[rows]
         mm = 1e3 * np.sqrt((off[:, :3, 3] ** 2).sum(axis=1))
         return mm, np.degrees(Rotation.from_matrix(off[:, :3, :3]).magnitude())
 
     def residuals(self, x: Array, y: Array, rows: EnvIds) -> Array:
-        """What the fit minimises, sample by sample: m and weighted rad, or px with corners given."""
+        """Residuals of the fit, sample by sample: m and weighted rad, or px with corners given."""
         if self._detections is None or self._camera is None:
             off = np.linalg.inv(y) @ self.arm[rows] @ x @ self.board[rows]
-            turn = self._lever * Rotation.from_matrix(off[:, :3, :3]).as_rotvec()
-            return np.concatenate((turn, off[:, :3, 3]), axis=1).ravel()
+            rotation = self._lever * Rotation.from_matrix(off[:, :3, :3]).as_rotvec()
+            return np.concatenate((rotation, off[:, :3, 3]), axis=1).ravel()
         predicted = np.linalg.inv(self.arm[rows] @ x) @ y
         parts = []
         for row, pose in zip(rows, predicted, strict=True):
@@ -128,7 +128,7 @@ class Problem:
             parts.append((project(self._camera, seen.points, pose) - seen.pixels).ravel() / np.sqrt(len(seen.pixels)))
         return np.concatenate(parts)
 
-    def deviations(self, x: Array, y: Array, rows: EnvIds) -> Array:
+    def standard_deviations(self, x: Array, y: Array, rows: EnvIds) -> Array:
         """Standard deviations of X: turn [3] rad and place [3] m along its parent's axes, clustered by sample."""
         self._weigh(x, y, rows)
         base = self.residuals(x, y, rows)
@@ -140,8 +140,8 @@ class Problem:
         inverse = np.linalg.pinv(jacobian.T @ jacobian)
         if size:
             scores = (jacobian * base[:, None]).reshape(len(rows), size, 12).sum(axis=1)
-            share = len(rows) / max(len(rows) - 2, 1)
-            covariance = inverse @ (scores.T @ scores) @ inverse * share
+            correction = len(rows) / max(len(rows) - 2, 1)
+            covariance = inverse @ (scores.T @ scores) @ inverse * correction
         else:
             covariance = inverse * float(base @ base) / max(len(base) - 12, 1)
         return np.sqrt(np.clip(np.diag(covariance)[:6], 0.0, None))

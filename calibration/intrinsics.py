@@ -147,14 +147,16 @@ def board_pose(camera: CameraCalibration, detection: Detection) -> tuple[Array, 
     else:
         rays, matrix, distortion = detection.pixels[:, None], camera.matrix, camera.distortion
     try:
-        found, turn, place = cv2.solvePnP(detection.points, rays, matrix, distortion, flags=cv2.SOLVEPNP_IPPE)
+        found, rotation, translation = cv2.solvePnP(detection.points, rays, matrix, distortion, flags=cv2.SOLVEPNP_IPPE)
         if found:
-            turn, place = cv2.solvePnPRefineLM(detection.points, rays, matrix, distortion, turn, place)
+            rotation, translation = cv2.solvePnPRefineLM(
+                detection.points, rays, matrix, distortion, rotation, translation
+            )
     except cv2.error as error:
         raise ConfigError(f"'{detection.name}': its corners fix no pose of the board ({error.err})") from error
     if not found:
         raise ConfigError(f"'{detection.name}': its corners fix no pose of the board")
-    pose = _pose(turn, place)
+    pose = _pose(rotation, translation)
     off = project(camera, detection.points, pose) - detection.pixels
     return pose, float(np.sqrt((off**2).sum(axis=1).mean()))
 
@@ -172,7 +174,7 @@ def _fit(
             points64, pixels64 = (
                 [p.astype(np.float64).reshape(1, -1, p.shape[-1]) for p in a] for a in (points, pixels)
             )
-            _, matrix, distortion, turns, places = cv2.fisheye.calibrate(
+            _, matrix, distortion, rotations, translations = cv2.fisheye.calibrate(
                 points64, pixels64, size, matrix, distortion, flags=flags, criteria=_CRITERIA
             )
         else:
@@ -180,7 +182,7 @@ def _fit(
             guess = np.eye(3) if fixed_aspect else None
             if fixed_aspect:
                 flags |= cv2.CALIB_FIX_ASPECT_RATIO
-            _, matrix, distortion, turns, places = cv2.calibrateCamera(
+            _, matrix, distortion, rotations, translations = cv2.calibrateCamera(
                 points, pixels, size, guess, None, flags=flags, criteria=_CRITERIA
             )
     except cv2.error as error:
@@ -191,7 +193,7 @@ def _fit(
     camera = CameraCalibration(
         size[0], size[1], np.asarray(matrix), lens, np.asarray(distortion).ravel()[:count].copy()
     )
-    poses = [_pose(turn, place) for turn, place in zip(turns, places, strict=True)]
+    poses = [_pose(rotation, translation) for rotation, translation in zip(rotations, translations, strict=True)]
     errors = []
     for view, pose in zip(views, poses, strict=True):
         off = project(camera, view.points, pose) - view.pixels
@@ -246,12 +248,12 @@ def _covariance(
 
 
 def _jacobian(camera: CameraCalibration, points: Array, pose: Array) -> tuple[Array, Array]:
-    """Of the pixels [2 N]: by fx, fy, cx, cy and distortion, and by the six of the pose."""
-    turn, place = cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3]
+    """Jacobian of the pixels [2 N]: by fx, fy, cx, cy and distortion, and by the six of the pose."""
+    rotation, translation = cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3]
     if camera.lens == "fisheye":
-        full = cv2.fisheye.projectPoints(points[:, None], turn, place, camera.matrix, camera.distortion)[1]
+        full = cv2.fisheye.projectPoints(points[:, None], rotation, translation, camera.matrix, camera.distortion)[1]
         return full[:, :8], full[:, 8:14]
-    full = cv2.projectPoints(points, turn, place, camera.matrix, camera.distortion)[1]
+    full = cv2.projectPoints(points, rotation, translation, camera.matrix, camera.distortion)[1]
     return full[:, 6 : 10 + len(camera.distortion)], full[:, :6]
 
 
@@ -290,7 +292,7 @@ def _tilt(pose: Array) -> float:
     return float(np.degrees(np.arccos(min(1.0, abs(pose[2, 2])))))
 
 
-def _pose(turn: Array, place: Array) -> Array:
+def _pose(rotation: Array, translation: Array) -> Array:
     pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(np.asarray(turn))[0], np.asarray(place).ravel()
+    pose[:3, :3], pose[:3, 3] = cv2.Rodrigues(np.asarray(rotation))[0], np.asarray(translation).ravel()
     return pose

@@ -1,4 +1,4 @@
-"""How much later than the joints' stamps a camera's images are, from a board that a joint moves."""
+"""Latency of a camera against the joints' stamps, from a board that a joint moves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ADVICE = "swing one joint irregularly (a chirp, never the same way twice) by 0.3
 LEAST_IMAGES = 20
 LEAST_SPEED_RAD_S = 0.1
 BLOCKS = 8  # pieces of the recording that count as independent
-WORST_SHARE = 0.2  # of the motion's variance that may stay unexplained
+MOST_UNEXPLAINED = 0.2  # of the motion's variance that may stay unexplained
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Latency:
 
     Attributes:
         seconds, std: Offset and its standard deviation, s.
-        explained: Share of the image motion's variance that the joint explains, 0 to 1.
+        explained: Fraction of the image motion's variance that the joint explains, 0 to 1.
     """
 
     seconds: float
@@ -82,7 +82,7 @@ def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board
     offset = best()
     variance = float(((board_angle - board_angle.mean()) ** 2).sum())
     explained = 1.0 - misfit(offset) / variance
-    if explained < 1.0 - WORST_SHARE:
+    if explained < 1.0 - MOST_UNEXPLAINED:
         raise ConfigError(
             f"the joint explains only {explained:.0%} of what the board does; move this joint alone, and check that "
             "both stamps are of one clock"
@@ -111,11 +111,11 @@ def camera_latency(joint_time: Array, joint_pos: Array, image_time: Array, board
     return Latency(offset, std, float(explained))
 
 
-def turning(T_camera_board: Array) -> Array:  # noqa: N803 (a transform's name says its direction)
-    """How far a board is turned about the axis that it turns about most [N] rad, from its poses [N, 4, 4]."""
+def rotation_angle(T_camera_board: Array) -> Array:  # noqa: N803 (a transform's name says its direction)
+    """Rotation angle [N] rad of a board about the axis it rotates about most, from its poses [N, 4, 4]."""
     from scipy.spatial.transform import Rotation  # noqa: PLC0415
 
-    turns = Rotation.from_matrix(T_camera_board[:, :3, :3])
-    relative = (turns.mean().inv() * turns).as_rotvec()
+    rotations = Rotation.from_matrix(T_camera_board[:, :3, :3])
+    relative = (rotations.mean().inv() * rotations).as_rotvec()
     axis = np.linalg.svd(relative - relative.mean(axis=0), full_matrices=False)[2][0]
     return relative @ axis

@@ -120,8 +120,8 @@ def _robot(dataset: ImageDataset) -> str:
             rows[f"{name} (rad)"] = f"{low:+.3f} to {high:+.3f}"
         rows["nearest joint state"] = f"within {1e3 * dataset.column('state_gap_s').max():.1f} ms of every image"
     if "T_base_ee" in dataset.frames[0]:
-        places = dataset.column("T_base_ee")[:, :3, 3]
-        for axis, low, high in zip("xyz", places.min(axis=0), places.max(axis=0), strict=True):
+        ee = dataset.column("T_base_ee")[:, :3, 3]
+        for axis, low, high in zip("xyz", ee.min(axis=0), ee.max(axis=0), strict=True):
             rows[f"end effector {axis} (m)"] = f"{low:+.3f} to {high:+.3f}"
     return _table(("", "range"), rows) if rows else ""
 

@@ -51,7 +51,7 @@ _CANDIDATES_PER_VIEW = 8  # from so many on, only what lies in gaps is worth its
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a recording is to be.
+    """A recording as it is asked for.
 
     Attributes:
         out: Folder of the dataset.
@@ -159,7 +159,7 @@ class Collector:
             shutil.rmtree(self.partial)
 
     def report(self) -> str:
-        """What became of the images, in words."""
+        """Images that came and that were left out, in words."""
         reasons = ", ".join(f"{number} {reason}" for reason, number in self.drops.most_common()) or "none"
         other = ", ".join(f"{number} {reason}" for reason, number in self.ignored.most_common())
         return f"{self.seen} images came; left out: {reasons}" + (f"; besides: {other}" if other else "")
@@ -190,7 +190,7 @@ class Collector:
         return ""
 
     def _flaw(self, gates: Gates, look: Look) -> str:
-        """What is wrong with an image by itself; empty if nothing is."""
+        """Flaw of an image by itself; empty if there is none."""
         if look.bright_share > gates.bright_share:
             return BRIGHT
         if look.dark_share > gates.dark_share:
@@ -200,7 +200,7 @@ class Collector:
         return BLURRED if judged and look.sharpness < gates.blur * _sharp(self._sharpness) else ""
 
     def _known(self, view: Vector) -> str:
-        """Why a view adds nothing to the candidates; empty if it does."""
+        """Reason for which a view adds nothing to the candidates; empty if it does."""
         if not self.kept:
             return ""
         nearest = float(distances(self._views[: self.kept], view).min())

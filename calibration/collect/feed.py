@@ -174,7 +174,7 @@ class Feed:
             self._refuse()
 
     def _stuck(self) -> bool:
-        """Whether nothing comes out; one frame may, of streams that stand still."""
+        """True where nothing comes out; one frame may, of streams that stand still."""
         return self.frames < 2 and self._images >= HOPELESS
 
     def _refuse(self) -> None:
@@ -184,7 +184,7 @@ class Feed:
         )
 
     def _guess(self) -> str:
-        """Why nothing matches, from what came."""
+        """Guess why nothing matches, from what came."""
         newest = self._sync.newest
         if self._joints and not self.states["joint states"]:
             return "No joint states came: name their topic with --joints, or record without them with --no-joints."

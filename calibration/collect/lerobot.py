@@ -84,7 +84,7 @@ def export_lerobot(
     with _DataFiles(new, features) as files:
         for number, indices in enumerate(episodes):
             seen = ImageStats()
-            place = files.start_episode()
+            location = files.start_episode()
             for start in range(0, len(indices), _ROWS_AT_ONCE):
                 part = indices[start : start + _ROWS_AT_ONCE]
                 files.write(
@@ -97,7 +97,7 @@ def export_lerobot(
             rows.append(
                 {
                     "episode_index": number, "tasks": [task], "length": len(indices),
-                    "data/chunk_index": place[0], "data/file_index": place[1],
+                    "data/chunk_index": location[0], "data/file_index": location[1],
                     "dataset_from_index": int(indices[0]), "dataset_to_index": int(indices[-1]) + 1,
                     "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0,
                 }

@@ -34,16 +34,16 @@ class ImageStats:
         """Per channel [3, 1, 1], pixels in 0 to 1."""
         values, total = np.arange(256) / 255.0, self.counts.sum(axis=1)
         mean = self.counts @ values / total
-        spread = np.sqrt(np.maximum(self.counts @ values**2 / total - mean**2, 0.0))
+        std = np.sqrt(np.maximum(self.counts @ values**2 / total - mean**2, 0.0))
         there = self.counts > 0
         summed = np.cumsum(self.counts, axis=1) / total[:, None]
         figures = {
             "min": values[there.argmax(axis=1)],
             "max": values[255 - there[:, ::-1].argmax(axis=1)],
             "mean": mean,
-            "std": spread,
+            "std": std,
         }
-        figures |= {name: values[(summed >= share).argmax(axis=1)] for name, share in QUANTILES.items()}
+        figures |= {name: values[(summed >= quantile).argmax(axis=1)] for name, quantile in QUANTILES.items()}
         return {name: value.reshape(3, 1, 1).tolist() for name, value in figures.items()} | {"count": [self.images]}
 
 
@@ -91,5 +91,5 @@ def _number_stats(values: Array) -> dict[str, Any]:
         "mean": values.mean(axis=0),
         "std": values.std(axis=0),
     }
-    figures |= {name: np.quantile(values, share, axis=0) for name, share in QUANTILES.items()}
+    figures |= {name: np.quantile(values, quantile, axis=0) for name, quantile in QUANTILES.items()}
     return {name: value.tolist() for name, value in figures.items()} | {"count": [len(values)]}

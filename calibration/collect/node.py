@@ -100,7 +100,7 @@ class CollectNode(Node):
 
     @property
     def behind(self) -> bool:
-        """Whether images wait in the queue."""
+        """True while images wait in the queue."""
         return self._waiting >= BEHIND
 
     def take(self, timeout_s: float) -> tuple[str, Any] | None:
@@ -116,7 +116,7 @@ class CollectNode(Node):
         return what, message
 
     def take_too_slow(self) -> int:
-        """How many images were thrown away since the last call, because the queue was full."""
+        """Number of images thrown away since the last call, because the queue was full."""
         with self._lock:
             count, self._too_slow = self._too_slow, 0
         return count

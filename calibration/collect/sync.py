@@ -47,7 +47,7 @@ class StampCheck:
         self.newest_s = -math.inf
 
     def problem(self, stamp_s: float) -> str | None:
-        """What is wrong with a stamp, in words; None for a new one, which then is the newest.
+        """Problem of a stamp, in words; None for a new one, which then is the newest.
 
         After "clock set back" stamps count from there.
         """
@@ -68,7 +68,7 @@ class Track:
     Args:
         what: For the count of problems.
         ignored: Counts values whose stamps make no sense.
-        blend: Value between two at a share of the way; linear by default.
+        blend: Value between two at a fraction of the way; linear by default.
     """
 
     def __init__(
@@ -227,13 +227,13 @@ class Synchroniser:
         self._periods.append(period)
 
 
-def _linear(a: Array, b: Array, share: float) -> Array:
-    return a + share * (b - a)
+def _linear(a: Array, b: Array, fraction: float) -> Array:
+    return a + fraction * (b - a)
 
 
-def _between_poses(a: Array, b: Array, share: float) -> Array:
+def _between_poses(a: Array, b: Array, fraction: float) -> Array:
     """Linear in place and, normalised, in rotation: exact enough between states that follow closely."""
     sign = 1.0 if a[3:] @ b[3:] >= 0.0 else -1.0
-    mixed = np.concatenate((a[:3] + share * (b[:3] - a[:3]), a[3:] + share * (sign * b[3:] - a[3:])))
+    mixed = np.concatenate((a[:3] + fraction * (b[:3] - a[:3]), a[3:] + fraction * (sign * b[3:] - a[3:])))
     mixed[3:] /= np.linalg.norm(mixed[3:])
     return mixed

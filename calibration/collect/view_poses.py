@@ -21,7 +21,7 @@ from sim2real.runtime.spec import RobotSpec
 from sim2real.types import Array
 
 MARGIN_RAD = 0.1  # kept from every joint limit
-DRAWS = 4000
+CANDIDATES = 4000
 STEP_RAD = 0.03  # between poses that are checked on the way
 SLEW_SHARE = 0.25  # of the robot's own limit of speed
 HAND_FROM_BASE_M = 0.1  # between the last two links' frames and those of the base and of the link on it
@@ -65,7 +65,7 @@ def plan_views(
         rest: Rest pose [J] rad.
         start: Where the arm is [J] rad.
         count: View poses.
-        reach: Share of the way from the rest pose to the joint limits that is used.
+        reach: Fraction of the way from the rest pose to the joint limits that is used.
         clearance_m: Every moving link's frame stays this far above the base plane.
         speed: Largest joint speed, rad/s; never more than a quarter of the robot's own limit.
         dwell_s: Rest at every pose, so that images are sharp.
@@ -83,37 +83,37 @@ def plan_views(
     low = np.array([c.low for c in spec.commands]) + MARGIN_RAD
     high = np.array([c.high for c in spec.commands]) - MARGIN_RAD
     low, high = rest + reach * (np.minimum(low, rest) - rest), rest + reach * (np.maximum(high, rest) - rest)
-    moves = (chain.jacobian(ee, chain.frames(rest[None]))[0] != 0.0).any(axis=0) | _turns(chain, ee, rest)
-    draws = np.random.default_rng(seed).uniform(low, high, (DRAWS, len(rest)))
-    draws[:, ~moves] = start[~moves]
-    draws = draws[safe(chain, draws, clearance_m)]
-    if not len(draws):
+    moves = (chain.jacobian(ee, chain.frames(rest[None]))[0] != 0.0).any(axis=0) | _rotating(chain, ee, rest)
+    candidates = np.random.default_rng(seed).uniform(low, high, (CANDIDATES, len(rest)))
+    candidates[:, ~moves] = start[~moves]
+    candidates = candidates[safe(chain, candidates, clearance_m)]
+    if not len(candidates):
         raise ConfigError(f"no pose within {reach:.0%} of the joints' ranges is {clearance_m} m above the table")
-    chosen, _ = farthest_points(draws.astype(np.float32), count)
+    chosen, _ = farthest_points(candidates.astype(np.float32), count)
     home = np.where(moves, rest, start)
     fastest = np.minimum(speed, [SLEW_SHARE * c.slew_per_s for c in spec.commands])
-    way, views = [start], []
-    left = list(draws[chosen])
+    path, views = [start], []
+    left = list(candidates[chosen])
     while left:
-        left.sort(key=lambda pose: float(np.abs(pose - way[-1]).max()))
+        left.sort(key=lambda pose: float(np.abs(pose - path[-1]).max()))
         target = left.pop(0)
         for through in ([target], [home, target]):
-            if all(_clear(chain, a, b, clearance_m) for a, b in zip([way[-1], *through], through, strict=False)):
-                way += through
+            if all(_clear(chain, a, b, clearance_m) for a, b in zip([path[-1], *through], through, strict=False)):
+                path += through
                 views.append(target)
                 break
     if len(views) < 2:
         raise ConfigError("the arm gets from here to fewer than two safe view poses; move it to its rest pose first")
-    back = [start] if _clear(chain, way[-1], start, clearance_m) else [home, start]
-    if not all(_clear(chain, a, b, clearance_m) for a, b in zip([way[-1], *back], back, strict=False)):
+    back = [start] if _clear(chain, path[-1], start, clearance_m) else [home, start]
+    if not all(_clear(chain, a, b, clearance_m) for a, b in zip([path[-1], *back], back, strict=False)):
         back = []  # it stays at the last view
-    way += back
-    command = _timed(np.array(way), fastest, dwell_s, 1.0 / spec.control_rate_hz)
+    path += back
+    command = _timed(np.array(path), fastest, dwell_s, 1.0 / spec.control_rate_hz)
     return ViewMotion(np.arange(len(command)) / spec.control_rate_hz, command, np.array(views))
 
 
 def safe(chain: Chain, poses: Array, clearance_m: float) -> NDArray[np.bool_]:
-    """Whether every moving link is above the table and the hand away from the base, at poses [N, J]: [N].
+    """Test poses [N, J]: True [N] where every moving link is above the table and the hand away from the base.
 
     Links are looked at by their frames only; joints between, as of an arm that folds flat, are the operator's to watch.
     """
@@ -125,11 +125,11 @@ def safe(chain: Chain, poses: Array, clearance_m: float) -> NDArray[np.bool_]:
     return high & (np.min(gaps, axis=0) >= HAND_FROM_BASE_M)
 
 
-def _turns(chain: Chain, ee: str, rest: Array) -> NDArray[np.bool_]:
+def _rotating(chain: Chain, ee: str, rest: Array) -> NDArray[np.bool_]:
     """Joints [J] that turn the end effector, even where they do not move its origin."""
     frame = chain.frames(rest[None])[ee][1][0]
-    turned = chain.frames(rest + 0.1 * np.eye(len(rest)))[ee][1]
-    return np.abs(turned - frame).max(axis=(1, 2)) > 1e-6
+    rotated = chain.frames(rest + 0.1 * np.eye(len(rest)))[ee][1]
+    return np.abs(rotated - frame).max(axis=(1, 2)) > 1e-6
 
 
 def _clear(chain: Chain, a: Array, b: Array, clearance_m: float) -> bool:
@@ -137,10 +137,10 @@ def _clear(chain: Chain, a: Array, b: Array, clearance_m: float) -> bool:
     return bool(safe(chain, a + np.linspace(0.0, 1.0, steps)[:, None] * (b - a), clearance_m).all())
 
 
-def _timed(way: Array, fastest: Array, dwell_s: float, dt: float) -> Array:
+def _timed(path: Array, fastest: Array, dwell_s: float, dt: float) -> Array:
     """Straight moves between poses, starting and ending softly (minimum jerk), with a rest at each [T, J]."""
-    parts: list[Array] = [np.tile(way[0], (max(1, round(dwell_s / dt)), 1))]
-    for a, b in itertools.pairwise(way):
+    parts: list[Array] = [np.tile(path[0], (max(1, round(dwell_s / dt)), 1))]
+    for a, b in itertools.pairwise(path):
         # The peak speed of a minimum-jerk move is 15/8 of its mean (Flash and Hogan 1985).
         seconds = max(SHORTEST_MOVE_S, float((15.0 / 8.0 * np.abs(b - a) / fastest).max()))
         s = np.linspace(0.0, 1.0, int(np.ceil(seconds / dt)) + 1)[1:, None]

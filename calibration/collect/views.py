@@ -1,4 +1,4 @@
-"""How good an image is, how far two views are apart, and which views cover the rest."""
+"""Quality of an image, distance between views, and choice of the views that cover the rest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BRIGHT, DARK = 250, 8  # grey values from which on, or up to which, a pixel tell
 
 
 class Gates(Model):
-    """What makes a frame worth keeping.
+    """Limits that a frame must keep to be recorded.
 
     Attributes:
-        blur: Least sharpness, as a share of what the sharp ones among the newest frames have; 0 keeps every frame.
-        bright_share: Largest share of pixels that are white.
-        dark_share: Largest share of pixels that are black.
+        blur: Least sharpness, as a fraction of what the sharp ones among the newest frames have; 0 keeps every frame.
+        bright_share: Largest fraction of pixels that are white.
+        dark_share: Largest fraction of pixels that are black.
         appearance: Two views look alike if no cell of a 16 x 12 grid differs by more, black to white being 1.
         joint_rad: Two poses are alike if no joint differs by more,
         ee_m: nor the end effector's place.
@@ -41,7 +41,7 @@ class Gates(Model):
 
 @dataclass(frozen=True)
 class Look:
-    """What is measured of an image.
+    """Measurements of one image.
 
     Attributes:
         sharpness: Variance of the Laplacian (Pech-Pacheco et al. 2000), here of its weaker direction, over the
@@ -99,7 +99,7 @@ def view_vector(gates: Gates, cells: Vector, joint_pos: Array | None = None, ee_
 
 
 def distances(views: Vector, view: Vector) -> Vector:
-    """How far every one of ``views`` [N, D] is from ``view`` [D]: [N], in steps that make a difference."""
+    """Distance [N] of every one of ``views`` [N, D] from ``view`` [D], in steps that make a difference."""
     return np.abs(views - view).max(axis=1, initial=0.0)
 
 
@@ -131,8 +131,8 @@ def candidate_vectors(dataset: ImageDataset, gates: Gates) -> list[Vector]:
     for index, frame in enumerate(dataset.frames):
         image = replace_frames(dataset, [index]).images[0]
         joints = np.array(frame["joint_pos"]) if "joint_pos" in frame else None
-        place = np.array(frame["T_base_ee"])[:3, 3] if "T_base_ee" in frame else None
-        vectors.append(view_vector(gates, look_at(np.ascontiguousarray(image)).cells, joints, place))
+        position = np.array(frame["T_base_ee"])[:3, 3] if "T_base_ee" in frame else None
+        vectors.append(view_vector(gates, look_at(np.ascontiguousarray(image)).cells, joints, position))
     return vectors
 
 

@@ -19,7 +19,7 @@ class Batches:
         self._pairs = None if domain.pairs is None else torch.from_numpy(domain.pairs).permute(0, 3, 1, 2)
         self._size, self._random = size, random
 
-    def draw(self) -> dict[str, Tensor]:
+    def sample(self) -> dict[str, Tensor]:
         """``images`` [B, 3, H, W] in [0, 1], and ``masks`` [B, H, W] and ``labels`` [B] where there are any."""
         rows = torch.randint(len(self._images), (self._size,), generator=self._random)
         batch = {"images": as_float(self._images[rows])}

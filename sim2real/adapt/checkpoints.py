@@ -24,7 +24,7 @@ from sim2real.files import write_text
 from sim2real.learn.torch_io import save_state
 from sim2real.types import Array
 
-REAL_SPREAD = 400  # real images that say how much features vary
+REAL_VARIED = 400  # real images that say how much features vary
 
 
 class Keeper:
@@ -34,7 +34,7 @@ class Keeper:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import
 
         self._data, self._detector, self._exemplars, self._run = data, detector, exemplars, run
-        self._real, self._spread = real_features(data)
+        self._real, self._varied = real_features(data)
         self._events: Any = SummaryWriter(str(run))
 
     def look(self, trainer: Trainer, figures: dict[str, float]) -> None:
@@ -52,7 +52,7 @@ class Keeper:
             self._detector,
             task,
         )
-        kid = kernel_distance(features(adapted), self._real, self._spread)
+        kid = kernel_distance(features(adapted), self._real, self._varied)
         figures |= {"kid": kid, "passed": float(verdict.passed)}
         row = {"step": trainer.step, "kid": kid, "passed": verdict.passed, "reasons": list(verdict.reasons)}
         checks = [r for r in read_checks(self._run) if r["step"] < trainer.step]
@@ -75,7 +75,7 @@ class Keeper:
 
 
 def read_checks(run: Path) -> list[dict[str, Any]]:
-    """What every checkpoint of a run was found to be."""
+    """Read the verdicts on all checkpoints of a run."""
     file = run / "checks.json"
     return json.loads(file.read_text()) if file.is_file() else []
 
@@ -119,5 +119,5 @@ def load_best(config: AdaptConfig, run: Path) -> nn.ModuleDict:
 def real_features(data: Data) -> tuple[Array, Array]:
     """Features [N, F] of the held-out real images, and [M, F] of more of them, which say how much features vary."""
     held = features(data.target_held.images)
-    more = max(REAL_SPREAD - len(held), 0)
+    more = max(REAL_VARIED - len(held), 0)
     return held, np.concatenate((held, features(data.target.images[:more]))) if more else held

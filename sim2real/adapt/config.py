@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from sim2real.config import read_settings, validate
-from sim2real.types import Model
+from sim2real.types import Model, with_new_names
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -56,7 +56,7 @@ class DiscriminatorConfig(Model):
             be as many as leave a pixel of the image: 6 at 32 px, 8 at 128 px.
         spectral_norm: Miyato et al. 2018.
         noise: Standard deviation of noise added to what it sees, at the start; falls linearly to 0.
-        spread: Tells it how much the images of a batch differ (Karras et al. 2018), so that a generator that makes
+        minibatch_std: Tells it how much images of a batch differ (Karras et al. 2018), so that a generator that makes
             one background for all is found out.
     """
 
@@ -65,11 +65,16 @@ class DiscriminatorConfig(Model):
     scales: int = Field(default=1, ge=1)
     spectral_norm: bool = True
     noise: float = Field(default=0.0, ge=0)
-    spread: bool = False
+    minibatch_std: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, data: Any) -> Any:
+        return with_new_names(data, spread="minibatch_std")
 
 
 class LossWeights(Model):
-    """How much each loss of the generator counts; 0 leaves it out. See ``losses.py`` for what they are."""
+    """Weight of each loss of the generator; 0 leaves it out. ``losses.py`` describes them."""
 
     adversarial: float = Field(default=1.0, ge=0)
     content: float = Field(default=0.0, ge=0)
@@ -102,16 +107,16 @@ class TaskConfig(Model):
 
 
 class GateConfig(Model):
-    """What ``sim2real adapt check`` refuses. Lengths are of an image of 128 px and scaled to yours.
+    """Limits of ``sim2real adapt check``. Lengths are of an image of 128 px and scaled to yours.
 
     Attributes:
         drift_px: An object may move by this much, median over images; never less than a pixel of your images.
         drift_p95_px: And by this much in the worst twentieth; never less than two pixels of your images.
         mask_iou: Masks found before and after agree at least so much, mean over objects.
-        lost: Share of images in which an object's edges may not be found again.
-        removed, invented: Share of objects that may vanish, or of images in which one may appear; both for what the
+        lost: Fraction of images in which an object's edges may not be found again.
+        removed, invented: Fraction of objects that may vanish, or of images in which one may appear; both for what the
             detector finds and for what shows without it.
-        spilled: Share of an object's surroundings that may take on its colour, mean over images.
+        spilled: Fraction of an object's surroundings that may take on its colour, mean over images.
         task_drop: Loss of the task's score (accuracy or mean IoU) on adapted, held-out images.
         detector_steps: Training steps of the detector that the gate looks with.
     """
@@ -173,7 +178,7 @@ class AdaptConfig(Model):
 
     @property
     def towards(self) -> Literal["camera", "canonical"]:
-        """What the generator makes of an image.
+        """Domain that the generator's output looks like.
 
         One of the camera, to train on; or, learned from pairs, a canonical one (James et al. 2019), so that it may run
         on the robot in front of a perception network.

@@ -54,14 +54,14 @@ def train_classifier(
     labelled = Batches(source, batch_size, random)
     unlabelled = None if target is None else Batches(target, batch_size, random)
     for step in range(steps):
-        batch = labelled.draw()
+        batch = labelled.sample()
         set_domain(network, 0)
         features = network.features(batch["images"])
         loss = losses.classification(network.out(features), batch["labels"])
         if unlabelled is not None:
             set_domain(network, 1)
             weight = confusion * (2.0 / (1.0 + math.exp(-10.0 * step / steps)) - 1.0)
-            both = torch.cat((features, network.features(unlabelled.draw()["images"])))
+            both = torch.cat((features, network.features(unlabelled.sample()["images"])))
             scores = tell(losses.reverse_gradient(both, weight))[:, 0]
             loss = loss + losses.domain_confusion(scores[:batch_size], scores[batch_size:])
         if not bool(torch.isfinite(loss)):

@@ -72,17 +72,17 @@ class Domain:
         frames = self.frames[rows] if len(self.frames) else self.frames
         return replace(self, images=self.images[rows], masks=masks, labels=labels, pairs=pairs, frames=frames)
 
-    def split(self, share: float, most: int, seed: int) -> tuple[Domain, Domain]:
+    def split(self, fraction: float, most: int, seed: int) -> tuple[Domain, Domain]:
         """Training and held-out images: ``share`` of all, at least 4 and at most ``most`` of them held out."""
         order = np.random.default_rng(seed).permutation(len(self))
-        held = int(np.clip(round(share * len(self)), 4, most))
+        held = int(np.clip(round(fraction * len(self)), 4, most))
         return self.take(np.sort(order[held:])), self.take(np.sort(order[:held]))
 
 
 def objects_of(masks: Image) -> NDArray[np.int64]:
     """Classes of masks [N, H, W] that are objects: neither background (0) nor a surface such as a table or a wall."""
-    share = np.bincount(masks.ravel()) / masks.size
-    return np.flatnonzero((share > 0) & (share <= SURFACE) & (np.arange(len(share)) > 0))
+    fraction = np.bincount(masks.ravel()) / masks.size
+    return np.flatnonzero((fraction > 0) & (fraction <= SURFACE) & (np.arange(len(fraction)) > 0))
 
 
 def network_size(height: int, width: int, image_size: int) -> tuple[int, int]:
@@ -100,7 +100,7 @@ def thumbnail(image: Image) -> NDArray[np.int16]:
 
 
 def count_alike(thumbnails: NDArray[np.int16]) -> int:
-    """How many of thumbnails [N, 16, 16, 3] differ nowhere from one before them by more than ``ALIKE``."""
+    """Count thumbnails [N, 16, 16, 3] that differ nowhere from an earlier one by more than ``ALIKE``."""
     count, cells = len(thumbnails), THUMBNAIL // 4
     fine = thumbnails.reshape(count, -1)
     coarse = thumbnails.reshape(count, 4, cells, 4, cells, 3).mean(axis=(2, 4), dtype=np.float32).reshape(count, -1)

@@ -1,4 +1,4 @@
-"""What a translation does to those who act on the images: a fixed localizer's answers, a policy's commands."""
+"""Effect of a translation on those who act on the images: a localizer's answers, a policy's commands."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PUSH_M = 0.1  # from an object to its goal, straight away from the base
 
 
 def located(locator: Locator, images: Image) -> Array:
-    """Where a localizer sees the object in images [N, H, W, 3]: [N, 3] m in the base frame."""
+    """Positions of the object [N, 3] m in the base frame, as a localizer sees them in images [N, H, W, 3]."""
     return np.array([locator.locate(np.ascontiguousarray(image)).position for image in images])
 
 
 def located_change(before: Array, after: Array, truth: Array | None = None) -> dict[str, float]:
-    """How far a fixed localizer's answers move when images are translated.
+    """Measure how far a fixed localizer's answers move when images are translated.
 
     Args:
         before: Places [N, 3] m found in rendered images.
@@ -39,7 +39,7 @@ def located_change(before: Array, after: Array, truth: Array | None = None) -> d
 
 
 def commanded_change(bundle: PolicyBundle, joint_pos: Array, before: Array, after: Array) -> dict[str, float]:
-    """How far a pushing policy's first commands move with the object's place: the policy-action divergence.
+    """Measure the policy-action divergence: how far a pushing policy's first commands move with the object.
 
     The arm stands still at the images' own poses; every goal lies ``PUSH_M`` beyond the object seen in the rendered
     image, and is the same for both.

@@ -94,7 +94,7 @@ def finish(config: AdaptConfig, data: Data, detector: Segmenter | None, exemplar
 
 
 def _origin(train: Domain, held_out: Domain) -> str:
-    """Where a domain's images come from and what was done to them, for people."""
+    """Origin of a domain's images and what was done to them, for people."""
     parts = [str(train.folder or "not from a folder"), f"{len(train)} to train on, {len(held_out)} held out"]
     parts += [f"left out {count} {reason}" for reason, count in train.skipped.items()]
     parts += [f"{train.resized} resized"] if train.resized else []
@@ -114,10 +114,10 @@ def write_gate(run: Path, config: AdaptConfig, verdict: Verdict, judged: Domain,
 
 def distances(data: Data, adapted: Image) -> dict[str, float]:
     """Distance of held-out rendered and adapted images to held-out real ones, and of real training images (floor)."""
-    real, spread = real_features(data)
+    real, varied = real_features(data)
     sets = {"rendered": features(data.source_held.images), "adapted": features(adapted)}
     sets["real"] = features(data.target.images[: len(data.source_held)])
-    result = {f"kid_{name}": kernel_distance(found, real, spread) for name, found in sets.items()}
+    result = {f"kid_{name}": kernel_distance(found, real, varied) for name, found in sets.items()}
     return result | {f"fid_{name}": frechet_distance(found, real) for name, found in sets.items()}
 
 

@@ -35,13 +35,13 @@ MATCH = (
 )
 FEWEST_SEEN = 4  # images, under which a figure says nothing
 COPIES = 64  # images in which a second object is put, to find out whether an invented one would be seen
-COPIES_FOUND = 0.3  # share of them; with it, one invented in a tenth of the images is still seen in 3 %
+COPIES_FOUND = 0.3  # fraction of them; with it, one invented in a tenth of the images is still seen in 3 %
 TASK_LEAST = 0.3  # mean IoU on rendered images under which a task network says nothing
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found.
+    """The gate's findings.
 
     Attributes:
         passed: Whether the generator may be used.
@@ -66,17 +66,17 @@ class Verdict:
 
 @dataclass
 class _Findings:
-    """What a verdict is made of, while it is gathered."""
+    """Findings while a verdict is gathered."""
 
     faults: NDArray[np.float64]
     figures: dict[str, float] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     not_judged: list[str] = field(default_factory=list)
 
-    def refuse_share(self, count: float, of: float, allowed: float, reason: str) -> None:
+    def refuse_fraction(self, count: float, of: float, allowed: float, reason: str) -> None:
         """Refuse where more than a share is found; a single one of a few is no share."""
         if count > 1 and count > allowed * of:
-            self.reasons.append(reason.replace("{share}", f"{count / of:.1%}") + f", allowed {allowed:.1%}")
+            self.reasons.append(reason.replace("{fraction}", f"{count / of:.1%}") + f", allowed {allowed:.1%}")
 
 
 def judge(
@@ -136,7 +136,7 @@ def _judge_objects(held_out: Domain, adapted: Image, limits: GateConfig, detecto
             found.not_judged.append(f"{name}: {what}")
             continue
         _judge_spill(name, held_out, adapted, number, limits, found)
-        ways = {
+        methods = {
             "edges": _judge_edges(name, held_out, adapted, truth == number, limits, found),
             "outlines": _judge_outlines(name, *outlines[number], limits, found),
             "copies put elsewhere": number in copied,
@@ -150,9 +150,9 @@ def _judge_objects(held_out: Domain, adapted: Image, limits: GateConfig, detecto
                 looked = _judge_detected(name, held_out, changes[number], limits, found)
                 why = f"which finds it in fewer than {FEWEST_SEEN} images"
         if not looked:
-            blind = " and ".join(way for way, works in ways.items() if not works)
+            blind = " and ".join(method for method, works in methods.items() if not works)
             found.not_judged.append(f"{name} by the detector, {why}" + (f"; nor by its {blind}" if blind else ""))
-        judged += looked or all(ways.values())
+        judged += looked or all(methods.values())
     if not judged:
         found.reasons.append(
             "of no object could be judged whether it is moved, removed and invented: render more images, larger "
@@ -168,25 +168,25 @@ def _judge_invented(held_out: Domain, adapted: Image, truth: Image, limits: Gate
     """Judge by ``invented``; the classes of which a second object would have been found."""
     objects = objects_of(truth)
     inside = np.isin(truth, objects)
-    things, new = invented(held_out.images, adapted, inside)
+    added, new = invented(held_out.images, adapted, inside)
     if np.median(new) > NEW_BACKGROUND:
         found.not_judged.append("invented things without the detector: the backgrounds are all new")
         return set()
-    found.figures["invented"] = float(things.mean())
-    found.faults += things
-    found.refuse_share(
-        things.sum(), len(things), limits.invented, "invents something away from all objects in {share} of the images"
+    found.figures["invented"] = float(added.mean())
+    found.faults += added
+    found.refuse_fraction(
+        added.sum(), len(added), limits.invented, "invents something away from all objects in {fraction} of the images"
     )
     copied = set()
     for number in objects:
-        rows = np.flatnonzero((truth == number).any(axis=(1, 2)) & ~things)[:COPIES]
+        rows = np.flatnonzero((truth == number).any(axis=(1, 2)) & ~added)[:COPIES]
         doubled, placed = with_copies(adapted[rows], truth[rows], int(number), inside[rows])
         if placed.sum() < FEWEST_SEEN:
             continue
         rows = rows[placed]
-        share = float(invented(held_out.images[rows], doubled[placed], inside[rows])[0].mean())
-        found.figures[f"{_name(held_out, int(number))}.copies_found"] = share
-        if share >= COPIES_FOUND:
+        fraction = float(invented(held_out.images[rows], doubled[placed], inside[rows])[0].mean())
+        found.figures[f"{_name(held_out, int(number))}.copies_found"] = fraction
+        if fraction >= COPIES_FOUND:
             copied.add(int(number))
     return copied
 
@@ -199,7 +199,8 @@ def _judge_outlines(
         return False
     found.figures[f"{name}.vanished"] = float(gone.sum() / seen.sum())
     found.faults += gone > 0
-    found.refuse_share(gone.sum(), seen.sum(), limits.removed, f"makes {{share}} of what is seen of {name} vanish")
+    reason = f"makes {{fraction}} of what is seen of {name} vanish"
+    found.refuse_fraction(gone.sum(), seen.sum(), limits.removed, reason)
     return True
 
 
@@ -223,7 +224,9 @@ def _judge_edges(
     again = match >= MATCH
     found.figures |= {f"{name}.edge_match": float(np.median(match)), f"{name}.edges_lost": float(1.0 - again.mean())}
     found.faults[rows] += ~again
-    found.refuse_share((~again).sum(), len(again), limits.lost, f"loses the edges of {name} in {{share}} of the images")
+    found.refuse_fraction(
+        (~again).sum(), len(again), limits.lost, f"loses the edges of {name} in {{fraction}} of the images"
+    )
     if not again.any():
         return True
     middle, worst = float(np.median(drift[again])), float(np.percentile(drift[again], 95))
@@ -244,16 +247,16 @@ def _judge_spill(
     """Judge whether one class has smeared over what it touches."""
     assert held_out.masks is not None
     around = max(2, round(SPILL_PX * min(held_out.size) / 128.0))
-    share = spill(held_out.images, adapted, held_out.masks, number, around)
-    known = np.isfinite(share)
+    fraction = spill(held_out.images, adapted, held_out.masks, number, around)
+    known = np.isfinite(fraction)
     if known.sum() < FEWEST_SEEN:
         found.not_judged.append(
             f"{name} by its smears: it stands out from what is around it in {known.sum()} images only"
         )
         return
-    spilled = float(share[known].mean())
+    spilled = float(fraction[known].mean())
     found.figures[f"{name}.spilled"] = spilled
-    found.faults[known] += share[known]
+    found.faults[known] += fraction[known]
     if spilled > limits.spilled:
         found.reasons.append(
             f"smears {name} over {spilled:.1%} of what is within {around} px of it, allowed {limits.spilled:.1%}"

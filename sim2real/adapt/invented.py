@@ -18,14 +18,14 @@ from sim2real.adapt.objects import LEAST_AREA
 from sim2real.types import Array, Image
 
 STRONG_EDGE = 60.0  # of a step of about 30 of 255, see ``edge_strength``
-THING_AREA, THING_SIDES, THING_LENGTH = 16, (4, 48), 3.5  # px, sides in px and their ratio, of an image of 128 px
-THING_CONTRAST = 50.0  # of an invented thing to what is around it, of 255
+OBJECT_AREA, OBJECT_SIDES, OBJECT_LENGTH = 16, (4, 48), 3.5  # px, sides in px and their ratio, of an image of 128 px
+OBJECT_CONTRAST = 50.0  # of an invented thing to what is around it, of 255
 ALIKE = 0.3  # correlation of edges from which new ones are the input's, only stronger
-NEW_BACKGROUND = 0.05  # share of strong new edges, in the middle, from which all is new and nothing stands out
+NEW_BACKGROUND = 0.05  # fraction of strong new edges, in the middle, from which all is new and nothing stands out
 
 
 def invented(before: Image, after: Image, objects: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Array]:
-    """Whether a translation shows a thing that the input does not have; asks for no training and knows no classes.
+    """Find objects that a translation shows and the input does not; without training and without classes.
 
     A thing is a closed, compact group of strong edges, away from every object and from the image's border, where the
     input has hardly an edge, and those run along other lines; inside it the colour is another than around it, in the
@@ -39,20 +39,20 @@ def invented(before: Image, after: Image, objects: NDArray[np.bool_]) -> tuple[N
         objects: Where the simulator has objects [N, H, W].
 
     Returns:
-        Whether there is such a thing [N], and the share of the background [N] that is covered by new edges.
+        Whether there is such a thing [N], and the fraction of the background [N] that is covered by new edges.
     """
-    found, share = np.zeros(len(before), bool), np.zeros(len(before))
+    found, fraction = np.zeros(len(before), bool), np.zeros(len(before))
     for row, mask in enumerate(objects):
         first, then = edge_strength(before[row]), edge_strength(after[row])
         new, away = _new_edges(first, then, mask)
-        share[row] = new.sum() / max(away.sum(), 1)
+        fraction[row] = new.sum() / max(away.sum(), 1)
         outlines, _ = cv2.findContours(
             cv2.morphologyEx(new.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)),
             cv2.RETR_EXTERNAL,
             cv2.CHAIN_APPROX_NONE,
         )
-        found[row] = any(_is_thing(outline, before[row], after[row], first, then) for outline in outlines)
-    return found, share
+        found[row] = any(_is_object(outline, before[row], after[row], first, then) for outline in outlines)
+    return found, fraction
 
 
 def _new_edges(
@@ -72,14 +72,14 @@ def _new_edges(
     return away & (then > np.maximum(max(STRONG_EDGE * min(gain, 1.0), everywhere), known)), away
 
 
-def _is_thing(
+def _is_object(
     outline: NDArray[Any], before: Image, after: Image, first: NDArray[np.float32], then: NDArray[np.float32]
 ) -> bool:
-    """Whether new edges with this outline are a thing, see ``invented``."""
+    """True where new edges with this outline are an object, see ``invented``."""
     scale = min(first.shape) / 128.0
     left, top, width, height = cv2.boundingRect(outline)
     short, long = min(width, height), max(width, height)
-    if short < max(2.0, THING_SIDES[0] * scale) or long > min(THING_SIDES[1] * scale, THING_LENGTH * short):
+    if short < max(2.0, OBJECT_SIDES[0] * scale) or long > min(OBJECT_SIDES[1] * scale, OBJECT_LENGTH * short):
         return False
     reach = max(3, round(4 * scale))
     window = tuple(
@@ -90,7 +90,7 @@ def _is_thing(
     cv2.fillPoly(hull, [cv2.convexHull(outline) - corner], 1)
     cv2.drawContours(filled, [outline - corner], -1, 1, -1)
     area = int(hull.sum())
-    if area < max(4.0, THING_AREA * scale**2) or filled.sum() < 0.4 * area:
+    if area < max(4.0, OBJECT_AREA * scale**2) or filled.sum() < 0.4 * area:
         return False
     near = dilated(hull, 2)
     if correlation(first[window][near], then[window][near]) > ALIKE:
@@ -100,7 +100,7 @@ def _is_thing(
     ring = dilated(hull, reach) & ~dilated(hull, 1)
     lines = [np.median(x[window][core], axis=0) - np.median(x[window][ring], axis=0) for x in (before, after)]
     contrast = float(np.linalg.norm(lines[1]))
-    if contrast < THING_CONTRAST * min(edge_gain(first, then), 1.0) or np.linalg.norm(lines[0]) > 0.4 * contrast:
+    if contrast < OBJECT_CONTRAST * min(edge_gain(first, then), 1.0) or np.linalg.norm(lines[0]) > 0.4 * contrast:
         return False
     around = after[window][ring].astype(np.float64)
     alike = (around - np.median(around, axis=0)) @ lines[1] > 0.5 * contrast**2
@@ -132,7 +132,7 @@ def with_copies(
             continue
         part = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
         left, top, w, h = stats[part, :4]
-        if stats[part, cv2.CC_STAT_AREA] < max(4.0, 2 * LEAST_AREA * scale**2) or max(w, h) > THING_SIDES[1] * scale:
+        if stats[part, cv2.CC_STAT_AREA] < max(4.0, 2 * LEAST_AREA * scale**2) or max(w, h) > OBJECT_SIDES[1] * scale:
             continue
         one, taken = parts[top : top + h, left : left + w] == part, dilated(objects[row], distance)
         for _ in range(30):

@@ -56,8 +56,8 @@ def segmentation(logits: Tensor, masks: Tensor) -> Tensor:
     how frequent its class is in the batch, and Dice (Milletari et al. 2016) counts every class alike.
     """
     logits = logits.float()
-    share = torch.bincount(masks.flatten(), minlength=logits.shape[1]).float() / masks.numel()
-    entropy = functional.cross_entropy(logits, masks, weight=share.clamp(min=1e-4).rsqrt())
+    fraction = torch.bincount(masks.flatten(), minlength=logits.shape[1]).float() / masks.numel()
+    entropy = functional.cross_entropy(logits, masks, weight=fraction.clamp(min=1e-4).rsqrt())
     chance = logits.softmax(dim=1)[:, 1:]
     truth = functional.one_hot(masks, logits.shape[1]).movedim(-1, 1)[:, 1:].to(chance.dtype)
     both, either = (chance * truth).sum(dim=(0, 2, 3)), (chance + truth).sum(dim=(0, 2, 3))
@@ -65,7 +65,7 @@ def segmentation(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def perception_consistency(before: Tensor, after: Tensor) -> Tensor:
-    """What perception finds must stay (RetinaGAN, Ho et al. 2021): divergence KL(before ‖ after) of pixel classes.
+    """Perception loss (RetinaGAN, Ho et al. 2021): divergence KL(before ‖ after) of pixel classes.
 
     Args:
         before: Logits [B, K, H, W] of a source image, taken as given.
@@ -105,8 +105,8 @@ def contrastive(queries: Tensor, keys: Tensor, temperature: float = 0.07) -> Ten
         temperature: As published.
     """
     logits = torch.bmm(queries.float(), keys.detach().float().transpose(1, 2)) / temperature
-    places = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-    return functional.cross_entropy(logits.flatten(0, 1), places.flatten())
+    positions = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    return functional.cross_entropy(logits.flatten(0, 1), positions.flatten())
 
 
 class PatchProjector(nn.Module):
@@ -118,21 +118,21 @@ class PatchProjector(nn.Module):
         places: Drawn a map.
     """
 
-    def __init__(self, channels: Sequence[int], size: int = 64, places: int = 64) -> None:
+    def __init__(self, channels: Sequence[int], size: int = 64, positions: int = 64) -> None:
         super().__init__()
-        self.places = places
+        self.positions = positions
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Linear(c, size), nn.ReLU(), nn.Linear(size, size)) for c in channels
         )
 
-    def draw(self, maps: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    def sample(self, maps: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Places (flat indices) of every map, the same for all images of a batch."""
         sizes = [m.shape[2] * m.shape[3] for m in maps]
-        return [torch.randperm(size, generator=generator)[: self.places] for size in sizes]
+        return [torch.randperm(size, generator=generator)[: self.positions] for size in sizes]
 
-    def forward(self, maps: Sequence[Tensor], places: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, maps: Sequence[Tensor], positions: Sequence[Tensor]) -> list[Tensor]:
         """Normalized [B, P, size] for every map [B, C, H, W]."""
-        found = [m.flatten(2).movedim(1, 2)[:, p] for m, p in zip(maps, places, strict=True)]
+        found = [m.flatten(2).movedim(1, 2)[:, p] for m, p in zip(maps, positions, strict=True)]
         return [functional.normalize(layer(f).float(), dim=-1) for layer, f in zip(self.layers, found, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""How far adapted images are from the camera's, and how well networks know what is in them."""
+"""Distance of adapted images from the camera's, and accuracy of networks on them."""
 
 from __future__ import annotations
 

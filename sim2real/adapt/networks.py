@@ -71,7 +71,7 @@ class Generator(nn.Module):
         """Shape of the noise that goes with images of a size."""
         return (batch, self.noise_channels, -(-height // self.factor), -(-width // self.factor))
 
-    def draw_noise(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
+    def sample_noise(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
         """Standard normal noise for a batch; None where the generator takes none."""
         if not self.noise_channels:
             return None
@@ -108,7 +108,7 @@ class Generator(nn.Module):
         return maps
 
     def start(self, x: Tensor, exemplar: Tensor | None) -> Tensor | None:
-        """What the network's output is added to: the exemplar, the input, or nothing."""
+        """Image that the network's output is added to: the exemplar, the input, or nothing."""
         return x if self.from_input else exemplar
 
     def decode(self, maps: list[Tensor], start: Tensor | None = None) -> Tensor:
@@ -127,10 +127,10 @@ def exemplar_of(images: Tensor, random: torch.Generator) -> Tensor:
     A piece is too small to hold a whole object, so a generator cannot hand the camera's objects through.
     """
     count, _, height, width = images.shape
-    draw = torch.rand((count, 5), generator=random)
-    size = 0.3 + 0.2 * draw[:, 0]
-    flips = torch.where(draw[:, 3:] < 0.5, -1.0, 1.0)
-    centres = (1.0 - size)[:, None] * (2.0 * draw[:, 1:3] - 1.0)
+    sampled = torch.rand((count, 5), generator=random)
+    size = 0.3 + 0.2 * sampled[:, 0]
+    flips = torch.where(sampled[:, 3:] < 0.5, -1.0, 1.0)
+    centres = (1.0 - size)[:, None] * (2.0 * sampled[:, 1:3] - 1.0)
     affine = torch.zeros((count, 2, 3))
     affine[:, 0, 0], affine[:, 1, 1] = size * flips[:, 0], size * flips[:, 1]
     affine[:, :, 2] = centres
@@ -147,7 +147,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
-        self.spread = config.spread
+        self.minibatch_std = config.minibatch_std
         self.scales = nn.ModuleList(_patches(config) for _ in range(config.scales))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -157,7 +157,7 @@ class Discriminator(nn.Module):
             seen = functional.avg_pool2d(x, 2**i) if i else x
             assert isinstance(network, nn.Sequential)
             seen = network[:-1](seen)
-            scores.append(network[-1](_with_spread(seen) if self.spread else seen))
+            scores.append(network[-1](_with_minibatch_std(seen) if self.minibatch_std else seen))
         return scores
 
 
@@ -168,17 +168,17 @@ def _patches(config: DiscriminatorConfig) -> nn.Sequential:
 
     widths = [3, *(config.width * min(2**i, WIDEST_DISCRIMINATOR) for i in range(config.layers))]
     units = [nn.Sequential(conv(a, b, 4, 2), nn.LeakyReLU(SLOPE, inplace=True)) for a, b in pairwise(widths)]
-    return nn.Sequential(*units, conv(widths[-1] + int(config.spread), 1, 3, 1))
+    return nn.Sequential(*units, conv(widths[-1] + int(config.minibatch_std), 1, 3, 1))
 
 
-def _with_spread(x: Tensor) -> Tensor:
+def _with_minibatch_std(x: Tensor) -> Tensor:
     """Adds one map: the standard deviation over groups of four images, averaged (Karras et al. 2018)."""
     count = len(x)
     group = 4 if count % 4 == 0 else count
     y = x.float().reshape(group, count // group, -1)
-    spread = ((y - y.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean(dim=1)
-    spread = spread.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
-    return torch.cat((x, spread.to(x.dtype)), dim=1)
+    minibatch_std = ((y - y.mean(dim=0)).square().mean(dim=0) + 1e-8).sqrt().mean(dim=1)
+    minibatch_std = minibatch_std.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+    return torch.cat((x, minibatch_std.to(x.dtype)), dim=1)
 
 
 class DomainNorm(nn.Module):
@@ -227,7 +227,7 @@ class Classifier(nn.Module):
         self.out = nn.Linear(4 * width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer sees, [B, 4 width]."""
+        """Input of the last layer [B, 4 width]."""
         return self.hidden(self.stages(2.0 * x - 1.0))
 
     def forward(self, x: Tensor) -> Tensor:

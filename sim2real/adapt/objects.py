@@ -1,4 +1,4 @@
-"""What became of the objects in translated images: by a detector that knows classes, and by edges and colours alone."""
+"""Changes of objects in translated images: by a detector that knows classes, and by edges and colours alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GONE = 0.5  # of an outline's strength, and of its correlation, under which it i
 
 @dataclass(frozen=True)
 class ObjectChange:
-    """What became of the objects of one class, one value an image.
+    """Change of the objects of one class, one value an image.
 
     Attributes:
         iou: Between what a detector finds before and after; NaN where it finds nothing before.
@@ -83,7 +83,7 @@ def object_changes(before: Image, after: Image, truth: Image, classes: int) -> d
 
 
 def edge_drift(before: Image, after: Image, masks: NDArray[np.bool_], reach: int) -> tuple[Array, Array]:
-    """How far the edges of an object have moved, without knowing what the object is.
+    """Measure how far the edges of an object have moved, without knowing what the object is.
 
     The strengths of edges in and around the mask are looked for in the translation, at all shifts up to ``reach``, by
     normalized correlation. It asks for no training and bears any change of colour, but sees no further than
@@ -117,7 +117,7 @@ def edge_drift(before: Image, after: Image, masks: NDArray[np.bool_], reach: int
 
 
 def spill(before: Image, after: Image, masks: Image, number: int, reach: int) -> Array:
-    """Share of an object's surroundings that a translation has given the object's colour: a smear that touches it.
+    """Fraction of an object's surroundings that a translation has given the object's colour: a smear that touches it.
 
     Every pixel up to ``reach`` from the object's edge (but for the one at the edge, which is of both) is placed on the
     line from the colour of what lies further out (0) to the object's (1), before and after. What comes to lie beyond
@@ -146,16 +146,16 @@ def spill(before: Image, after: Image, masks: Image, number: int, reach: int) ->
         core = inside & (cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
         if min(band.sum(), far.sum(), core.sum()) < FEWEST_PIXELS:
             continue
-        places = [_between(image[row].astype(np.float64), core, far) for image in (before, after)]
-        if places[0] is None or places[1] is None:
+        positions = [_between(image[row].astype(np.float64), core, far) for image in (before, after)]
+        if positions[0] is None or positions[1] is None:
             continue
-        first, then = places[0][band], places[1][band]
+        first, then = positions[0][band], positions[1][band]
         result[row] = float(((then > 0.5) & (then - first > 0.4)).mean())
     return result
 
 
 def vanished(before: Image, after: Image, masks: Image) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """How many objects can be seen before, and how many of these have no outline after; asks for no training.
+    """Count objects that are seen before, and those of them without an outline after; without training.
 
     Every connected part of a class is an object. It is gone where its outline has lost half of its strength, beyond
     what the whole image has lost, and what is left runs along other lines. An object whose outline hardly shows before
@@ -182,7 +182,7 @@ def vanished(before: Image, after: Image, masks: Image) -> dict[int, tuple[NDArr
 def _outlines(
     mask: NDArray[np.bool_], first: NDArray[np.float32], then: NDArray[np.float32], gain: float
 ) -> list[bool]:
-    """Whether the outline is gone, of every connected part of a mask [H, W] whose outline shows before."""
+    """Test every connected part of a mask [H, W] whose outline shows before: True where the outline is gone."""
     states = []
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     for part in range(1, count):
@@ -202,14 +202,14 @@ def _outlines(
 
 
 def _between(image: Array, core: NDArray[np.bool_], far: NDArray[np.bool_]) -> Array | None:
-    """Where each pixel's colour [H, W] lies on the line from that of ``far`` (0) to that of ``core`` (1).
+    """Position of each pixel's colour [H, W] on the line from that of ``far`` (0) to that of ``core`` (1).
 
     None where both are too alike for their own spread.
     """
     here, there = np.median(image[core], axis=0), np.median(image[far], axis=0)
     line = here - there
     length = float(np.linalg.norm(line))
-    spread = float(np.abs((image[far] - there) @ line).mean()) / max(length, 1e-9)
-    if length < max(LEAST_CONTRAST, 2.5 * spread):
+    variation = float(np.abs((image[far] - there) @ line).mean()) / max(length, 1e-9)
+    if length < max(LEAST_CONTRAST, 2.5 * variation):
         return None
     return (image - there) @ line / length**2

@@ -87,7 +87,7 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done."""
+        """Fraction of the run that is done."""
         return self.step / self.config.steps
 
     def update(self) -> dict[str, float]:
@@ -104,7 +104,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.rates[name] * max(fade, 0.02)
         self.networks.train()
-        source, target = self.source.draw(), self.target.draw()
+        source, target = self.source.sample(), self.target.sample()
         with self._precision():
             noise, exemplar = self._noise(source["images"]), self._exemplar()
             maps = self.generator.encode(source["images"], noise, exemplar)
@@ -130,12 +130,12 @@ class Trainer:
         return network
 
     def _noise(self, images: Tensor) -> Tensor | None:
-        return self.generator.draw_noise(images, self.random)
+        return self.generator.sample_noise(images, self.random)
 
     def _exemplar(self) -> Tensor | None:
         if not self.config.generator.exemplar:
             return None
-        return exemplar_of(self.target.draw()["images"], self.random).contiguous(memory_format=torch.channels_last)
+        return exemplar_of(self.target.sample()["images"], self.random).contiguous(memory_format=torch.channels_last)
 
     def _seen(self, *batches: Tensor) -> list[Tensor]:
         """Batches as a discriminator sees them: noisy and augmented, the same way for all."""
@@ -180,9 +180,9 @@ class Trainer:
                 self.pool.append(image.clone())
                 result.append(image)
             elif torch.rand((), generator=self.random) < 0.5:
-                place = int(torch.randint(len(self.pool), (1,), generator=self.random))
-                result.append(self.pool[place])
-                self.pool[place] = image.clone()
+                index = int(torch.randint(len(self.pool), (1,), generator=self.random))
+                result.append(self.pool[index])
+                self.pool[index] = image.clone()
             else:
                 result.append(image)
         return torch.stack(result).contiguous(memory_format=torch.channels_last)
@@ -232,7 +232,7 @@ class Trainer:
         return {name: value.detach() for name, value in values.items()}
 
     def _foreground(self, source: dict[str, Tensor]) -> Tensor:
-        """Where objects are [B, H, W]: a table may change its look, what lies on it may not."""
+        """Mask of objects [B, H, W]: a table may change its appearance, what lies on it may not."""
         if "masks" not in source:
             return source["images"].amax(dim=1) > 0.5
         return torch.isin(source["masks"], self._objects) if len(self._objects) else source["masks"] > 0
@@ -241,8 +241,8 @@ class Trainer:
         projector = self.networks["projector"]
         assert isinstance(projector, losses.PatchProjector)
         again = self.generator.encode(adapted, self._noise(adapted), exemplar)
-        places = projector.draw(maps, self.random)
-        pairs = zip(projector(again, places), projector(maps, places), strict=True)
+        positions = projector.sample(maps, self.random)
+        pairs = zip(projector(again, positions), projector(maps, positions), strict=True)
         return torch.stack([losses.contrastive(query, key) for query, key in pairs]).mean()
 
     def _cycle(self, source: Tensor, target: Tensor, adapted: Tensor) -> dict[str, Tensor]:
@@ -272,14 +272,14 @@ class Trainer:
             set_domain(teacher, 1)
             with torch.no_grad():
                 believed = teacher(target["images"])
-            grid = _turned(target["images"], self.random)
-            turned = functional.grid_sample(target["images"], grid, padding_mode="reflection", align_corners=False)
+            grid = _random_affine(target["images"], self.random)
+            transformed = functional.grid_sample(target["images"], grid, padding_mode="reflection", align_corners=False)
             if segments:
                 believed = functional.grid_sample(
                     believed.float(), grid, padding_mode="reflection", align_corners=False
                 )
             set_domain(network, 1)
-            values["teacher"] = losses.teacher_agreement(network(turned), believed, config.task.confidence)
+            values["teacher"] = losses.teacher_agreement(network(transformed), believed, config.task.confidence)
         return values
 
     def _teacher_weight(self) -> float:
@@ -323,12 +323,12 @@ class Trainer:
         self.pool = list(state["pool"])
 
 
-def _turned(x: Tensor, random: torch.Generator) -> Tensor:
+def _random_affine(x: Tensor, random: torch.Generator) -> Tensor:
     """Sampling grid that turns by up to 0.3 rad, scales by up to 15 % and shifts by up to 7.5 % of the side."""
-    draw = 2.0 * torch.rand((4, len(x)), generator=random) - 1.0
-    angle, scale = 0.3 * draw[0], 1.0 + 0.15 * draw[1]
+    sample = 2.0 * torch.rand((4, len(x)), generator=random) - 1.0
+    angle, scale = 0.3 * sample[0], 1.0 + 0.15 * sample[1]
     rows = [
-        torch.stack((scale * angle.cos(), -scale * angle.sin(), 0.15 * draw[2]), dim=-1),
-        torch.stack((scale * angle.sin(), scale * angle.cos(), 0.15 * draw[3]), dim=-1),
+        torch.stack((scale * angle.cos(), -scale * angle.sin(), 0.15 * sample[2]), dim=-1),
+        torch.stack((scale * angle.sin(), scale * angle.cos(), 0.15 * sample[3]), dim=-1),
     ]
     return functional.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)

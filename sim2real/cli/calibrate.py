@@ -158,7 +158,7 @@ def latency_command(
 ) -> None:
     """Measure how much later than the joints the images are, and write it into the calibration."""
     from calibration.find import fitting_poses
-    from calibration.latency import camera_latency, turning
+    from calibration.latency import camera_latency, rotation_angle
 
     known = load_camera(camera)
     must_be_writable(camera)
@@ -166,7 +166,7 @@ def latency_command(
     seen = _find(pattern, source, topic)
     keep, poses, _, misfits = fitting_poses(known, seen)
     show_left_out(misfits)
-    late = camera_latency(time, position, np.array(seen.stamps)[keep], turning(poses))
+    late = camera_latency(time, position, np.array(seen.stamps)[keep], rotation_angle(poses))
     console.print(f"Images are {1e3 * late.seconds:.1f} ± {1e3 * late.std:.1f} ms later than the joints "
                   f"({len(poses)} images, {late.explained:.1%} of their motion explained)")  # fmt: skip
     replace(known, latency_s=late.seconds, latency_std_s=late.std).save(camera)

@@ -1,4 +1,4 @@
-"""What the commands share: the console, progress bars, figures as JSON."""
+"""Console, progress bars and JSON output of all commands."""
 
 from __future__ import annotations
 

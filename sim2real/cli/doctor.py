@@ -156,7 +156,7 @@ def check_ros() -> Check:
 
 
 def check_discovery() -> Check:
-    """Who on the network can see this computer's nodes."""
+    """Find out who on the network can see this computer's nodes."""
     value = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
     if value and value not in DISCOVERY_RANGES:
         detail = f"ROS_AUTOMATIC_DISCOVERY_RANGE={value} is none of {', '.join(DISCOVERY_RANGES)}"
@@ -207,7 +207,7 @@ def check_memory() -> Check:
 
 
 def check_display() -> Check:
-    """Whether there is a display; none is needed."""
+    """Look for a display; none is needed."""
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return Check("display", True, f"{display or 'none'}; not needed, pictures are rendered in software")
 
@@ -226,7 +226,7 @@ def check_clock() -> Check:
 
 
 def check_timer() -> Check:
-    """How punctually this computer wakes a 50 Hz control loop."""
+    """Measure how punctually this computer wakes a 50 Hz control loop."""
     late = measure_lateness(TIMER_HZ, TIMER_CYCLES)
     p99, worst = float(np.percentile(late, 99)), float(late.max())
     ok = p99 <= MAX_JITTER_S

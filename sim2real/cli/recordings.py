@@ -200,8 +200,8 @@ def _print_flights(rows: dict[str, Any]) -> None:
     if others:
         table = Table("flight", "lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", title="Thrust")
         for name, row in others.items():
-            lift, rmse, spread = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
-            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{spread:.2f}")
+            lift, rmse, std = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
+            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{std:.2f}")
         console.print(table)
 
 

@@ -33,7 +33,7 @@ FOLDS = 4
 
 
 def airframe(folder: Path, mass: float | None) -> Airframe:
-    """What the robot's folder says about its rotors; ``mass`` (kg) in place of its own where it is given.
+    """Read the rotors from a robot's folder; ``mass`` (kg) replaces its own where it is given.
 
     Raises:
         ConfigError: The folder is not a quadrotor's.
@@ -46,7 +46,7 @@ def airframe(folder: Path, mass: float | None) -> Airframe:
 
 
 def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[str, Any]:
-    """How parameters explain flights: multi-step prediction where there is a pose, lift where there is an IMU.
+    """Predict flights from parameters: multi-step where there is a pose, lift where there is an IMU.
 
     Raises:
         ConfigError: The file does not fit the robot or the kind of logs.
@@ -112,9 +112,9 @@ def identify_flights(
         held_out |= _held_out_imu(with_imu, frame, seed)
     if with_pose:
         held_out |= _held_out_pose(with_pose, seed, on_progress)
-        posed, network, told = _fit_pose(with_pose, seed, on_progress)
+        posed, network, remark = _fit_pose(with_pose, seed, on_progress)
         entries |= pose_entries(posed, frame.mass)
-        remarks.append(told)
+        remarks.append(remark)
     made = facts() | {"flights": ", ".join(log.name for log in logs), "seed": str(seed), "mass": f"{frame.mass:g} kg"}
     extra = {"made": made, "held_out": held_out, "remarks": remarks}
     write_flight_parameters(out, robot, frame.mass, entries, extra, posed, network, "".join(driven))
@@ -193,11 +193,11 @@ def _plot_thrust(imu: ImuFit, logs: Sequence[FlightLog]) -> str:
     figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
     command = np.linspace(0.0, 1.0, 101)
     curve, quadratic = imu.thrust(command), imu.estimates["thrust_quadratic"]
-    spread = imu.estimates["thrust_quadratic"].std
+    std = imu.estimates["thrust_quadratic"].std
     axis.plot(command, curve, color="#2b6cb0", label="full curve")
     axis.plot(command, quadratic.value * command**2, color="#b4472e", linestyle="--", label="quadratic")
     axis.fill_between(
-        command, (quadratic.value - 2 * spread) * command**2, (quadratic.value + 2 * spread) * command**2,
+        command, (quadratic.value - 2 * std) * command**2, (quadratic.value + 2 * std) * command**2,
         color="#b4472e", alpha=0.2,
     )  # fmt: skip
     flown = np.concatenate([np.ravel(log.motor) for log in logs if log.motor is not None])

@@ -1,4 +1,4 @@
-"""How far a perception network is off on a labelled dataset, and a page about it."""
+"""Errors of a perception network on a labelled dataset, and a page about them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def localize(bundle: PerceptionBundle, data: ImageDataset) -> dict[str, Any]:
 
 
 def locate_all(locator: Locator, data: ImageDataset) -> tuple[Array, Array, Array]:
-    """What a network says of a labelled dataset.
+    """Run a network on a labelled dataset.
 
     Returns:
         Answers [N, 2] m, standard deviations [N, 2] m, true places [N, 2] m.
@@ -52,7 +52,7 @@ def locate_all(locator: Locator, data: ImageDataset) -> tuple[Array, Array, Arra
 
 
 def at_recorded_poses(answers: Array, spec: PerceptionSpec, poses: Array) -> Array:
-    """What answers would be, had the network known where the dataset says the camera was at each image.
+    """Correct answers for the camera's pose that the dataset records with each image.
 
     An answer is a pixel seen from the calibrated pose; the same pixel is seen from the recorded one. Simulators record
     the true pose: what is left of the error is without that of the calibrated pose (not without the lens's or the
@@ -82,7 +82,7 @@ def localization_figures(
         answers: What the network says [N, 2] m.
         stds: Its standard deviations [N, 2] m.
         truth: [N, 2] m.
-        visible: Share of the object that is visible [N], where it is known.
+        visible: Fraction of the object that is visible [N], where it is known.
         recorded_pose: Answers ``at_recorded_poses`` [N, 2] m, where the dataset has these.
     """
     off = answers - truth

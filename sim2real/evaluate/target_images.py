@@ -89,11 +89,11 @@ def write_target_dataset(
         contextlib.suppress(KeyboardInterrupt),
     ):
         while writer.count < count:
-            number, tries, drawn = writer.count, 0, None
-            while drawn is None:
-                drawn = _photograph(eye, chain, ee, (seed, number, tries), clutter)
+            number, tries, rendered = writer.count, 0, None
+            while rendered is None:
+                rendered = _photograph(eye, chain, ee, (seed, number, tries), clutter)
                 tries += 1
-            rgb, mask, fields = drawn
+            rgb, mask, fields = rendered
             if secret:
                 writer.add(rgb)
             else:
@@ -109,28 +109,28 @@ def _photograph(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, dict[str, object]] | None:
     """One photograph, its mask and fields; None where the arm would be in the table or too little is visible."""
     rng = np.random.default_rng(seed)
-    start, spread = (
+    start, half_range = (
         (START_ABOVE_RAD, 1.3 * START_ABOVE_SPREAD_RAD + 0.1) if rng.uniform() < 0.6 else (START_RAD, START_SPREAD_RAD)
     )
-    joints = start + spread * rng.uniform(-1.0, 1.0, 6)
+    joints = start + half_range * rng.uniform(-1.0, 1.0, 6)
     tip = chain.frames(joints[None])[ee][0][0]
     if tip[2] < _LOWEST_M:
         return None
     radius = float(rng.uniform(*RADIUS_M))
     distance, angle = float(np.sqrt(rng.uniform(*np.square(DISTANCE_M)))), rng.uniform(-AZIMUTH_RAD, AZIMUTH_RAD)
-    place = np.array([distance * np.cos(angle), distance * np.sin(angle), 0.5 * Puck().height_m])
-    if tip[2] < Puck().height_m and np.linalg.norm(tip[:2] - place[:2]) < radius + 0.01:
+    position = np.array([distance * np.cos(angle), distance * np.sin(angle), 0.5 * Puck().height_m])
+    if tip[2] < Puck().height_m and np.linalg.norm(tip[:2] - position[:2]) < radius + 0.01:
         return None
     eye.look(seed)
     eye.resize_puck(radius)
-    eye.clear(np.array([[*place[:2], radius]]))
+    eye.clear(np.array([[*position[:2], radius]]))
     if clutter and rng.uniform() < OBSTRUCTED:
-        eye.obstruct(place[:2], seed)
-    photo = eye.photograph(joints, place, truth=True)
+        eye.obstruct(position[:2], seed)
+    photo = eye.photograph(joints, position, truth=True)
     if not photo.visible >= LEAST_VISIBLE:
         return None
     fields: dict[str, object] = {
-        "object_pos": place, "object_radius": radius, "visible": photo.visible, "joint_pos": joints,
+        "object_pos": position, "object_radius": radius, "visible": photo.visible, "joint_pos": joints,
         "T_base_camera": eye.T_base_camera,
     }  # fmt: skip
     return photo.rgb, photo.mask, fields

@@ -1,1 +1,1 @@
-"""What a robot's own recordings say about its physics: logs, replay, offline identification."""
+"""Physics of a robot from its own recordings: logs, replay, offline identification."""

@@ -67,7 +67,7 @@ def _file_images(source: Path) -> Iterator[tuple[str, float, Image]]:
 
 
 def is_dataset(source: Path) -> bool:
-    """Whether a folder is a dataset, as ``sim2real collect`` makes them."""
+    """True for a folder that is a dataset, as ``sim2real collect`` makes them."""
     return (source / HEADER).is_file()
 
 

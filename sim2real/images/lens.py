@@ -14,9 +14,9 @@ def project(camera: CameraCalibration, points: Array, T_camera_points: Array | N
     if not len(points):
         return np.empty((0, 2))
     pose = np.eye(4) if T_camera_points is None else T_camera_points
-    rotation, place = cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3]
+    rotation, translation = cv2.Rodrigues(pose[:3, :3])[0], pose[:3, 3]
     if camera.lens == "fisheye":
-        pixels = cv2.fisheye.projectPoints(points[:, None], rotation, place, camera.matrix, camera.distortion)[0]
+        pixels = cv2.fisheye.projectPoints(points[:, None], rotation, translation, camera.matrix, camera.distortion)[0]
     else:
-        pixels = cv2.projectPoints(points, rotation, place, camera.matrix, camera.distortion)[0]
+        pixels = cv2.projectPoints(points, rotation, translation, camera.matrix, camera.distortion)[0]
     return np.asarray(pixels, dtype=np.float64).reshape(-1, 2)

@@ -26,7 +26,7 @@ def adapt_dataset(run: Path, rendered: Path, folder: Path, count: int, unadapted
         rendered: Dataset with at least ``count`` frames.
         folder: Of the new dataset; every frame says in ``adapted`` whether it went through the generator.
         count: Frames in it at the end.
-        unadapted: Share of frames that stay as they are.
+        unadapted: Fraction of frames that stay as they are.
         on_progress: Called now and then.
 
     Returns:

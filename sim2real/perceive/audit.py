@@ -11,7 +11,7 @@ import numpy as np
 from sim2real.learn.torch_io import to_tensor
 from sim2real.perceive.augment import audit_augmentation, chosen
 from sim2real.perceive.config import LocalizeConfig
-from sim2real.perceive.render import Painter, visual_terms
+from sim2real.perceive.render import SceneRenderer, visual_terms
 
 SCENES = 3  # a term may be hidden in one of them
 _LEAST = 0.01  # of 255; a smaller mean change is rounding
@@ -51,9 +51,9 @@ def audit_images(config: LocalizeConfig) -> list[ImageEffect]:
         ConfigError: A term is unknown, or the camera does not say where it stands.
     """
     visual, photometric = visual_terms(config), chosen(config.localizer.augment)
-    with closing(Painter(config)) as painter:
-        scenes = [painter.effects(number) for number in range(SCENES)]
-        images = np.stack([painter.draw(number).rgb for number in range(SCENES)])
+    with closing(SceneRenderer(config)) as renderer:
+        scenes = [renderer.effects(number) for number in range(SCENES)]
+        images = np.stack([renderer.render(number).rgb for number in range(SCENES)])
     after = audit_augmentation(to_tensor(images), photometric, config.seed)
     effects = [
         ImageEffect(name, "visual", *term.range, max(scene[name] for scene in scenes)) for name, term in visual.items()

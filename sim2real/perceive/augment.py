@@ -63,7 +63,7 @@ def chosen(names: str | tuple[str, ...]) -> dict[str, RandomizationTerm]:
 
 
 def apply(images: torch.Tensor, params: Array, generator: torch.Generator) -> torch.Tensor:
-    """What a camera makes of images.
+    """Apply a camera's photometric effects to images.
 
     In the order of a camera: what stands before the lens, vignette, exposure and white balance, defocus and motion,
     noise, tone curve, compression.
@@ -118,9 +118,9 @@ def audit_augmentation(
             base[:, columns["motion"]] = terms["motion"].range[1]  # an angle shows where there is motion
         before = apply(images, base, torch.Generator(images.device).manual_seed(seed))
         changes = []
-        for share in (0.0, 0.3, 1.0):  # angles come round
+        for fraction in (0.0, 0.3, 1.0):  # angles come round
             moved = base.copy()
-            moved[:, columns[name]] = term.range[0] + share * (term.range[1] - term.range[0])
+            moved[:, columns[name]] = term.range[0] + fraction * (term.range[1] - term.range[0])
             low, high = PARAMETERS[name].low, PARAMETERS[name].high
             moved[:, columns[name]] = np.clip(moved[:, columns[name]], low, high)
             after = apply(images, moved, torch.Generator(images.device).manual_seed(seed))
@@ -139,24 +139,24 @@ def _hide(images: torch.Tensor, side: torch.Tensor, generator: torch.Generator) 
     if not len(rows):
         return images
     height, width = images.shape[-2:]
-    draws = torch.rand(len(rows), 6, generator=generator, device=images.device, dtype=images.dtype)
-    stretch = torch.exp((draws[:, 0] - 0.5) * 0.7)
+    samples = torch.rand(len(rows), 6, generator=generator, device=images.device, dtype=images.dtype)
+    stretch = torch.exp((samples[:, 0] - 0.5) * 0.7)
     v = torch.arange(height, device=images.device, dtype=images.dtype)
     u = torch.arange(width, device=images.device, dtype=images.dtype)
     tall, wide = 0.5 * side[rows] * stretch, 0.5 * side[rows] / stretch
-    inside_v = (v - draws[:, 1:2] * height).abs() < tall[:, None]
-    inside_u = (u - draws[:, 2:3] * width).abs() < wide[:, None]
+    inside_v = (v - samples[:, 1:2] * height).abs() < tall[:, None]
+    inside_u = (u - samples[:, 2:3] * width).abs() < wide[:, None]
     inside = (inside_v[:, :, None] & inside_u[:, None, :])[:, None]
     result = images.clone()
-    result[rows] = torch.where(inside, draws[:, 3:, None, None], images[rows])
+    result[rows] = torch.where(inside, samples[:, 3:, None, None], images[rows])
     return result
 
 
-def _vignette(images: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+def _vignette(images: torch.Tensor, fraction: torch.Tensor) -> torch.Tensor:
     """Light that is left [N, 1, H, W]: falls with the square of the distance from the middle."""
     height, width = images.shape[-2:]
     grid = kornia.geometry.create_meshgrid(height, width, device=images.device, dtype=images.dtype)  # -1 to 1
-    return 1.0 - share[:, None, None, None] * 0.5 * grid.square().sum(dim=-1)[:, None]
+    return 1.0 - fraction[:, None, None, None] * 0.5 * grid.square().sum(dim=-1)[:, None]
 
 
 def _blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -165,8 +165,8 @@ def _blur(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         return images
     result = images.clone()
     size = 2 * int(np.ceil(2.0 * float(sigma.max()))) + 1
-    spread = sigma[rows][:, None].expand(-1, 2)
-    result[rows] = kornia.filters.gaussian_blur2d(images[rows], (size, size), spread, border_type="replicate")
+    sigmas = sigma[rows][:, None].expand(-1, 2)
+    result[rows] = kornia.filters.gaussian_blur2d(images[rows], (size, size), sigmas, border_type="replicate")
     return result
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sim2real.types import Model
+from sim2real.types import Model, with_new_names
 
 
 class ObjectConfig(Model):
@@ -50,8 +50,8 @@ class RenderConfig(Model):
         photographs: Folder of photographs to cut half of them from.
         randomize: ``all`` of the visual terms, or a list of their names.
         without: Names of terms that take no part all the same.
-        looks: Terms that take the place of those of the same name, as ``looks.yaml`` has them.
-        near_gripper: Share of images in which the object lies beside the gripper.
+        appearance: Terms that replace those of the same name, as ``sim/render/appearance.yaml`` has them.
+        near_gripper: Fraction of images in which the object lies beside the gripper.
         workers: Processes.
     """
 
@@ -62,9 +62,14 @@ class RenderConfig(Model):
     photographs: Path | None = None
     randomize: Literal["all"] | tuple[str, ...] = "all"
     without: tuple[str, ...] = ()
-    looks: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    appearance: dict[str, dict[str, Any]] = Field(default_factory=dict)
     near_gripper: float = Field(default=0.35, ge=0, le=1)
     workers: int = Field(default=2, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, data: Any) -> Any:
+        return with_new_names(data, looks="appearance")
 
     @model_validator(mode="after")
     def _some_left(self) -> RenderConfig:
@@ -96,23 +101,28 @@ class LocalizerConfig(Model):
 
 
 class TeacherConfig(Model):
-    """How photographs without labels are learned from: the network's slow average labels them.
+    """Mean teacher: learning from real images without labels, which the network's slow average labels.
 
     Attributes:
         weight: Of agreement with it; 0 leaves it out.
-        starts: Share of the run after which it is listened to.
-        share: Photographs a step, as a share of ``batch_size``.
-        confidence: A photograph counts where the average has at least this share of its map in one place.
+        starts: Fraction of the run after which it is listened to.
+        fraction: Real images a step, as a fraction of ``batch_size``.
+        confidence: An image counts where the average has at least this fraction of its map at one position.
         average: Decay of the average, a step.
-        shift_px: The average and the network see a photograph moved by up to this much.
+        shift_px: The average and the network see an image shifted by up to this much.
     """
 
     weight: float = Field(default=1.0, ge=0)
     starts: float = Field(default=0.3, ge=0, lt=1)
-    share: float = Field(default=0.5, gt=0, le=4)
+    fraction: float = Field(default=0.5, gt=0, le=4)
     confidence: float = Field(default=0.5, ge=0, lt=1)
     average: float = Field(default=0.99, ge=0, lt=1)
     shift_px: int = Field(default=6, ge=0, le=32)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, data: Any) -> Any:
+        return with_new_names(data, share="fraction")
 
 
 class LocalizeConfig(Model):
@@ -123,11 +133,11 @@ class LocalizeConfig(Model):
         object: What is looked for.
         render: The images.
         adapted: Run of ``sim2real adapt`` whose generator the rendered images go through.
-        unadapted: Share of them that stays as rendered (Bousmalis et al. 2018 train on both).
-        labelled: Dataset of photographs that say where the object is (``object_pos``), trained on beside the renders.
-        labelled_share: Share of every batch that comes from there; with 1 the renders only set how many steps there
-            are, and what the network is calibrated on.
-        unlabelled: Dataset or folder of photographs that nobody has labelled, trained on beside the renders: of the
+        unadapted: Fraction of them that stays as rendered (Bousmalis et al. 2018 train on both).
+        labelled: Dataset of real images that say where the object is (``object_pos``), trained on beside the renders.
+        labelled_fraction: Fraction of every batch that comes from there; with 1 the renders only set how many steps
+            there are, and what the network is calibrated on.
+        unlabelled: Dataset or folder of real images that nobody has labelled, trained on beside the renders: of the
             camera that will be used, without its lens distortion, with the object in nearly all of them.
         teacher: How ``unlabelled`` is learned from.
         localizer: Network and training.
@@ -141,11 +151,16 @@ class LocalizeConfig(Model):
     adapted: Path | None = None
     unadapted: float = Field(default=0.25, ge=0, lt=1)
     labelled: Path | None = None
-    labelled_share: float = Field(default=0.5, gt=0, le=1)
+    labelled_fraction: float = Field(default=0.5, gt=0, le=1)
     unlabelled: Path | None = None
     teacher: TeacherConfig = TeacherConfig()
     localizer: LocalizerConfig = LocalizerConfig()
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, data: Any) -> Any:
+        return with_new_names(data, labelled_share="labelled_fraction")
 
     @field_validator("task")
     @classmethod
@@ -155,8 +170,8 @@ class LocalizeConfig(Model):
         return task
 
 
-def area_of(thing: ObjectConfig) -> tuple[float, float, float, float]:
+def area_of(target: ObjectConfig) -> tuple[float, float, float, float]:
     """X from and to, y from and to, m, of where the object may lie."""
-    near, far = thing.distance_m
-    side = math.sin(min(thing.azimuth_rad, math.pi / 2))
-    return near * min(math.cos(thing.azimuth_rad), 1.0), far, -far * side, far * side
+    near, far = target.distance_m
+    side = math.sin(min(target.azimuth_rad, math.pi / 2))
+    return near * min(math.cos(target.azimuth_rad), 1.0), far, -far * side, far * side

@@ -27,18 +27,18 @@ class Labelled:
     """
 
     images: Image
-    place: Array
+    position: Array
     pixels: Array
 
     def rows(self, index: slice | NDArray[np.int64]) -> Labelled:
         """Some of them."""
-        return Labelled(self.images[index], self.place[index], self.pixels[index])
+        return Labelled(self.images[index], self.position[index], self.pixels[index])
 
     def with_rows_of(self, other: Labelled) -> Labelled:
         """These and then the others."""
         return Labelled(
             np.concatenate((self.images, other.images)),
-            np.concatenate((self.place, other.place)),
+            np.concatenate((self.position, other.position)),
             np.concatenate((self.pixels, other.pixels)),
         )
 
@@ -54,7 +54,7 @@ def load_labelled(folder: Path, count: int | None = None) -> Labelled:
     return Labelled(data.images[rows], data.column("object_pos")[rows, :2], data.column("object_pixel")[rows])
 
 
-def load_photographs(folder: Path, config: LocalizeConfig, camera: CameraCalibration) -> Labelled:
+def load_real_images(folder: Path, config: LocalizeConfig, camera: CameraCalibration) -> Labelled:
     """Photographs with places: where each object is seen follows from the camera.
 
     Args:
@@ -72,8 +72,8 @@ def load_photographs(folder: Path, config: LocalizeConfig, camera: CameraCalibra
             f"{folder} holds images of {data.images.shape[2]} x {data.images.shape[1]}, the experiment's camera makes "
             f"{camera.width} x {camera.height}"
         )
-    place = data.column("object_pos")
+    position = data.column("object_pos")
     known = "T_base_camera" in data.frames[0]
-    poses = data.column("T_base_camera") if known else np.tile(camera.T_base_camera, (len(place), 1, 1))  # type: ignore[arg-type]
-    pixels = [project(camera, where[None], np.linalg.inv(pose))[0] for where, pose in zip(place, poses, strict=True)]
-    return Labelled(data.images, place[:, :2], np.array(pixels))
+    poses = data.column("T_base_camera") if known else np.tile(camera.T_base_camera, (len(position), 1, 1))  # type: ignore[arg-type]
+    pixels = [project(camera, where[None], np.linalg.inv(pose))[0] for where, pose in zip(position, poses, strict=True)]
+    return Labelled(data.images, position[:, :2], np.array(pixels))

@@ -16,19 +16,19 @@ from sim2real.types import Array, Image
 def predict(network: Localizer, images: Image, augment: Augmentation | None = None) -> tuple[Array, Array]:
     """Place and standard deviation [N, 2] m of images [N, H, W, 3]."""
     network.eval()
-    places, stds = [], []
+    positions, stds = [], []
     for first in range(0, len(images), 100):
         batch = to_tensor(images[first : first + 100])
-        place, std, _ = network((augment(batch) if augment else batch).contiguous(memory_format=torch.channels_last))
-        places.append(place.double().numpy())
+        position, std, _ = network((augment(batch) if augment else batch).contiguous(memory_format=torch.channels_last))
+        positions.append(position.double().numpy())
         stds.append(std.double().numpy())
-    return np.concatenate(places), np.concatenate(stds)
+    return np.concatenate(positions), np.concatenate(stds)
 
 
 def measure(network: Localizer, data: Labelled, seed: int) -> dict[str, float]:
     """Errors, m, on augmented images."""
-    place, _ = predict(network, data.images, Augmentation(seed=seed + 999))
-    return error_figures(np.linalg.norm(place - data.place, axis=1))
+    position, _ = predict(network, data.images, Augmentation(seed=seed + 999))
+    return error_figures(np.linalg.norm(position - data.position, axis=1))
 
 
 def error_figures(error: Array) -> dict[str, float]:
@@ -46,14 +46,14 @@ def calibrate(network: Localizer, held_out: Labelled, seed: int) -> tuple[torch.
     The factor makes 68.3 % of the errors in each axis smaller than their standard deviation. It is found on one half of
     the held-out images; the figures are of the other half.
     """
-    place, std = predict(network, held_out.images, Augmentation(seed=seed + 998))
-    ratio = np.abs(place - held_out.place) / std
+    position, std = predict(network, held_out.images, Augmentation(seed=seed + 998))
+    ratio = np.abs(position - held_out.position) / std
     half = len(ratio) // 2
     factor = np.quantile(ratio[:half], 0.683, axis=0) if half else np.ones(2)
     factor = np.maximum(factor, 1e-3)
     rest = slice(half, None)
     checked = ratio[rest] / factor
-    figures = error_figures(np.linalg.norm(place[rest] - held_out.place[rest], axis=1))
+    figures = error_figures(np.linalg.norm(position[rest] - held_out.position[rest], axis=1))
     figures |= {
         "images": float(len(checked)),
         "inside_1_std": float((checked < 1.0).mean()),

@@ -83,35 +83,35 @@ class Localizer(nn.Module):
         features = self.fine(shallow + _double(self.from_middle(middle)))
         heat = self.map(features)
         with torch.autocast("cpu", enabled=False):  # a pixel does not fit into bfloat16
-            place, std, logs = self._read(features.float().flatten(2), heat.float().flatten(1))
-        return place, std, logs
+            position, std, logs = self._read(features.float().flatten(2), heat.float().flatten(1))
+        return position, std, logs
 
     def _read(self, features: torch.Tensor, heat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         logs = functional.log_softmax(heat, dim=1)
-        shares = logs.exp()
-        pixel, _ = self.read_pixels(shares)
+        probabilities = logs.exp()
+        pixel, _ = self.read_pixels(probabilities)
         ray = torch.cat((pixel, torch.ones_like(pixel[:, :1])), dim=1) @ self.homography.T
         # The horizon maps to infinity; rows above the table are no places.
-        place = (ray[:, :2] / ray[:, 2:].clamp_min(0.05)).clamp(self.low, self.high)
-        spread = ((shares * logs).sum(dim=1, keepdim=True) / 7.0).neg()  # entropy, about 0 to 1
-        seen = (features * shares[:, None]).sum(dim=2)
+        position = (ray[:, :2] / ray[:, 2:].clamp_min(0.05)).clamp(self.low, self.high)
+        entropy = ((probabilities * logs).sum(dim=1, keepdim=True) / 7.0).neg()  # entropy, about 0 to 1
+        seen = (features * probabilities[:, None]).sum(dim=2)
         # How sure it is does not change what it finds.
-        hidden = self.head(torch.cat(((pixel / self.size - 0.5) * 4.0, spread, seen), dim=1).detach())
+        hidden = self.head(torch.cat(((pixel / self.size - 0.5) * 4.0, entropy, seen), dim=1).detach())
         std = self.log_std(hidden).exp().clamp(LEAST_STD_M, MOST_STD_M) * self.std_factor
-        return place, std, logs
+        return position, std, logs
 
-    def read_pixels(self, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where a map has the object: what is likely elsewhere would pull the mean aside.
+    def read_pixels(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read the object's pixel from a map, around its peak: what is likely elsewhere would pull the mean aside.
 
         Args:
-            shares: Probabilities of the map's cells [N, R × C].
+            probabilities: Of the map's cells [N, R × C].
 
         Returns:
-            Mean pixel (column, row) around the largest cell [N, 2], and the share of the map that is there [N].
+            Mean pixel (column, row) around the largest cell [N, 2], and the fraction of the map that is there [N].
         """
-        best = self.pixels[shares.argmax(dim=1)]  # [N, 2]
-        near = ((self.pixels[None] - best[:, None]).abs().amax(dim=2) <= _WINDOW_PX).to(shares.dtype)
-        local = shares * near
+        best = self.pixels[probabilities.argmax(dim=1)]  # [N, 2]
+        near = ((self.pixels[None] - best[:, None]).abs().amax(dim=2) <= _WINDOW_PX).to(probabilities.dtype)
+        local = probabilities * near
         mass = local.sum(dim=1, keepdim=True)
         return (local @ self.pixels) / mass, mass[:, 0]
 
@@ -129,8 +129,8 @@ class Deployed(nn.Module):
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 RGB images [N, H, W, 3] to place and standard deviation [N, 2] m."""
-        place, std, _ = self.localizer(image.permute(0, 3, 1, 2).to(torch.float32) / 255.0)
-        return place, std
+        position, std, _ = self.localizer(image.permute(0, 3, 1, 2).to(torch.float32) / 255.0)
+        return position, std
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Module:

@@ -29,15 +29,15 @@ from sim2real.robots.physics import PhysicsParams
 from sim2real.robots.terms import RandomizationTerm
 from sim2real.runtime.camera import CameraCalibration, load_camera
 from sim2real.sim.randomization import Randomization
-from sim2real.sim.render.drawing import add_thing, place_thing
+from sim2real.sim.render.drawing import add_object, move_object
 from sim2real.sim.render.scenery import PARAMETERS, TERMS, Scenery, audit_appearance
 from sim2real.sim.world import World
 from sim2real.types import Array, Image, Progress
 
 CLASSES = {0: "background", 1: "robot", 2: "object", 3: "distractor", 4: "table"}
 CHUNK = 100  # images that a worker draws at a time
-# Visual terms that say where something is, not what it looks like.
-PLACES = ("camera_", "zoom", "distractor", "obstruction")
+# Visual terms that move something; the others change its appearance.
+POSE_TERMS = ("camera_", "zoom", "distractor", "obstruction")
 SIZES = 5  # the object is made in so many sizes; a shape cannot change its own
 _POSES = 1500
 _CLEAR_M = 0.012  # no joint comes closer to the table
@@ -45,7 +45,7 @@ _AWAY = np.array([0.0, 0.0, -60.0])
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Rendered:
     """One image with everything that is known about it.
 
     Attributes:
@@ -82,19 +82,19 @@ def visual_terms(config: LocalizeConfig) -> dict[str, RandomizationTerm]:
         ConfigError: An unknown name.
     """
     render = config.render
-    named = {*render.looks, *render.without, *(() if render.randomize == "all" else render.randomize)}
+    named = {*render.appearance, *render.without, *(() if render.randomize == "all" else render.randomize)}
     unknown = sorted(named - set(TERMS))
     if unknown:
         raise ConfigError(f"there are no visual terms {unknown}; known: {', '.join(TERMS)}")
     names = tuple(TERMS) if render.randomize == "all" else render.randomize
     return {
-        name: RandomizationTerm.model_validate(render.looks[name]) if name in render.looks else TERMS[name]
+        name: RandomizationTerm.model_validate(render.appearance[name]) if name in render.appearance else TERMS[name]
         for name in names
         if name not in render.without
     }
 
 
-class Painter:
+class SceneRenderer:
     """Draws the images of one experiment in this process.
 
     Args:
@@ -110,23 +110,23 @@ class Painter:
         self.world = World(1, 0.01)
         self.world.load_robots(arm.urdf, fixed_base=True)
         self._order = [arm.joints.index(name) for name in self.world.joint_names]
-        thing = config.object
-        self._radii = np.linspace(*thing.radius_m, SIZES)
-        self._objects = [add_thing(self.world, thing.kind, float(r), thing.height_m) for r in self._radii]
+        target = config.object
+        self._radii = np.linspace(*target.radius_m, SIZES)
+        self._objects = [add_object(self.world, target.kind, float(r), target.height_m) for r in self._radii]
         for body in self._objects:
-            place_thing(self.world, body, _AWAY)
-        far, wide = thing.distance_m[1] + 0.08, thing.distance_m[1] * np.sin(min(thing.azimuth_rad, np.pi / 2))
+            move_object(self.world, body, _AWAY)
+        far, wide = target.distance_m[1] + 0.08, target.distance_m[1] * np.sin(min(target.azimuth_rad, np.pi / 2))
         self._scenery = Scenery(
             self.world, camera, camera.T_base_camera, {}, self._objects, (0.08, far, -wide, wide),
             config.render.photographs, config.render.textures, seed=config.seed,
-            unlike=(thing.kind, *(thing.hue or (0.0, 1.0))),
+            unlike=(target.kind, *(target.hue or (0.0, 1.0))),
         )  # fmt: skip
         self._params = PhysicsParams(PARAMETERS, 1)
         self._terms = visual_terms(config)
-        self._appearance = np.array([not name.startswith(PLACES) for name in self._params.names])
+        self._appearance = np.array([not name.startswith(POSE_TERMS) for name in self._params.names])
         self._poses, self._tips = _poses(arm, config)
 
-    def draw(self, number: int, canonical: bool = False) -> Drawn:
+    def render(self, number: int, canonical: bool = False) -> Rendered:
         """Image ``number`` of the dataset; ``canonical`` shows the same scene as it looks without randomization."""
         config = self._config
         rng = np.random.default_rng([config.seed, 11, number])
@@ -135,17 +135,17 @@ class Painter:
             params = np.where(self._appearance, self._params.nominal, params)
         pose = int(rng.integers(len(self._poses)))
         size = int(rng.integers(SIZES))
-        place = self._place(rng, self._tips[pose], self._radii[size])
+        position = self._object_position(rng, self._tips[pose], self._radii[size])
         self.world.write_joints(np.array([0]), self._poses[pose][None, self._order], np.zeros((1, len(self._order))))
         for index, body in enumerate(self._objects):
-            place_thing(self.world, body, place if index == size else _AWAY)
-        clear = np.array([[place[0], place[1], self._radii[size]], [0.0, 0.0, 0.07]])
+            move_object(self.world, body, position if index == size else _AWAY)
+        clear = np.array([[position[0], position[1], self._radii[size]], [0.0, 0.0, 0.07]])
         self._scenery.look(params, (config.seed, 12, number), clear)
         seen = self._scenery.render()
         mask = self._classify(seen.segmentation)
-        pixel = self._scenery.pixels(place[None])[0]
+        pixel = self._scenery.pixels(position[None])[0]
         fields = {
-            "object_pos": place,
+            "object_pos": position,
             "object_pixel": pixel,
             "object_radius": float(self._radii[size]),
             "visible_px": int((mask == 2).sum()),
@@ -153,29 +153,29 @@ class Painter:
             "T_base_camera": self._scenery.T_base_camera,
             "pair": number,
         }
-        return Drawn(seen.rgb, mask, fields)
+        return Rendered(seen.rgb, mask, fields)
 
     def effects(self, number: int) -> dict[str, float]:
         """Mean change of a pixel, 0 to 255, by each visual term alone in the scene of image ``number``."""
-        self.draw(number)
+        self.render(number)
         return audit_appearance(self._scenery, self._terms, self._config.seed)
 
     def close(self) -> None:
         """Free the world; harmless when closed."""
         self.world.close()
 
-    def _place(self, rng: np.random.Generator, tip: Array, radius: float) -> Array:
+    def _object_position(self, rng: np.random.Generator, tip: Array, radius: float) -> Array:
         """Somewhere on the table, or beside the gripper's tip as when it is pushed."""
-        thing, render = self._config.object, self._config.render
-        z = 0.5 * thing.height_m
+        target, render = self._config.object, self._config.render
+        z = 0.5 * target.height_m
         if rng.uniform() < render.near_gripper:
             away, angle = rng.uniform(radius, radius + 0.06), rng.uniform(-np.pi, np.pi)
-            place = tip[:2] + away * np.array([np.cos(angle), np.sin(angle)])
-            distance = float(np.hypot(*place))
-            if thing.distance_m[0] <= distance <= thing.distance_m[1]:
-                return np.array([*place, z])
-        distance = float(np.sqrt(rng.uniform(*np.square(thing.distance_m))))
-        angle = rng.uniform(-thing.azimuth_rad, thing.azimuth_rad)
+            position = tip[:2] + away * np.array([np.cos(angle), np.sin(angle)])
+            distance = float(np.hypot(*position))
+            if target.distance_m[0] <= distance <= target.distance_m[1]:
+                return np.array([*position, z])
+        distance = float(np.sqrt(rng.uniform(*np.square(target.distance_m))))
+        angle = rng.uniform(-target.azimuth_rad, target.azimuth_rad)
         return np.array([distance * np.cos(angle), distance * np.sin(angle), z])
 
     def _classify(self, bodies: NDArray[np.int32]) -> Image:
@@ -193,10 +193,10 @@ def _poses(arm: Arm, config: LocalizeConfig) -> tuple[Array, Array]:
     """
     rng = np.random.default_rng([config.seed, 10])
     low, high = (np.array([getattr(c, end) for c in arm.spec.commands]) for end in ("low", "high"))
-    thing = config.object
+    target = config.object
     count = 2 * _POSES
-    distance = rng.uniform(thing.distance_m[0] - 0.03, thing.distance_m[1], count)
-    angle = rng.uniform(-thing.azimuth_rad, thing.azimuth_rad, count)
+    distance = rng.uniform(target.distance_m[0] - 0.03, target.distance_m[1], count)
+    angle = rng.uniform(-target.azimuth_rad, target.azimuth_rad, count)
     goal = np.stack((distance * np.cos(angle), distance * np.sin(angle), rng.uniform(0.015, 0.12, count)), axis=1)
     down = np.tile(arm.rest, (count, 1)) + 0.05 * rng.standard_normal((count, len(arm.joints)))
     for _ in range(60):
@@ -215,35 +215,37 @@ def _poses(arm: Arm, config: LocalizeConfig) -> tuple[Array, Array]:
     return poses, arm.chain.frames(poses)[arm.ee][0]
 
 
-_PAINTER: Painter | None = None
+_RENDERER: SceneRenderer | None = None
 
 
 def _start(config: LocalizeConfig) -> None:
-    global _PAINTER  # noqa: PLW0603 (a worker process has one painter for its life)
+    global _RENDERER  # noqa: PLW0603 (a worker process has one painter for its life)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    _PAINTER = Painter(config)
+    _RENDERER = SceneRenderer(config)
 
 
-def _draw_chunk(first: int, end: int, canonical: bool) -> list[Drawn]:
-    assert _PAINTER is not None
-    return [_PAINTER.draw(number, canonical) for number in range(first, end)]
+def _render_chunk(first: int, end: int, canonical: bool) -> list[Rendered]:
+    assert _RENDERER is not None
+    return [_RENDERER.render(number, canonical) for number in range(first, end)]
 
 
-def draw_all(config: LocalizeConfig, first: int, end: int, canonical: bool = False) -> Generator[Drawn, None, None]:
-    """Images ``first`` to ``end`` of the experiment, in order, drawn by its workers."""
+def render_all(
+    config: LocalizeConfig, first: int, end: int, canonical: bool = False
+) -> Generator[Rendered, None, None]:
+    """Images ``first`` to ``end`` of the experiment, in order, rendered by its workers."""
     chunks = [(start, min(start + CHUNK, end), canonical) for start in range(first, end, CHUNK)]
     workers = min(config.render.workers, max(len(chunks), 1))
     with ProcessPoolExecutor(workers, get_context("spawn"), _start, (config,)) as pool:
-        waiting: list[Future[list[Drawn]]] = []
+        waiting: list[Future[list[Rendered]]] = []
         todo = iter(chunks)
         try:
             # A few chunks ahead: a fast renderer must not fill the memory of a slow writer.
             for chunk in itertools.islice(todo, 2 * workers):
-                waiting.append(pool.submit(_draw_chunk, *chunk))
+                waiting.append(pool.submit(_render_chunk, *chunk))
             while waiting:
                 done = waiting.pop(0).result()
                 for chunk in itertools.islice(todo, 1):
-                    waiting.append(pool.submit(_draw_chunk, *chunk))
+                    waiting.append(pool.submit(_render_chunk, *chunk))
                 yield from done
         finally:
             for future in waiting:
@@ -278,6 +280,7 @@ def render_dataset(
     """
     camera = looking_through(config)
     shown = config.model_dump(mode="json", include={"robot", "object", "render", "seed"})
+    shown["render"]["looks"] = shown["render"].pop("appearance")  # datasets keep the name they were begun with
     for unimportant in ("images", "held_out", "workers"):
         shown["render"].pop(unimportant)
     if canonical:
@@ -288,10 +291,10 @@ def render_dataset(
     with DatasetWriter(folder, camera.width, camera.height, CLASSES, about, resume) as writer:
         with (
             contextlib.suppress(KeyboardInterrupt),
-            contextlib.closing(draw_all(config, writer.count, count, canonical)) as all_,
+            contextlib.closing(render_all(config, writer.count, count, canonical)) as all_,
         ):
-            for drawn in all_:
-                writer.add(drawn.rgb, drawn.mask, **drawn.fields)
+            for rendered in all_:
+                writer.add(rendered.rgb, rendered.mask, **rendered.fields)
                 if writer.count % CHUNK == 0 or writer.count == count:
                     on_progress("rendering", writer.count, count, {})
         return writer.count

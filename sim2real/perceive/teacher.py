@@ -70,14 +70,14 @@ class Teacher:
 
         Args:
             batch_size: Of the labelled images beside them.
-            done: Share of the run; None comes back before ``starts``.
+            done: Fraction of the run; None comes back before ``starts``.
             rng: Chooses and moves them.
             augment: What the network sees on top.
         """
         weight = self._config.weight * teacher_ramp(done, self._config.starts)
         if not weight:
             return None
-        count = max(round(self._config.share * batch_size), 1)
+        count = max(round(self._config.fraction * batch_size), 1)
         rows = rng.choice(len(self._unlabelled), count, replace=count > len(self._unlabelled))
         images, most = to_tensor(self._unlabelled[rows]), self._config.shift_px
         there, here = (torch.as_tensor(rng.integers(-most, most + 1, (count, 2))) for _ in range(2))

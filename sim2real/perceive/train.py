@@ -18,7 +18,7 @@ from sim2real.images.pictures import contact_sheet
 from sim2real.perceive.adapt import adapt_dataset
 from sim2real.perceive.config import LocalizeConfig, area_of
 from sim2real.perceive.export import export_localizer
-from sim2real.perceive.labelled import load_labelled, load_photographs
+from sim2real.perceive.labelled import load_labelled, load_real_images
 from sim2real.perceive.measure import calibrate
 from sim2real.perceive.render import looking_through, render_dataset
 from sim2real.perceive.teacher import load_unlabelled
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 GOLDEN_IMAGES = 8
 PACKAGES = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")
 _SHEET = 48
-_LEAST_BELIEVED = 0.2  # share of photographs without labels in which a teacher finds the object for sure
+_LEAST_BELIEVED = 0.2  # fraction of photographs without labels in which a teacher finds the object for sure
 
 
 def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path | None:
@@ -61,7 +61,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     camera = looking_through(config)
     if config.adapted is not None:  # what is wrong with it is said at once, not after hours of drawing
         Translator(config.adapted).need_size(camera.height, camera.width)
-    labelled = None if config.labelled is None else load_photographs(config.labelled, config, camera)
+    labelled = None if config.labelled is None else load_real_images(config.labelled, config, camera)
     unlabelled = None if config.unlabelled is None else load_unlabelled(config.unlabelled, camera.height, camera.width)
     count, folder = config.render.images, run_dir / "images"
     if render_dataset(config, folder, count, on_progress) < count:
@@ -119,20 +119,20 @@ def _check_unlabelled(unlabelled: Image, rendered: Image, folder: Path | None) -
 
 
 def spec_of(config: LocalizeConfig, camera: CameraCalibration) -> PerceptionSpec:
-    """What the experiment's network sees and says."""
+    """Make the specification of the experiment's network."""
     assert camera.T_base_camera is not None
-    thing = config.object
-    colour = "any colour" if thing.hue is None else f"hue {thing.hue[0]:g} to {thing.hue[1]:g}"
-    radius = " to ".join(f"{1000 * r:g}" for r in thing.radius_m)
+    target = config.object
+    colour = "any colour" if target.hue is None else f"hue {target.hue[0]:g} to {target.hue[1]:g}"
+    radius = " to ".join(f"{1000 * r:g}" for r in target.radius_m)
     return PerceptionSpec(
         robot=config.robot,
-        object=f"{thing.kind}, radius {radius} mm, height {1000 * thing.height_m:g} mm, {colour}",
+        object=f"{target.kind}, radius {radius} mm, height {1000 * target.height_m:g} mm, {colour}",
         width=camera.width,
         height=camera.height,
         matrix=tuple(tuple(row) for row in camera.matrix.tolist()),
         T_base_camera=tuple(tuple(row) for row in camera.T_base_camera.tolist()),
-        height_m=0.5 * thing.height_m,
-        area=area_of(thing),
+        height_m=0.5 * target.height_m,
+        area=area_of(target),
     )
 
 

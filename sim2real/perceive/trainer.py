@@ -74,7 +74,7 @@ class Trainer:
             data: Rendered images, in the order they are drawn from.
             held_out: Rendered images, looked at after every epoch.
             on_progress: Called after every epoch.
-            labelled: Make up ``labelled_share`` of every batch.
+            labelled: Make up ``labelled_fraction`` of every batch.
 
         Returns:
             True when finished; False when Ctrl-C came, after which the last checkpoint is whole.
@@ -134,7 +134,7 @@ class Trainer:
     def _step(self, images: torch.Tensor, batch: Labelled, lesson: Lesson | None) -> dict[str, float]:
         """One step on a batch, whose images are already augmented, and on what the teacher says."""
         network, count = self.network, len(images)
-        place = torch.as_tensor(batch.place, dtype=torch.float32)
+        position = torch.as_tensor(batch.position, dtype=torch.float32)
         pixels = torch.as_tensor(batch.pixels, dtype=torch.float32)
         if lesson is not None:
             images = torch.cat((images, lesson.images))
@@ -142,13 +142,13 @@ class Trainer:
             found, std, heat = network(images.contiguous(memory_format=torch.channels_last))
         # What is learned is the pixel. A place that learned to be right in spite of a moved camera would learn from how
         # the robot looks, and be wrong where it looks otherwise.
-        likelihood = gaussian_nll_loss(found[:count].detach(), place, std[:count].square())
+        likelihood = gaussian_nll_loss(found[:count].detach(), position, std[:count].square())
         finding = pixel_loss(heat[:count], pixels, network.rows, network.columns).mean()
         loss = likelihood + finding
         figures = {
             "likelihood": float(likelihood.detach()),
             "finding": float(finding.detach()),
-            "error_m": float((found[:count].detach() - place).norm(dim=1).mean()),
+            "error_m": float((found[:count].detach() - position).norm(dim=1).mean()),
         }
         if lesson is not None:
             apart = pixel_loss(heat[count:], lesson.pixels, network.rows, network.columns)
@@ -163,7 +163,7 @@ class Trainer:
 
     def _mixed(self, batch: Labelled, labelled: Labelled, at: tuple[int, int]) -> Labelled:
         """A batch in which photographs take the places of some renders."""
-        count = min(max(round(self.config.labelled_share * len(batch.images)), 1), len(batch.images))
+        count = min(max(round(self.config.labelled_fraction * len(batch.images)), 1), len(batch.images))
         rng = np.random.default_rng([self.config.seed, 32, *at])
         rows = rng.choice(len(labelled.images), count, replace=count > len(labelled.images))
         kept = rng.permutation(len(batch.images))[count:]
@@ -223,11 +223,12 @@ def pixel_loss(heat: torch.Tensor, pixel: torch.Tensor, rows: int, columns: int)
     at = (pixel - 1.5) / 4.0
     at = torch.stack((at[:, 0].clamp(0, columns - 1.001), at[:, 1].clamp(0, rows - 1.001)), dim=1)
     low = at.floor()
-    share = at - low
+    fraction = at - low
     first = (low[:, 1] * columns + low[:, 0]).to(torch.int64)
     total = torch.zeros(len(heat), dtype=heat.dtype)
     for down in (0, 1):
         for right in (0, 1):
-            weight = (share[:, 0] if right else 1 - share[:, 0]) * (share[:, 1] if down else 1 - share[:, 1])
+            across = fraction[:, 0] if right else 1 - fraction[:, 0]
+            weight = across * (fraction[:, 1] if down else 1 - fraction[:, 1])
             total = total - weight * heat.gather(1, (first + down * columns + right)[:, None])[:, 0]
     return total

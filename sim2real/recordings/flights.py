@@ -57,12 +57,12 @@ class FlightLog:
 
     @property
     def has_pose(self) -> bool:
-        """Whether the full state was recorded."""
+        """True where the full state was recorded."""
         return all(part is not None for part in (self.pos, self.vel, self.quat, self.ang_vel))
 
     @property
     def inputs(self) -> str:
-        """What drives a model of this flight: ``rotor_speed`` where it was measured, else ``motor``."""
+        """Name of the inputs of a model of this flight: ``rotor_speed`` where it was measured, else ``motor``."""
         return "motor" if self.rotor_speed is None else "rotor_speed"
 
 
@@ -152,10 +152,10 @@ def _checked_rate(path: Path, gyro: Array) -> Array:
     Raises:
         LogError: It turns less than anything that flies: it is in another unit, or no flight's.
     """
-    spread = float(gyro.std(axis=0).max())
-    if spread < STILLEST_DEG_S:
+    std = float(gyro.std(axis=0).max())
+    if std < STILLEST_DEG_S:
         raise LogError(
-            f"{path}: 'gyro' varies by {spread:.3g} (standard deviation about the axis that turns most), a flight by "
+            f"{path}: 'gyro' varies by {std:.3g} (standard deviation about the axis that turns most), a flight by "
             f"more than {STILLEST_DEG_S:g} deg/s; is it rad/s? Multiply it by 57.2958"
         )
     return gyro
@@ -187,24 +187,24 @@ def _compare_motion(log: FlightLog, quat: Array, span: int, path: Path) -> None:
     def mean(values: Array) -> Array:
         return 0.5 * (values[span:] + values[:-span])
 
-    def share(wanted: Array, got: Array) -> float:
-        """Of the motion that is explained; 1 is all."""
+    def fraction(wanted: Array, got: Array) -> float:
+        """Fraction of the motion that is explained; 1 is all."""
         total = float((wanted**2).sum())
         return 1.0 - float(((wanted - got) ** 2).sum()) / total if total > 1e-9 else 1.0
 
-    def turn(order: Array) -> Array:
+    def rate_of(order: Array) -> Array:
         step = quat_multiply(quat_conjugate(order[:-span]), order[span:])
         return 2.0 * np.where(step[:, 3:] < 0, -1.0, 1.0) * step[:, :3] / elapsed
 
-    moved = share((log.pos[span:] - log.pos[:-span]) / elapsed, mean(log.vel))
+    moved = fraction((log.pos[span:] - log.pos[:-span]) / elapsed, mean(log.vel))
     if moved < 0.3:
         raise LogError(
             f"{path}: 'vel' is not the rate of 'pos' ({moved:.0%} agree); both must be SI in the world frame"
         )
-    turned, swapped = (share(turn(order), mean(log.ang_vel)) for order in (quat, np.roll(quat, -1, axis=1)))
-    if turned < 0.3:
+    agreement, swapped = (fraction(rate_of(order), mean(log.ang_vel)) for order in (quat, np.roll(quat, -1, axis=1)))
+    if agreement < 0.3:
         hint = "the order is xyzw, this looks like wxyz" if swapped > 0.5 else "it must be rad/s in the body frame"
-        raise LogError(f"{path}: 'ang_vel' is not the rate of 'quat' ({turned:.0%} agree); {hint}")
+        raise LogError(f"{path}: 'ang_vel' is not the rate of 'quat' ({agreement:.0%} agree); {hint}")
 
 
 def _known_arrays(path: Path) -> dict[str, Array]:
@@ -215,22 +215,22 @@ def _known_arrays(path: Path) -> dict[str, Array]:
 
 def _known_columns(path: Path) -> dict[str, Array]:
     table = read_csv(path)
-    places: dict[str, dict[int, int]] = {}
+    columns: dict[str, dict[int, int]] = {}
     for column, heading in enumerate(table.header):
         name, _, suffix = heading.rpartition(".")
         if heading in ("t", "time"):
-            name, place = "t", 0
+            name, component = "t", 0
         elif name in WIDTHS and _SUFFIXES.get(suffix, WIDTHS[name]) < WIDTHS[name]:
-            place = _SUFFIXES[suffix]
+            component = _SUFFIXES[suffix]
         else:
             continue
-        if place in places.setdefault(name, {}):
+        if component in columns.setdefault(name, {}):
             raise LogError(
-                f"{path} holds '{heading}' more than once; '{table.header[places[name][place]]}' is the same"
+                f"{path} holds '{heading}' more than once; '{table.header[columns[name][component]]}' is the same"
             )
-        places[name][place] = column
+        columns[name][component] = column
     content = {}
-    for name, found in places.items():
+    for name, found in columns.items():
         values = np.full((len(table.rows), WIDTHS.get(name, 1)), np.nan)
         values[:, list(found)] = table.numbers(list(found.values()))
         content[name] = values

@@ -27,7 +27,7 @@ SKEW_S = 0.05  # stamps further from the time of receipt, in the middle, are of 
 
 @dataclass
 class _Stream:
-    """What was said about one joint: times [N] s, and what a message said at each, and its number."""
+    """Messages about one joint: times [N] s, what each said, and its number."""
 
     times: list[float] = field(default_factory=list)
     values: list[Any] = field(default_factory=list)
@@ -105,7 +105,7 @@ def _topics(kinds: Mapping[str, str], given: Topics, path: Path) -> tuple[list[s
 
 
 def _clock(measured: Sequence[BagMessage], sent: Sequence[BagMessage]) -> tuple[bool, str]:
-    """Whether the messages' own stamps can be used, and why not."""
+    """Decide between the messages' own stamps (True) and times of receipt, with a note about it."""
     why = ""
     for messages, what in ((measured, "states"), (sent, "commands")):
         stamped = np.array([m.sent_s for m in messages])
@@ -137,7 +137,7 @@ def _check_order(path: Path, messages: Sequence[BagMessage], joints: tuple[str, 
 
 
 def _check_states(path: Path, joints: tuple[str, ...], state: Sequence[_Stream], known: Collection[str]) -> list[str]:
-    """What of the states is left out, in words.
+    """Check the states; what of them is left out, in words.
 
     Velocity or effort that a joint never has is not measured (ros2_control writes NaN then), one that it has at times
     is damaged.
@@ -178,7 +178,7 @@ def _streams(
     values: Callable[[BagMessage, int], Any],
     option: str,
 ) -> list[_Stream]:
-    """What the messages say about every joint, in the order of time.
+    """Sort messages by joint, each in the order of time.
 
     Raises:
         LogError: A joint is never named, named twice in a message, or named on several topics.
@@ -235,7 +235,7 @@ def _measured(path: Path, message: BagMessage, column: int) -> tuple[float, floa
 
 
 def _points(path: Path, message: BagMessage, column: int) -> tuple[Array, Array]:
-    """Where one joint shall be [P] rad and when, seconds after the message [P]; at once if there is but one."""
+    """Commanded positions of one joint [P] rad, and when, seconds after the message [P]; 0 for a single one."""
     content = message.content
     if hasattr(content, "joint_names"):
         if not len(content.points) or any(len(p.positions) != len(content.joint_names) for p in content.points):
@@ -294,11 +294,11 @@ def _in_force(stream: _Stream, time: Array) -> Array:
     index = np.searchsorted(starts, time, side="right") - 1
     before = float(stream.values[0][0][0])
     for number, (values, after) in enumerate(stream.values):
-        places, heights = (after, values)
+        moments, positions = (after, values)
         if after[0] > 0.0:
-            places, heights = np.concatenate(([0.0], after)), np.concatenate(([before], values))
+            moments, positions = np.concatenate(([0.0], after)), np.concatenate(([before], values))
         rows = index == number
-        result[rows] = np.interp(time[rows] - starts[number], places, heights)
+        result[rows] = np.interp(time[rows] - starts[number], moments, positions)
         if number + 1 < len(starts):
-            before = float(np.interp(starts[number + 1] - starts[number], places, heights))
+            before = float(np.interp(starts[number + 1] - starts[number], moments, positions))
     return result

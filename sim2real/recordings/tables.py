@@ -58,7 +58,7 @@ def numbers(path: Path, name: str, values: NDArray[Any]) -> Array:
 
 
 def yaml_fault(error: Exception) -> str:
-    """What is wrong with a YAML file, in one line, with its line (from 1) where that is known."""
+    """Fault of a YAML file, in one line, with its line (from 1) where that is known."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"line {error.problem_mark.line + 1}: {error.problem or error.context}"
     return " ".join(str(error).split())
@@ -86,9 +86,9 @@ class Columns:
         """
         table = np.empty((len(self.rows), len(columns)))
         for number, row in enumerate(self.rows):
-            for place, column in enumerate(columns):
+            for position, column in enumerate(columns):
                 try:
-                    table[number, place] = float(row[column])
+                    table[number, position] = float(row[column])
                 except ValueError:
                     raise LogError(
                         f"{self.path}: '{self.header[column]}' is '{row[column]}' in row {number}, not a number"

@@ -131,8 +131,8 @@ def test_exemplars_are_pieces() -> None:
     assert spans.max() < 0.56
 
 
-def test_discriminator_scales_and_spread() -> None:
-    network = Discriminator(DiscriminatorConfig(width=8, layers=2, scales=2, spread=True))
+def test_discriminator_scales_and_minibatch_std() -> None:
+    network = Discriminator(DiscriminatorConfig(width=8, layers=2, scales=2, minibatch_std=True))
     scores = network(torch.rand(8, 3, 32, 32))
     assert [tuple(s.shape) for s in scores] == [(8, 1, 8, 8), (8, 1, 4, 4)]
 

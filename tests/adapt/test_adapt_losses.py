@@ -65,9 +65,9 @@ def test_the_pair_is_what_the_generator_should_draw(monkeypatch: pytest.MonkeyPa
     seen = []
     monkeypatch.setattr(losses, "paired", lambda translated, truth: seen.append(truth) or translated.mean())
     one = trainer(config(only="paired"), pairs=True)
-    monkeypatch.setattr(one.target, "draw", lambda draw=one.source.draw: draw())
+    monkeypatch.setattr(one.target, "sample", lambda sample=one.source.sample: sample())
     drawn = []
-    monkeypatch.setattr(one.source, "draw", lambda draw=one.source.draw: drawn.append(draw()) or drawn[-1])
+    monkeypatch.setattr(one.source, "sample", lambda sample=one.source.sample: drawn.append(sample()) or drawn[-1])
     one.update()
     assert torch.equal(seen[0], drawn[0]["pairs"]) and not torch.equal(seen[0], drawn[0]["images"])
 
@@ -146,12 +146,12 @@ def test_half_precision_is_used_where_it_is_asked_for(monkeypatch: pytest.Monkey
     assert types == [torch.bfloat16, torch.float32] * 2
 
 
-def test_spread_tells_alike_batches_from_varied_ones() -> None:
-    settings = config("discriminator.spread=true").discriminator
+def test_minibatch_std_tells_alike_batches_from_varied_ones() -> None:
+    settings = config("discriminator.minibatch_std=true").discriminator
     torch.manual_seed(0)
     network = Discriminator(settings).eval()
     varied = torch.rand(6, 3, 32, 32)
     alike = varied[:1].expand(6, -1, -1, -1)
     assert not torch.allclose(network(varied)[0][:1], network(alike)[0][:1], atol=1e-5)
-    without = Discriminator(config("discriminator.spread=false").discriminator).eval()
+    without = Discriminator(config("discriminator.minibatch_std=false").discriminator).eval()
     assert torch.allclose(without(varied)[0][:1], without(alike)[0][:1], atol=1e-5)

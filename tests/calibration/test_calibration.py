@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from calibration.boards import Board, Detection
 from calibration.hand_eye import hand_eye
 from calibration.intrinsics import board_pose, calibrate_camera
-from calibration.latency import camera_latency, turning
+from calibration.latency import camera_latency, rotation_angle
 from sim2real.cli.main import app, main
 from sim2real.errors import ConfigError
 from sim2real.images.dataset import DatasetWriter
@@ -306,10 +306,10 @@ def test_latency_is_found_with_its_uncertainty():
     boards = np.array(
         [pose(a * np.array([0.2, 0.9, 0.1]) + 0.002 * rng.standard_normal(3), [0, 0, 0.5]) for a in shown]
     )
-    found = camera_latency(time, joint, image_time, turning(boards))
+    found = camera_latency(time, joint, image_time, rotation_angle(boards))
     assert abs(found.seconds - 0.037) < max(3 * found.std, 5e-4) and found.std < 2e-3 and found.explained > 0.99
     with pytest.raises(ConfigError, match="hardly moves"):
-        camera_latency(time, 0.001 * joint, image_time, turning(boards))
+        camera_latency(time, 0.001 * joint, image_time, rotation_angle(boards))
     with pytest.raises(ConfigError, match="explains only"):
         camera_latency(time, joint, image_time, rng.standard_normal(570))
 

@@ -23,7 +23,7 @@ from sim2real.perceive.audit import audit_images
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.perceive.labelled import load_labelled
 from sim2real.perceive.network import Localizer
-from sim2real.perceive.render import Painter, looking_through, render_dataset, visual_terms
+from sim2real.perceive.render import SceneRenderer, looking_through, render_dataset, visual_terms
 from sim2real.perceive.train import train
 from sim2real.perceive.trainer import Trainer, pixel_loss
 from sim2real.runtime.perception import PerceptionBundle, table_homography
@@ -48,7 +48,7 @@ def config(*overrides):
 
 @pytest.fixture(scope="module")
 def painter():
-    made = Painter(config())
+    made = SceneRenderer(config())
     yield made
     made.close()
 
@@ -63,7 +63,7 @@ def run(tmp_path_factory):
 def test_images_carry_where_the_object_is(painter):
     off, sizes = [], []
     for number in range(40):
-        drawn = painter.draw(number)
+        drawn = painter.render(number)
         rows, columns = np.nonzero(drawn.mask == 2)
         camera = looking_through(painter._config)
         seen = np.linalg.inv(drawn.fields["T_base_camera"]) @ [*drawn.fields["object_pos"], 1.0]
@@ -78,25 +78,25 @@ def test_images_carry_where_the_object_is(painter):
 
 
 def test_every_class_is_in_the_masks(painter):
-    seen = np.unique(np.concatenate([painter.draw(number).mask.ravel() for number in range(6)]))
+    seen = np.unique(np.concatenate([painter.render(number).mask.ravel() for number in range(6)]))
     assert seen.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_audit_finds_terms_that_change_no_image():
     settings = config()
-    looks = {**settings.render.looks, "shadows": {**TERMS["shadows"].model_dump(), "range": (0.0, 0.4)}}
-    render = settings.render.model_copy(update={"looks": looks})
+    looks = {**settings.render.appearance, "shadows": {**TERMS["shadows"].model_dump(), "range": (0.0, 0.4)}}
+    render = settings.render.model_copy(update={"appearance": looks})
     effects = {effect.term: effect for effect in audit_images(settings.model_copy(update={"render": render}))}
     assert [name for name, e in effects.items() if e.dead] == ["shadows"]  # cast from 0.5 on
     assert effects["table_hue"].change > 10 and {e.kind for e in effects.values()} == {"visual", "photometric"}
 
 
 def test_an_image_depends_on_its_number_only(painter):
-    first = painter.draw(3)
-    painter.draw(17)
-    again = painter.draw(3)
+    first = painter.render(3)
+    painter.render(17)
+    again = painter.render(3)
     np.testing.assert_array_equal(first.rgb, again.rgb)
-    assert np.abs(first.rgb.astype(float) - painter.draw(4).rgb).mean() > 10
+    assert np.abs(first.rgb.astype(float) - painter.render(4).rgb).mean() > 10
 
 
 def test_no_distractor_is_a_red_cylinder(painter, monkeypatch):
@@ -107,7 +107,7 @@ def test_no_distractor_is_a_red_cylinder(painter, monkeypatch):
         scenery, "paint", lambda world, body, colour, texture=-1: painted.append((body, colour, texture))
     )
     for number in range(60):
-        painter.draw(number)
+        painter.render(number)
     kinds = dict(zip(painter._scenery.distractors, scenery.KINDS * 4, strict=False))
     cylinders = [(colour, texture) for body, colour, texture in painted if kinds.get(body) == "cylinder"]
     others = [texture for body, _, texture in painted if kinds.get(body) in ("box", "ball")]
@@ -118,6 +118,15 @@ def test_no_distractor_is_a_red_cylinder(painter, monkeypatch):
         hue, saturation, value = colorsys.rgb_to_hsv(*colour[:3])
         assert texture == -1
         assert 0.04 - 1e-6 <= hue <= 0.96 + 1e-6 or saturation < 1e-6 or value < 1e-6
+
+
+def test_old_names_of_settings_are_accepted_with_a_warning(caplog):
+    term = "{operation: set, distribution: uniform, range: [0.0, 0.1]}"
+    old = config(f"render.looks.shadows={term}", "labelled_share=0.25", "teacher.share=0.3")
+    new = config(f"render.appearance.shadows={term}", "labelled_fraction=0.25", "teacher.fraction=0.3")
+    assert old == new and "object_hue" in old.render.appearance
+    said = " ".join(caplog.messages)
+    assert all(f"'{name}' is now" in said for name in ("looks", "labelled_share", "share"))
 
 
 @pytest.mark.slow
@@ -166,7 +175,7 @@ def test_terms_can_be_chosen_and_replaced():
 
 
 def test_the_object_is_labelled_where_the_moved_camera_sees_it(painter):
-    drawn = painter.draw(5)
+    drawn = painter.render(5)
     camera = looking_through(painter._config)
     place = drawn.fields["object_pos"][None]
     nominal = project(camera, place, np.linalg.inv(camera.T_base_camera))

@@ -21,7 +21,7 @@ from sim2real.errors import AdaptationError, ConfigError
 from sim2real.images.dataset import DatasetWriter, read_dataset
 from sim2real.perceive.adapt import adapt_dataset
 from sim2real.perceive.config import LocalizeConfig
-from sim2real.perceive.labelled import Labelled, load_labelled, load_photographs
+from sim2real.perceive.labelled import Labelled, load_labelled, load_real_images
 from sim2real.perceive.render import looking_through, render_dataset
 from sim2real.perceive.train import train
 from sim2real.perceive.trainer import Trainer
@@ -106,7 +106,7 @@ def test_runs_that_cannot_be_used_are_refused_before_anything_is_drawn(tmp_path:
 
 def test_a_localizer_trains_on_adapted_images_and_photographs(generator: Path, rendered: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    settings = config(f"adapted={generator}", "unadapted=0", f"labelled={rendered}", "labelled_share=0.25")
+    settings = config(f"adapted={generator}", "unadapted=0", f"labelled={rendered}", "labelled_fraction=0.25")
     bundle = train(settings, run, quiet)
     assert bundle is not None
     assert len(read_dataset(run / "adapted")) == len(read_dataset(run / "images")) == 48
@@ -126,15 +126,15 @@ def test_a_localizer_trains_on_adapted_images_and_photographs(generator: Path, r
 
 def test_photographs_know_their_pixels_from_the_camera(rendered: Path, tmp_path: Path) -> None:
     camera = looking_through(config())
-    found = load_photographs(rendered, config(), camera)
+    found = load_real_images(rendered, config(), camera)
     drawn = load_labelled(rendered)
     off = np.abs(found.pixels - drawn.pixels)
     assert off.max() < 2.0 and np.median(off) < 0.4  # the zoom, which only the renderer knows
-    np.testing.assert_array_equal(found.place, drawn.place)
+    np.testing.assert_array_equal(found.position, drawn.position)
     with DatasetWriter(tmp_path / "small", 64, 64) as writer:
         writer.add(np.zeros((64, 64, 3), np.uint8), object_pos=[0.3, 0.0, 0.02])
     with pytest.raises(ConfigError, match="64 x 64"):
-        load_photographs(tmp_path / "small", config(), camera)
+        load_real_images(tmp_path / "small", config(), camera)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.25, 2), (0.5, 4), (1.0, 8), (0.01, 1)])
@@ -143,8 +143,8 @@ def test_photographs_make_up_their_share_of_a_batch(share: float, expected: int,
         images = np.full((count, 128, 128, 3), value, np.uint8)
         return Labelled(images, np.full((count, 2), float(value)), np.full((count, 2), float(value)))
 
-    trainer = Trainer(config(f"labelled_share={share}"), tmp_path, looking_through(config()))
+    trainer = Trainer(config(f"labelled_fraction={share}"), tmp_path, looking_through(config()))
     mixed = trainer._mixed(numbered(8, 1), numbered(3, 2), (0, 0))
     assert (mixed.images[:, 0, 0, 0] == 2).sum() == expected
-    np.testing.assert_array_equal(mixed.place[:, 0], mixed.images[:, 0, 0, 0])
+    np.testing.assert_array_equal(mixed.position[:, 0], mixed.images[:, 0, 0, 0])
     assert len(mixed.images) == 8

@@ -102,7 +102,7 @@ def middles(images: torch.Tensor) -> torch.Tensor:
 
 def test_the_teacher_says_where_the_moved_object_is():
     places = np.random.default_rng(1).integers(16, 44, (40, 2))
-    settings = TeacherConfig(shift_px=8, starts=0.3, share=0.5, confidence=0.2, weight=3.0)
+    settings = TeacherConfig(shift_px=8, starts=0.3, fraction=0.5, confidence=0.2, weight=3.0)
     teacher, rng = Teacher(spotter(), settings, spots(places)), np.random.default_rng(2)
     assert teacher.lesson(80, 0.3, rng, lambda images: images) is None
     lesson = teacher.lesson(80, 0.35, rng, lambda images: 0.9 * images)

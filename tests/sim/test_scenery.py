@@ -12,7 +12,7 @@ from sim2real.robots import load_robot
 from sim2real.runtime.camera import CameraCalibration
 from sim2real.sim.render.camera import SimCamera
 from sim2real.sim.render.drawing import KINDS as KINDS_OF_THINGS
-from sim2real.sim.render.drawing import add_thing, place_of, place_thing
+from sim2real.sim.render.drawing import add_object, move_object, position_of
 from sim2real.sim.render.preview import EYE_M, TARGET_M, looking
 from sim2real.sim.render.scenery import TERMS, Scenery, audit_appearance
 from sim2real.sim.render.scenery import _radius as radius_of
@@ -31,8 +31,8 @@ def make():
     def one(egl=False, **settings):
         world = World(1, 0.01, egl=egl)
         world.load_robots(load_robot("so101").urdf, fixed_base=True)
-        thing = add_thing(world, "cylinder", 0.03, 0.04)
-        place_thing(world, thing, np.array([0.3, 0.05, 0.02]))
+        thing = add_object(world, "cylinder", 0.03, 0.04)
+        move_object(world, thing, np.array([0.3, 0.05, 0.02]))
         worlds.append(world)
         return Scenery(world, CAMERA, POSE, objects=[thing], textures=20, **settings), thing
 
@@ -102,7 +102,7 @@ def test_every_distractor_is_seen_and_none_floats(make):
     for seed in range(10):
         scenery.look(nominal(scenery, distractors=10.0, distractor_size=0.06), seed)
         for index, body in enumerate(scenery.distractors):
-            middle = place_of(scenery.world, body)[2]
+            middle = position_of(scenery.world, body)[2]
             half = radius_of(index) if KINDS_OF_THINGS[index % 3] == "ball" else 0.08
             assert middle - half <= 1e-9 < middle + half, "its foot is in the table, its head above"
 
@@ -110,13 +110,12 @@ def test_every_distractor_is_seen_and_none_floats(make):
 def test_no_distractor_is_what_the_object_is_told_by(make):
     scenery, _ = make(terms={}, unlike=("cylinder", 0.0, 1.0))
     scenery.look(nominal(scenery, distractors=10.0), 3)
-    away = [place_of(scenery.world, body)[2] < -1.0 for body in scenery.distractors]
+    away = [position_of(scenery.world, body)[2] < -1.0 for body in scenery.distractors]
     assert away == [index % 3 == 1 for index in range(10)]
     for seed in range(20):
         scenery.look(nominal(scenery, obstruction=1.0), seed)
-        there = [
-            place_of(scenery.world, body)[:2] for body in scenery.distractors if place_of(scenery.world, body)[2] > -1
-        ]
+        positions = [position_of(scenery.world, body) for body in scenery.distractors]
+        there = [position[:2] for position in positions if position[2] > -1]
         assert len(there) == 1 and np.linalg.norm(there[0] - (0.3, 0.05)) < 0.2
 
 

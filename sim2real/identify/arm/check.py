@@ -33,19 +33,19 @@ from sim2real.robots.arm import Arm
 from sim2real.types import Array
 
 OFFSET_RAD = 0.06  # what a servo model leaves unexplained at most
-FOLLOWS = 0.5  # share of the motion explained, below which nothing follows the command
+FOLLOWS = 0.5  # fraction of the motion explained, below which nothing follows the command
 ALIKE = 0.98  # commands so correlated cannot be told apart
 SCALE_TOLERANCE = 0.035  # and what a model error of MODEL_RAD bends, the more the less a joint moves
 MODEL_RAD = 0.01
 FAR = 3.0  # scales beyond, and below its inverse, are undone before the servo model is asked
 DEGREES = 180.0 / np.pi
 RATE_TOLERANCE = 0.1
-CLEARLY = 0.7  # share of what one clock leaves unexplained that another may leave, to be the right one
+CLEARLY = 0.7  # fraction of what one clock leaves unexplained that another may leave, to be the right one
 
 
 @dataclass(frozen=True)
 class JointFinding:
-    """What the recordings say about one joint of the robot.
+    """Findings about one joint of the robot.
 
     Attributes:
         joint: Its name.
@@ -68,17 +68,17 @@ class JointFinding:
     faults: tuple[str, ...]
 
     def has(self, word: str) -> bool:
-        """Whether a fault is of one kind."""
+        """True where a fault is of one kind."""
         return any(word in fault for fault in self.faults)
 
     @property
     def within(self) -> float:
-        """How far from ``slope`` the true one may be: by chance (2 deviations), and by what the servo model bends."""
+        """Uncertainty of ``slope``: 2 standard deviations, and what the servo model's own error adds."""
         return 2.0 * self.slope_std + self.tolerance * abs(self.slope)
 
     @property
     def correction(self) -> float:
-        """What measurements must be divided by: the slope where it is a fault; a unit's own where it may be one."""
+        """Divisor of the measurements: the slope where it is a fault; a unit's own where it may be one."""
         if not self.has("scaled"):
             return -1.0 if self.has("flipped") else 1.0
         unit = _unit(abs(self.slope), self.within)
@@ -150,14 +150,14 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     measured = [on_grid(log, log.position) for log in logs]
     late = [delayed(c, m) for c, m in zip(command, measured, strict=True)]
     plain = regressions(late, measured)
-    spread = motion_std(command)
-    source = _assign(plain.share, command_correlation(command), spread > EXCITED_RAD)
-    follows = plain.share[np.arange(len(names)), source] >= FOLLOWS
-    flipped = follows & (spread > EXCITED_RAD) & (plain.slope[np.arange(len(names)), source] < 0)
+    motion = motion_std(command)
+    source = _assign(plain.explained, command_correlation(command), motion > EXCITED_RAD)
+    follows = plain.explained[np.arange(len(names)), source] >= FOLLOWS
+    flipped = follows & (motion > EXCITED_RAD) & (plain.slope[np.arange(len(names)), source] < 0)
     # Order and signs first; scale and zero are judged on what these corrections leave.
-    turn, moving = np.where(flipped, -1.0, 1.0), follows & (spread > EXCITED_RAD)
-    straight = [replace(log, position=log.position[:, source] * turn) for log in logs]
-    plain = regressions(late, [m[:, source] * turn for m in measured])
+    sign, moving = np.where(flipped, -1.0, 1.0), follows & (motion > EXCITED_RAD)
+    straight = [replace(log, position=log.position[:, source] * sign) for log in logs]
+    plain = regressions(late, [m[:, source] * sign for m in measured])
     unit = _rough_scale(arm, straight, np.where(moving, np.diag(plain.slope), 1.0))
     straight = [replace(log, position=log.position / unit) for log in straight]
     fine = _fine(arm, straight)
@@ -171,14 +171,14 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     fine = fine.times(unit)
     moves = [sum(c[:, j].std() > EXCITED_RAD for c in command) for j in range(len(names))]
     findings = tuple(
-        _finding(j, names[j], names[source[j]], bool(flipped[j]), float(spread[j]), moves[j], plain, fine)
+        _finding(j, names[j], names[source[j]], bool(flipped[j]), float(motion[j]), moves[j], plain, fine)
         for j in range(len(names))
     )
     return JointCheck(findings, period, time_scale, clock, len(logs))
 
 
 def _fine(arm: Arm, logs: Sequence[JointLog]) -> Regression:
-    """Of the measurements on what the arm's servos make of the commands."""
+    """Regress the measurements on what the arm's servo model gives for the commands."""
     command, measured = ([on_grid(log, values) for log, values in pairs] for pairs in (
         [(log, log.command) for log in logs], [(log, log.position) for log in logs]
     ))  # fmt: skip
@@ -196,19 +196,19 @@ def _rough_scale(arm: Arm, logs: Sequence[JointLog], plain: Array) -> Array:
         return np.ones(len(plain))
     rough = np.where(far, plain, 1.0)
     found = _fine(arm, [replace(log, position=log.position / rough) for log in logs])
-    seen = far & (np.diag(found.share) >= FOLLOWS)
+    seen = far & (np.diag(found.explained) >= FOLLOWS)
     return np.where(seen, rough * np.diag(found.slope), rough)
 
 
 def _left(found: Regression, moving: NDArray[np.bool_]) -> float:
-    """Share of the moving joints' motion that is left unexplained."""
-    return float((1.0 - np.diag(found.share)[moving]).mean()) if moving.any() else 1.0
+    """Fraction of the moving joints' motion that is left unexplained."""
+    return float((1.0 - np.diag(found.explained)[moving]).mean()) if moving.any() else 1.0
 
 
-def _assign(share: Array, alike: Array, moving: NDArray[np.bool_]) -> list[int]:
+def _assign(explained: Array, alike: Array, moving: NDArray[np.bool_]) -> list[int]:
     """Measured column of every commanded joint: itself, unless another one follows it much better."""
-    joints = len(share)
-    worth = np.where(moving[:, None], share, 0.0) + 0.2 * np.eye(joints)
+    joints = len(explained)
+    worth = np.where(moving[:, None], explained, 0.0) + 0.2 * np.eye(joints)
     rows, columns = linear_sum_assignment(-worth)
     source = list(range(joints))
     for row, column in zip(rows, columns, strict=True):
@@ -225,21 +225,21 @@ def _finding(
     name: str,
     source: str,
     flipped: bool,
-    spread: float,
+    motion: float,
     moves: int,
     plain: Regression,
     fine: Regression,
 ) -> JointFinding:
     faults = [f"is measured in the column of '{source}'"] if source != name else []
-    if spread < EXCITED_RAD:
+    if motion < EXCITED_RAD:
         return JointFinding(name, False, source, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
     at = (joint, joint)
-    if plain.share[at] < FOLLOWS:
-        faults.append(f"does not follow its command ({plain.share[at]:.0%} of its motion is explained)")
+    if plain.explained[at] < FOLLOWS:
+        faults.append(f"does not follow its command ({plain.explained[at]:.0%} of its motion is explained)")
         return JointFinding(name, True, source, 1.0, np.nan, 0.0, np.nan, np.inf, tuple(faults))
-    by = fine if fine.share[at] >= FOLLOWS else plain
+    by = fine if fine.explained[at] >= FOLLOWS else plain
     size, slope_std, offset, offset_std = (float(v[at]) for v in (by.slope, by.slope_std, by.offset, by.offset_std))
-    tolerance = SCALE_TOLERANCE + MODEL_RAD / (spread * float(np.sqrt(moves)))
+    tolerance = SCALE_TOLERANCE + MODEL_RAD / (motion * float(np.sqrt(moves)))
     sign = -1.0 if flipped else 1.0
     if flipped:
         faults.append("turns the other way (sign flipped)")
@@ -268,21 +268,21 @@ def _unit_hint(scale: float, within: float) -> str:
 
 
 def _clock(period: float, rate_hz: float, left: float, left_scaled: float) -> tuple[float, str]:
-    """What stamps must be multiplied with, and a sentence.
+    """Factor of the stamps, and a sentence about it.
 
     A log at another rate than the robot's is in order if its motion is as fast as the servos make it.
 
     Args:
         period: Of the rows, s.
         rate_hz: Of the robot's control.
-        left: Share of the motion that the servo model leaves unexplained with these stamps.
+        left: Fraction of the motion that the servo model leaves unexplained with these stamps.
         left_scaled: The same with stamps scaled to the robot's rate.
     """
     ratio = period * rate_hz
-    told = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / rate_hz:.4f} s"
+    rows = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / rate_hz:.4f} s"
     if left_scaled < CLEARLY * left:
         pace = f"{1.0 / ratio:.2g} times too fast" if ratio < 1.0 else f"{ratio:.2g} times too slow"
-        return 1.0 / ratio, f"{told}: by its stamps the motion is {pace}, the servos say that the robot's rate is right"
+        return 1.0 / ratio, f"{rows}: by its stamps the motion is {pace}, the servos say that the robot's rate is right"
     if left < CLEARLY * left_scaled:
-        return 1.0, f"{told}; the motion is as fast as the servos make it, so the log has another rate and is in order"
-    return 1.0, f"{told}; whether its stamps are wrong cannot be told from this motion, a faster one shows it"
+        return 1.0, f"{rows}; the motion is as fast as the servos make it, so the log has another rate and is in order"
+    return 1.0, f"{rows}; whether its stamps are wrong cannot be told from this motion, a faster one shows it"

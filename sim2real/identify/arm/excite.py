@@ -20,7 +20,7 @@ from sim2real.robots.arm import Arm
 from sim2real.types import Array
 
 MARGIN_RAD = 0.08  # kept from every joint limit
-RAMPS = ((0.2, 0.5), (1.0, 1.0))  # rad/s, share of the range
+RAMPS = ((0.2, 0.5), (1.0, 1.0))  # rad/s, fraction of the range
 REVERSALS_RAD = (0.02, 0.05, 0.1)
 CHIRP_HZ = (0.1, 2.0)
 SINES = 8
@@ -96,12 +96,12 @@ def excite(
     low, high = _safe_ranges(arm, clearance_m + SPARE_M)
     fastest = np.array([min(0.8 * command.slew_per_s, speed) for command in arm.spec.commands])
     moving = [arm.joints.index(joint) for joint in joints]
-    share = duration_s / (len(moving) + 1)
+    part_s = duration_s / (len(moving) + 1)
     wanted = [np.tile(arm.rest, (round(2 * REST_S / dt), 1))]
     for joint in moving:
-        wanted.append(np.tile(arm.rest, (round(share / dt), 1)))
-        wanted[-1][:, joint] = _alone(arm.rest[joint], low[joint], high[joint], share, dt, float(fastest[joint]))
-    waves = _waves(arm, moving, low, high, share, dt, np.random.default_rng(seed))
+        wanted.append(np.tile(arm.rest, (round(part_s / dt), 1)))
+        wanted[-1][:, joint] = _alone(arm.rest[joint], low[joint], high[joint], part_s, dt, float(fastest[joint]))
+    waves = _waves(arm, moving, low, high, part_s, dt, np.random.default_rng(seed))
     wanted.append(_together(arm, waves, fastest, acceleration, dt, clearance_m + SPARE_M))
     wanted.append(np.tile(arm.rest, (round(4 * REST_S / dt), 1)))
     command = limit(np.concatenate(wanted), begin, fastest, acceleration, dt)
@@ -126,19 +126,19 @@ def limit(wanted: Array, start: Array, speed: Array, acceleration: float, dt: fl
     return result
 
 
-def _alone(rest: float, low: float, high: float, share_s: float, dt: float, fastest: float) -> Array:
+def _alone(rest: float, low: float, high: float, part_s: float, dt: float, fastest: float) -> Array:
     """One joint's own part, starting and ending at rest."""
-    steps = round(share_s / dt)
+    steps = round(part_s / dt)
     middle, half = 0.5 * (low + high), 0.5 * (high - low)
     parts: list[Array] = []
     for ramp, reach in RAMPS:
-        places = [middle + reach * half, middle - reach * half]
-        parts.append(_ramps(rest, (*places, rest), min(ramp, 0.8 * fastest), dt))
+        positions = [middle + reach * half, middle - reach * half]
+        parts.append(_ramps(rest, (*positions, rest), min(ramp, 0.8 * fastest), dt))
     for size in REVERSALS_RAD:
-        places = [middle + s * min(size, half) for s in (1, -1, 1, -1)]
-        parts.append(_ramps(rest if size == REVERSALS_RAD[0] else middle, (middle, *places, middle), 0.1, dt))
-    for place in (middle + 0.5 * half, middle - 0.5 * half, middle + 0.2 * half, middle - 0.2 * half, middle):
-        parts.append(np.full(round(1.5 * REST_S / dt), place))
+        positions = [middle + s * min(size, half) for s in (1, -1, 1, -1)]
+        parts.append(_ramps(rest if size == REVERSALS_RAD[0] else middle, (middle, *positions, middle), 0.1, dt))
+    for position in (middle + 0.5 * half, middle - 0.5 * half, middle + 0.2 * half, middle - 0.2 * half, middle):
+        parts.append(np.full(round(1.5 * REST_S / dt), position))
     used = sum(len(part) for part in parts)
     left = max(steps - used - round(2 * REST_S / dt), round(5.0 / dt))
     time = dt * np.arange(left)
@@ -154,17 +154,17 @@ def _alone(rest: float, low: float, high: float, share_s: float, dt: float, fast
     return np.concatenate((whole, np.full(steps - len(whole), rest)))
 
 
-def _ramps(start: float, places: Sequence[float], speed: float, dt: float) -> Array:
-    corners = [start, *places]
+def _ramps(start: float, positions: Sequence[float], speed: float, dt: float) -> Array:
+    corners = [start, *positions]
     times = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(corners)) / speed + 0.2)))
     return np.interp(np.arange(0.0, times[-1], dt), times, corners)
 
 
 def _waves(
-    arm: Arm, moving: Sequence[int], low: Array, high: Array, share_s: float, dt: float, rng: np.random.Generator
+    arm: Arm, moving: Sequence[int], low: Array, high: Array, part_s: float, dt: float, rng: np.random.Generator
 ) -> Array:
     """All joints at once, as departures from the rest pose [T, J] rad that fill every joint's range."""
-    time = dt * np.arange(round(share_s / dt))
+    time = dt * np.arange(round(part_s / dt))
     fade = np.minimum(1.0, np.minimum(time, time[-1] - time) / 3.0)
     waves = np.zeros((len(time), len(arm.joints)))
     for joint in moving:
@@ -206,7 +206,7 @@ def _safe_ranges(arm: Arm, clearance_m: float) -> tuple[Array, Array]:
 
 
 def _heights(arm: Arm, poses: Array) -> Array:
-    """Of the lowest moving link's frame above the base plane [T] m."""
+    """Height [T] m of the lowest moving link's frame above the base plane."""
     frames = arm.chain.frames(poses)
     still = arm.chain.link_names[:2]  # the base, and what turns about the vertical on it
     return np.min([frames[name][0][:, 2] for name in arm.chain.link_names if name not in still], axis=0)

@@ -32,7 +32,7 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 @dataclass
 class JointFit:
-    """What the recordings say about one joint.
+    """Fitted quantities of one joint, and their uncertainty.
 
     Attributes:
         values: Best value by quantity.
@@ -52,7 +52,7 @@ class JointFit:
 
 
 class Stops(NamedTuple):
-    """Where one joint's commands end, rad, and in how many motions that was seen (0: the description says so)."""
+    """Hard stops of one joint's commands, rad, and in how many motions each was seen (0: as described)."""
 
     low: float
     high: float
@@ -171,7 +171,7 @@ def _ends_of(arm: Arm, log: JointLog, joint: int, values: Mapping[str, Array]) -
 
 
 def find_stops(arm: Arm, logs: Sequence[JointLog]) -> list[Stops]:
-    """Where every joint's commands end: seen where a joint stands short of what is asked of it, else described."""
+    """Find every joint's hard stops: seen where a joint stays short of its commands, else as described."""
     position, command = (np.concatenate([getattr(log, part) for log in logs]) for part in ("position", "command"))
     motion = np.repeat(np.arange(len(logs)), [len(log.time) for log in logs])
     described = arm.described()

@@ -79,9 +79,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         return _Mapping.model_validate(content).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        location = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"{path} is a damaged joint mapping: {place or 'it'}: {first['msg']}; 'sim2real check-joints' writes one"
+            f"{path} is a damaged joint mapping: {location or 'it'}: {first['msg']}; 'sim2real check-joints' writes one"
         ) from error
 
 

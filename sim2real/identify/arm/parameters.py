@@ -19,17 +19,17 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
     parameters: dict[str, dict[str, float | str | bool]] = {}
     for fit in fits:
         seen = dict(zip(("low_stop", "high_stop"), fit.stops_seen, strict=True))
-        std = dict(zip(fit.names, np.sqrt(np.diag(fit.covariance)).tolist(), strict=True))
+        stds = dict(zip(fit.names, np.sqrt(np.diag(fit.covariance)).tolist(), strict=True))
         for name, value in fit.values.items():
-            bounds, spread = arm.servo[name], std.get(name, 0.0)
+            bounds, std = arm.servo[name], stds.get(name, 0.0)
             width = value * np.log(bounds.high / bounds.low) if name in LOGARITHMIC else bounds.high - bounds.low
             parameters[f"{fit.joint}.{name}"] = {
                 "value": _written(value, bounds),
-                "std": round(spread, 6),
-                "low": _written(value - 2.0 * spread, bounds),
-                "high": _written(value + 2.0 * spread, bounds),
+                "std": round(std, 6),
+                "low": _written(value - 2.0 * std, bounds),
+                "high": _written(value + 2.0 * std, bounds),
                 "unit": bounds.unit,
-                "identified": bool(name in fit.names and spread < 0.25 * width),
+                "identified": bool(name in fit.names and std < 0.25 * width),
             }
             if name in seen:
                 parameters[f"{fit.joint}.{name}"]["seen_in_motions"] = seen[name]
@@ -52,5 +52,5 @@ def _written(number: float, bounds: ServoQuantity) -> float:
 
 def correlation(matrix: Array) -> Array:
     """Correlations of a covariance [P, P]."""
-    std = np.sqrt(np.diag(matrix))
-    return matrix / np.maximum(np.outer(std, std), 1e-300)
+    stds = np.sqrt(np.diag(matrix))
+    return matrix / np.maximum(np.outer(stds, stds), 1e-300)

@@ -80,7 +80,7 @@ class Regression:
     The offset is the one at the slope ``straight``; ``centre`` [J] rad is the mean of the predictions.
     """
 
-    share: Array
+    explained: Array
     slope: Array
     slope_std: Array
     offset: Array
@@ -114,7 +114,7 @@ def regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> Regres
         cm += c.T @ m
         rows += size
     slope = cm / np.maximum(cc[:, None], 1e-9)
-    share = cm**2 / np.maximum(np.outer(cc, mm), 1e-12)
+    explained = cm**2 / np.maximum(np.outer(cc, mm), 1e-12)
     # Neighbouring rows belong together: about one independent sample a second.
     seconds = max(rows * GRID_S, 1.0)
     left = np.maximum(mm[None] - slope**2 * cc[:, None], 0.0)
@@ -127,7 +127,7 @@ def regressions(predicted: Sequence[Array], measured: Sequence[Array]) -> Regres
     between = np.sqrt(np.average((offsets - offset) ** 2, axis=0, weights=weights) / len(gap))
     offset_std = np.sqrt(between**2 + left / max(rows, 1.0) / seconds)
     centre = np.average([c for c, *_ in gap], axis=0, weights=weights)
-    return Regression(share, slope, slope_std, offset, offset_std, straight, centre)
+    return Regression(explained, slope, slope_std, offset, offset_std, straight, centre)
 
 
 def command_correlation(command: Sequence[Array]) -> Array:

@@ -94,7 +94,7 @@ def _pack(logs: Sequence[JointLog], count: int) -> list[list[int]]:
 
 
 def references(log: JointLog, dead_time: Array, low: Array, high: Array, dt: float) -> Array:
-    """What the controller knows in every step [S, J] rad: commands held, late by ``dead_time`` [J], clipped.
+    """References of the controller in every step [S, J] rad: commands held, late by ``dead_time`` [J], clipped.
 
     Commands change between steps; a step takes their mean over its length.
     """

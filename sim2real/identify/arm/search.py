@@ -35,13 +35,13 @@ def simulate(values: Mapping[str, Array], pieces: Segments) -> tuple[Array, Arra
     past = len(pieces.reference) - steps
     late = values["dead_time"] / SIM_DT
     whole = np.floor(late).astype(np.int64)
-    share = (late - whole)[:, None]
+    fraction = (late - whole)[:, None]
     low, high = values["low_stop"][:, None], values["high_stop"][:, None]
     squared = np.zeros((candidates, count))
     track = np.empty((steps, count)) if candidates == 1 else np.empty((0, count))
     for k in range(steps):
         newer = pieces.reference[k + past - whole]
-        reference = newer + share * (pieces.reference[k + past - whole - 1] - newer)
+        reference = newer + fraction * (pieces.reference[k + past - whole - 1] - newer)
         servo.step(np.clip(reference, low, high), pieces.gravity[k])
         error = servo.position - pieces.measured[k + 1]
         squared += error * error * pieces.counts[k]

@@ -49,7 +49,7 @@ class Space:
         return np.clip((raw - low) / (high - low), 0.0, 1.0)
 
     def slope(self, cube: Array) -> Array:
-        """How much each quantity changes with its coordinate [P], at one point."""
+        """Derivative [P] of each quantity by its coordinate, at one point."""
         low, high = self._ends()
         values = np.array([self.decode(cube[None])[n][0] for n in self.names])
         return (high - low) * np.where(self.logarithmic, values, 1.0)

@@ -64,15 +64,15 @@ def imu_entries(fit: ImuFit) -> dict[str, dict[str, Any]]:
 def pose_entries(fit: FlightFit, mass: float) -> dict[str, dict[str, Any]]:
     """Entries of a parameters file from a fit to flights with a pose; forces belong to ``mass``."""
     std = np.sqrt(np.clip(np.diag(fit.covariance), 0.0, None))
-    spread = fit.model.unpack(std)
+    stds = fit.model.unpack(std)
     entries = {
         f"thrust_coefficient_m{i + 1}": _entry(
-            mass * float(fit.model.thrust[i]) * 1e-6, mass * float(spread.thrust[i]) * 1e-6, "N*s^2/rad^2"
+            mass * float(fit.model.thrust[i]) * 1e-6, mass * float(stds.thrust[i]) * 1e-6, "N*s^2/rad^2"
         )
         for i in range(4)
     }
     for index, axis in enumerate("xyz"):
-        entries[f"drag_{axis}"] = _entry(float(fit.model.drag[index]), float(spread.drag[index]), "1/s")
+        entries[f"drag_{axis}"] = _entry(float(fit.model.drag[index]), float(stds.drag[index]), "1/s")
     if fit.model.time_constant:
         entries["time_constant"] = _entry(fit.model.time_constant, 0.25 * fit.model.time_constant, "s")
     return entries

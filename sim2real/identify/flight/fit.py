@@ -35,7 +35,7 @@ RIDGE = 1e-6
 
 @dataclass(frozen=True)
 class Trim:
-    """What the last moments say the model leaves out, and how far that is believed.
+    """Gains of what the last moments say the model leaves out.
 
     Attributes:
         time_constant: s; memory.
@@ -116,18 +116,18 @@ def _solve(table: Array, values: Array) -> Array:
 
 
 def trim_estimate(model: FlightModel, flight: Flight, trim: Trim) -> tuple[Array, Array]:
-    """What every row knows from the past about force [T, 3] m/s² and angular acceleration [T, 3] rad/s² left out."""
+    """Estimate from the past of every row the force [T, 3] m/s² and angular acceleration [T, 3] rad/s² left out."""
     force, spin, v_body, rate, inputs = windows(flight)
     own_force, own_spin = accelerations(model, v_body, rate, inputs)
     gain = STEP_S / trim.time_constant
     result = []
-    for left, share in ((force - own_force, trim.force), (spin - own_spin, trim.spin)):
+    for left, believed in ((force - own_force, trim.force), (spin - own_spin, trim.spin)):
         known = np.zeros((len(flight.pos), 3))
         value = np.zeros(3)
         for row in range(len(left)):  # the window that ends at row + WINDOW
             value = value + max(gain, 1.0 / (row + 1)) * (left[row] - value)
             known[row + WINDOW] = value
-        result.append(share * known)
+        result.append(believed * known)
     return result[0], result[1]
 
 

@@ -33,7 +33,7 @@ EXCITED = 0.7  # correlation of torque and angular acceleration below which a fl
 
 @dataclass(frozen=True)
 class Airframe:
-    """What the user knows.
+    """Mass and rotors of a quadrotor, as its user knows them.
 
     Attributes:
         mass: kg, as flown.
@@ -59,7 +59,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ImuFit:
-    """What the flights say.
+    """Parameters fitted to flights with an IMU.
 
     Attributes:
         estimates: By name: ``thrust_quadratic``; ``thrust_0``, ``thrust_1``, ``thrust_2`` of the full curve (newtons a
@@ -173,16 +173,16 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
         if min(found) <= EXCITED
     ]
     remarks.append("inertia_z is the given ratio times the mean of the others: yaw torque per thrust is unknown too")
-    draws: dict[str, list[float]] = {}
+    samples: dict[str, list[float]] = {}
     for index in range(BOOTSTRAPS):
         again = [_resampled(piece, rng) for piece in lifts]
         found = _values(again, [_resampled(piece, rng) for piece in good], frame)
         for name, value in found.items():
-            draws.setdefault(name, []).append(value)
+            samples.setdefault(name, []).append(value)
         if index % 20 == 19:
             on_progress("intervals", index + 1, BOOTSTRAPS, {})
     values = _values(lifts, good, frame)
-    estimates = {name: Estimate(value, float(np.std(draws[name])), _UNITS[name]) for name, value in values.items()}
+    estimates = {name: Estimate(value, float(np.std(samples[name])), _UNITS[name]) for name, value in values.items()}
     estimates["time_constant"] = Estimate(constant, _lag_std(misfit, constant, sum(len(p[1]) for p in lifts)), "s")
     return ImuFit(estimates, excitation, tuple(remarks))
 
@@ -272,7 +272,7 @@ def _lag_std(misfit: Callable[[float], float], constant: float, samples: int) ->
 
 
 def lift_error(log: FlightLog, estimates: dict[str, float], mass: float) -> dict[str, float]:
-    """How a fitted thrust curve explains the accelerometer of a flight.
+    """Compare a fitted thrust curve with the accelerometer of a flight.
 
     Returns:
         ``hover_lift_error``: relative error of the lift where the flight is within 10 % of hovering; ``lift_rmse_m_s2``

@@ -178,14 +178,14 @@ def predict(
             force, spin = force + extra[0], spin + extra[1]
         if trim is not None:
             force, spin = force + trim[0][starts], spin + trim[1][starts]
-        turned = rate + STEP_S * spin
+        next_rate = rate + STEP_S * spin
         # The attitude in the middle of the step carries the force.
-        middle = quat_multiply(quat, rotation_vector_to_quat(0.5 * STEP_S * 0.5 * (rate + turned)))
+        middle = quat_multiply(quat, rotation_vector_to_quat(0.5 * STEP_S * 0.5 * (rate + next_rate)))
         acceleration = rotate(quat_to_matrix(middle), force) + GRAVITY
         pos = pos + STEP_S * vel + 0.5 * STEP_S**2 * acceleration
         vel = vel + STEP_S * acceleration
-        quat = quat_multiply(quat, rotation_vector_to_quat(STEP_S * 0.5 * (rate + turned)))
-        rate = turned
+        quat = quat_multiply(quat, rotation_vector_to_quat(STEP_S * 0.5 * (rate + next_rate)))
+        rate = next_rate
         if step + 1 in horizons:
             kept[step + 1] = (pos, vel, quat, rate)
     return kept

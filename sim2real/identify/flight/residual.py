@@ -45,7 +45,7 @@ def train_residual(
     unseen = [_cut(flight, end, len(flight.pos)) for flight, end in zip(flights, rows, strict=True)]
     inputs, targets = _examples(model, seen)
     mean, scale = inputs.mean(axis=0), 1.0 / (inputs.std(axis=0) + 1e-3)
-    spread = targets.std(axis=0) + 1e-6
+    target_std = targets.std(axis=0) + 1e-6
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = torch.nn.Sequential(
@@ -53,7 +53,7 @@ def train_residual(
         torch.nn.Linear(HIDDEN, 6),
     )  # fmt: skip
     x = torch.from_numpy(np.clip((inputs - mean) * scale, -3.0, 3.0)).float()
-    y = torch.from_numpy(targets / spread).float()
+    y = torch.from_numpy(targets / target_std).float()
     optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     before = position_error(model, unseen, trim)
     best, after = None, before
@@ -64,7 +64,7 @@ def train_residual(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         if epoch % 5 == 4:
-            candidate = _as_residual(net, mean, scale, spread)
+            candidate = _as_residual(net, mean, scale, target_std)
             error = position_error(model, unseen, trim, candidate)
             if error < after:
                 best, after = candidate, error
@@ -87,7 +87,7 @@ def _examples(model: FlightModel, flights: Sequence[Flight]) -> tuple[Array, Arr
     return np.concatenate(inputs), np.concatenate(targets)
 
 
-def _as_residual(net: object, mean: Array, scale: Array, spread: Array) -> Residual:
+def _as_residual(net: object, mean: Array, scale: Array, target_std: Array) -> Residual:
     arrays = [p.detach().numpy().astype(np.float64) for p in net.parameters()]  # type: ignore[attr-defined]
     w1, b1, w2, b2, w3, b3 = arrays
-    return Residual(mean, scale, (w1.T, b1, w2.T, b2, w3.T * spread, b3 * spread))
+    return Residual(mean, scale, (w1.T, b1, w2.T, b2, w3.T * target_std, b3 * target_std))

@@ -81,18 +81,18 @@ class SimCamera:
         self,
         world: World,
         T_base_camera: Array,  # noqa: N803 (the transform's name says its direction)
-        cell: int = 0,
+        env_id: int = 0,
         light: Light = DAYLIGHT,
     ) -> Frame:
-        """One image of one cell of a world.
+        """One image of one environment of a world.
 
         Args:
             world: What is drawn.
-            T_base_camera: Pose of the camera in the cell's frame [4, 4].
-            cell: Which robot's.
+            T_base_camera: Pose of the camera in the environment's frame [4, 4].
+            env_id: The robot's environment.
             light: On everything.
         """
-        rgb, buffer, bodies = see(world, cell, _view(T_base_camera), self._projection, *self._size, light)
+        rgb, buffer, bodies = see(world, env_id, _view(T_base_camera), self._projection, *self._size, light)
         depth = FAR_M * NEAR_M / (FAR_M - (FAR_M - NEAR_M) * buffer.astype(np.float64))
         size = (self.camera.width, self.camera.height)
         if self._lookup is not None:
@@ -111,7 +111,7 @@ class SimCamera:
 
 
 def _ideal(camera: CameraCalibration, pixels: Array) -> Array:
-    """Where distorted pixels [N, 2] would be without the lens [N, 2]."""
+    """Pixels [N, 2] without the lens, of distorted pixels [N, 2]."""
     if camera.lens == "fisheye":
         points = cv2.fisheye.undistortPoints(pixels[:, None], camera.matrix, camera.distortion, P=camera.matrix)
     else:
@@ -123,7 +123,7 @@ def _ideal(camera: CameraCalibration, pixels: Array) -> Array:
 
 
 def _distorted(camera: CameraCalibration, pixels: Array) -> Array:
-    """Where the lens puts ideal pixels [N, 2]: the inverse of :func:`_ideal`, where it has one."""
+    """Distort ideal pixels [N, 2] by the lens: the inverse of :func:`_ideal`, where it has one."""
     points = (np.concatenate((pixels, np.ones((len(pixels), 1))), axis=1) @ np.linalg.inv(camera.matrix).T)[:, None]
     still = np.zeros(3)
     through = cv2.fisheye.projectPoints if camera.lens == "fisheye" else cv2.projectPoints

@@ -1,4 +1,4 @@
-"""What is only seen in a world, and how it is drawn: the renderer behind one door.
+"""Shapes that are only seen, and the renderer behind one door.
 
 Another renderer takes Bullet's place by drawing :func:`see` and the shapes here.
 """
@@ -43,7 +43,7 @@ class Light:
         direction: Towards the lamp, world frame.
         colour: Red, green, blue, 0 to 1.
         distance_m: Of the lamp.
-        ambient, diffuse, specular: Shares of light from everywhere, of the lamp's, and of its reflexes.
+        ambient, diffuse, specular: Fraction of light from everywhere, of the lamp's, and of its reflexes.
         shadows: Whether it casts them.
     """
 
@@ -60,14 +60,20 @@ DAYLIGHT = Light()
 
 
 def see(
-    world: World, cell: int, view: Array, projection: Sequence[float], width: int, height: int, light: Light = DAYLIGHT
+    world: World,
+    env_id: int,
+    view: Array,
+    projection: Sequence[float],
+    width: int,
+    height: int,
+    light: Light = DAYLIGHT,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
-    """Raw picture of one cell: RGB [height, width, 3], OpenGL's depth buffer and body numbers [height, width].
+    """Raw image of one environment: RGB [height, width, 3], OpenGL's depth buffer and body numbers [height, width].
 
     Args:
         world: What is drawn.
-        cell: Which robot's.
-        view: OpenGL's view matrix [4, 4] in the cell's frame.
+        env_id: The robot's environment.
+        view: OpenGL's view matrix [4, 4] in the environment's frame.
         projection: OpenGL's projection matrix, by columns.
         width: px.
         height: px.
@@ -77,7 +83,7 @@ def see(
         SimulationError: Larger than EGL can draw.
     """
     away = np.eye(4)
-    away[:3, 3] = -world.cell_origin(cell)
+    away[:3, 3] = -world.cell_origin(env_id)
     looks = list(projection)
     if world.renderer == pybullet.ER_TINY_RENDERER:
         # It draws half a pixel too far to the right and too high: measured with boards; OpenGL does not.
@@ -100,20 +106,20 @@ def see(
 
 
 def add_quad(
-    world: World, corners: Sequence[Sequence[float]], place: Array, quat: Sequence[float] = _UPRIGHT, cell: int = 0
+    world: World, corners: Sequence[Sequence[float]], position: Array, quat: Sequence[float] = _UPRIGHT, env_id: int = 0
 ) -> int:
     """A flat face, seen from where its corners run counter-clockwise; its number.
 
     Args:
         world: Where.
         corners: Four, m, around the texture from its lower left in this order: left, right, upper right, upper left.
-        place: Of the corners' frame [3] m in the cell's frame.
+        position: Of the corners' frame [3] m in the environment's frame.
         quat: xyzw.
-        cell: Which robot's.
+        env_id: The robot's environment.
     """
     uvs = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))
     shape = _mesh(world, corners, ((0.0, 0.0, 1.0),) * 4, uvs, _TWO_TRIANGLES)
-    return _body(world, shape, place, quat, cell)
+    return _body(world, shape, position, quat, env_id)
 
 
 def _mesh(
@@ -142,28 +148,28 @@ def _mesh(
     )  # fmt: skip
 
 
-def add_thing(world: World, kind: str, radius: float, height: float, cell: int = 0) -> int:
+def add_object(world: World, kind: str, radius: float, height: float, env_id: int = 0) -> int:
     """A box, cylinder or ball that is only seen, of few triangles, m; its number."""
     if kind == "box":
         shape = pybullet.createVisualShape(
             pybullet.GEOM_BOX, halfExtents=(radius, 0.8 * radius, 0.5 * height), physicsClientId=world.client
         )
-        return _body(world, shape, np.zeros(3), _UPRIGHT, cell)
+        return _body(world, shape, np.zeros(3), _UPRIGHT, env_id)
     if kind not in KINDS:
-        raise SimulationError(f"unknown kind of thing '{kind}'; known: {', '.join(KINDS)}")
+        raise SimulationError(f"unknown kind of object '{kind}'; known: {', '.join(KINDS)}")
     # Rings of points from the top to the bottom: height above the middle and radius.
     if kind == "cylinder":
         rings = [(0.5, 0.0), (0.5, 1.0), (-0.5, 1.0), (-0.5, 0.0)]
         profile = [(height * z, radius * r) for z, r in rings]
     else:
-        turns = np.linspace(0.0, np.pi, SIDES // 2 + 1)
-        profile = [(radius * float(np.cos(t)), radius * float(np.sin(t))) for t in turns]
-    shape = _turned(world, profile, smooth=kind == "ball")
-    return _body(world, shape, np.zeros(3), _UPRIGHT, cell)
+        angles = np.linspace(0.0, np.pi, SIDES // 2 + 1)
+        profile = [(radius * float(np.cos(t)), radius * float(np.sin(t))) for t in angles]
+    shape = _revolved(world, profile, smooth=kind == "ball")
+    return _body(world, shape, np.zeros(3), _UPRIGHT, env_id)
 
 
-def _turned(world: World, profile: Sequence[tuple[float, float]], smooth: bool) -> int:
-    """A shape turned about z, from (height, radius) from its top to its bottom."""
+def _revolved(world: World, profile: Sequence[tuple[float, float]], smooth: bool) -> int:
+    """A shape revolved about z, from (height, radius) from its top to its bottom."""
     around = np.linspace(0.0, 2.0 * np.pi, SIDES + 1)
     vertices: list[list[float]] = []
     normals: list[list[float]] = []
@@ -187,16 +193,16 @@ def _turned(world: World, profile: Sequence[tuple[float, float]], smooth: bool) 
     return _mesh(world, vertices, normals, uvs, indices)
 
 
-def place_thing(world: World, thing: int, place: Array, quat: Sequence[float] = _UPRIGHT, cell: int = 0) -> None:
-    """Put a thing's centre at ``place`` [3] m in the cell's frame."""
-    at = (world.cell_origin(cell) + place).tolist()
-    pybullet.resetBasePositionAndOrientation(thing, at, list(quat), physicsClientId=world.client)
+def move_object(world: World, body: int, position: Array, quat: Sequence[float] = _UPRIGHT, env_id: int = 0) -> None:
+    """Put an object's centre at ``position`` [3] m in the environment's frame."""
+    at = (world.cell_origin(env_id) + position).tolist()
+    pybullet.resetBasePositionAndOrientation(body, at, list(quat), physicsClientId=world.client)
 
 
-def place_of(world: World, thing: int, cell: int = 0) -> Array:
-    """Where a thing's centre is [3] m in the cell's frame."""
-    at = pybullet.getBasePositionAndOrientation(thing, physicsClientId=world.client)[0]
-    return np.array(at) - world.cell_origin(cell)
+def position_of(world: World, body: int, env_id: int = 0) -> Array:
+    """Position [3] m of an object's centre in the environment's frame."""
+    at = pybullet.getBasePositionAndOrientation(body, physicsClientId=world.client)[0]
+    return np.array(at) - world.cell_origin(env_id)
 
 
 def load_texture(world: World, image: Path) -> int:
@@ -212,23 +218,23 @@ def load_texture(world: World, image: Path) -> int:
 
 
 def paint(world: World, body: int, colour: Colour, texture: int = NO_TEXTURE) -> None:
-    """Give a thing a colour, which multiplies its texture."""
+    """Give an object a colour, which multiplies its texture."""
     pybullet.changeVisualShape(body, -1, textureUniqueId=texture, rgbaColor=colour, physicsClientId=world.client)
 
 
-def paint_robot(world: World, cell: int, colour: Colour, dark: Sequence[float] = (1.0,)) -> None:
+def paint_robot(world: World, env_id: int, colour: Colour, dark: Sequence[float] = (1.0,)) -> None:
     """Give all links of a robot one colour, each times one of ``dark``, over and over."""
-    body, (*rgb, opacity) = world.bodies[cell], colour
+    body, (*rgb, opacity) = world.bodies[env_id], colour
     for link in range(-1, pybullet.getNumJoints(body, world.client)):
         factor = dark[(link + 1) % len(dark)]
         shade = [factor * part for part in rgb] + [opacity]
         pybullet.changeVisualShape(body, link, rgbaColor=shade, physicsClientId=world.client)
 
 
-def _body(world: World, shape: int, place: Array, quat: Sequence[float], cell: int) -> int:
+def _body(world: World, shape: int, position: Array, quat: Sequence[float], env_id: int) -> int:
     return int(
         pybullet.createMultiBody(
-            baseMass=0, baseVisualShapeIndex=shape, basePosition=(world.cell_origin(cell) + place).tolist(),
+            baseMass=0, baseVisualShapeIndex=shape, basePosition=(world.cell_origin(env_id) + position).tolist(),
             baseOrientation=list(quat), physicsClientId=world.client,
         )
     )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim2real.robots.arm import Arm
 from sim2real.runtime.camera import CameraCalibration
-from sim2real.sim.render.drawing import add_thing, place_thing
+from sim2real.sim.render.drawing import add_object, move_object
 from sim2real.sim.render.scenery import Scenery, audit_appearance
 from sim2real.sim.world import World
 from sim2real.types import Array, Image
@@ -57,9 +57,9 @@ def preview(
     with closing(World(1, 0.01, egl=egl)) as world:
         world.load_robots(arm.urdf, fixed_base=True)
         world.write_joints(np.array([0]), arm.rest[None], np.zeros((1, len(arm.rest))))
-        thing = add_thing(world, "cylinder", 0.028, 0.04)
-        place_thing(world, thing, np.array([0.3, 0.08, 0.02]))
-        scenery = Scenery(world, camera, camera.T_base_camera, objects=[thing], photographs=photographs, seed=seed)
+        body = add_object(world, "cylinder", 0.028, 0.04)
+        move_object(world, body, np.array([0.3, 0.08, 0.02]))
+        scenery = Scenery(world, camera, camera.T_base_camera, objects=[body], photographs=photographs, seed=seed)
         images = []
         for _ in range(count):
             scenery.look()

@@ -23,17 +23,17 @@ def procedural(rng: np.random.Generator, kind: str | None = None) -> Image:
     y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / SIDE_PX
     angle = rng.uniform(0.0, np.pi)
     along = x * np.cos(angle) + y * np.sin(angle)
-    share = np.zeros_like(x)
+    fraction = np.zeros_like(x)
     if kind == "gradient":
-        share = (along - along.min()) / np.ptp(along)
+        fraction = (along - along.min()) / np.ptp(along)
     elif kind == "checker":
         cells = rng.integers(2, 12)
-        share = (np.floor(x * cells) + np.floor(y * cells)) % 2
+        fraction = (np.floor(x * cells) + np.floor(y * cells)) % 2
     elif kind == "stripes":
-        share = np.floor(along * rng.integers(2, 16)) % 2
+        fraction = np.floor(along * rng.integers(2, 16)) % 2
     elif kind == "noise":
-        share = _noise(rng)
-    image = _print(rng) if kind == "print" else first + share[..., None] * (second - first)
+        fraction = _noise(rng)
+    image = _print(rng) if kind == "print" else first + fraction[..., None] * (second - first)
     return np.asarray(np.clip(image + rng.normal(0.0, rng.uniform(0.0, 8.0), image.shape), 0, 255), dtype=np.uint8)
 
 
@@ -42,11 +42,11 @@ def _print(rng: np.random.Generator) -> NDArray[np.float64]:
     image = np.tile(rng.uniform(0.0, 255.0, 3), (SIDE_PX, SIDE_PX, 1))
     for _ in range(rng.integers(5, 30)):
         (x, y), (w, h) = rng.uniform(0.0, SIDE_PX, 2).astype(int), rng.uniform(1.0, 0.12 * SIDE_PX, 2).astype(int)
-        colour, turn = rng.uniform(0.0, 255.0, 3).tolist(), float(rng.uniform(0.0, 180.0))
+        colour, angle = rng.uniform(0.0, 255.0, 3).tolist(), float(rng.uniform(0.0, 180.0))
         if rng.uniform() < 0.5:
-            cv2.ellipse(image, ((int(x), int(y)), (2 * int(w), 2 * int(h)), turn), colour, -1)
+            cv2.ellipse(image, ((int(x), int(y)), (2 * int(w), 2 * int(h)), angle), colour, -1)
         else:
-            corners = cv2.boxPoints(((int(x), int(y)), (2 * int(w), 2 * int(h)), turn)).astype(np.int32)
+            corners = cv2.boxPoints(((int(x), int(y)), (2 * int(w), 2 * int(h)), angle)).astype(np.int32)
             cv2.fillPoly(image, [corners], colour)
     return image
 
