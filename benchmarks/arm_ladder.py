@@ -10,14 +10,11 @@ true of the target in place of what it identified (the oracle).
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sim2real.evaluate.bench import Row, main
 from sim2real.learn.experiment import bundle_experiment
 from sim2real.methods import load_method
 from sim2real.methods.base import Run
-from sim2real.robots.identified import normalise_parameters
-from sim2real.runtime.policy import PolicyRunner
 from sim2real.targets.so101 import PUCK_CONDITIONS
 from sim2real.targets.so101_arm import read_figures
 
@@ -53,19 +50,9 @@ def told(bundle, variant, condition, count):
     }
     experiment = bundle_experiment(bundle)
     method = load_method(experiment.config.method)
-    # A finished run gives its network again without training.
-    network = method.train(experiment, Run(bundle.path.parent, lambda *_: None)).network
     terms = method.prepare(experiment).told
-    values = np.array([[true.get(term.name, term.nominal) for term in terms]])
-    mu = torch.from_numpy(normalise_parameters(terms, values)).expand(count, -1)
-
-    def run(inputs):
-        outputs = {name: np.zeros((count, size), np.float32) for name, size in bundle.spec.outputs().items()}
-        with torch.inference_mode():
-            outputs["action"] = network.policy(torch.from_numpy(inputs["observation"]), mu).numpy()
-        return outputs
-
-    return PolicyRunner(bundle.spec, run, count)
+    values = np.array([[true.get(term.name, term.nominal) for term in terms]] * count)
+    return method.told(experiment, Run(bundle.path.parent, lambda *_: None), values)
 
 
 if __name__ == "__main__":

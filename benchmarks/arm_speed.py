@@ -13,7 +13,6 @@ policy inside.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import statistics
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from sim2real.config import load_config
-from sim2real.learn.build import build_env
+from sim2real.learn.experiment import load_experiment
 from sim2real.provenance import made as facts
 
 OURS = {
@@ -37,7 +36,7 @@ SECONDS, ROUNDS = 3.0, 3
 
 
 def ours(config, robot, decimation, count):
-    env = build_env(load_config(config, [f"robot={robot}", f"sim.decimation={decimation}"]), 0, count)
+    env = load_experiment(load_config(config, [f"robot={robot}", f"sim.decimation={decimation}"])).make_env(0, count)
 
     def step():
         env.step(np.asarray(env.task.teacher(env.signals), dtype=np.float32))
@@ -74,12 +73,13 @@ def rate(step):
 def workers(count):
     """Steps a second of PPO's rollouts on FR3 reach with ``count`` processes."""
     from sim2real.learn.ppo import Trainer
+    from sim2real.methods.base import EnvOf
 
     config = load_config(
         "so101_reach", ["robot=fr3", "sim.decimation=2", "sim.robots=16", f"sim.workers={count}", "ppo.iterations=9"]
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(functools.partial(build_env, config), config.ppo, Path(folder), count, 0, False)
+        trainer = Trainer(EnvOf(load_experiment(config), ("observation",)), config.ppo, Path(folder), count, 0)
         trainer.train()
     took = [row["collect_s"] for row in trainer.history[2:]]
     return config.ppo.steps * 16 * count / statistics.median(took)

@@ -22,11 +22,11 @@ import numpy as np
 from robot_drivers import load_driver
 from robot_drivers.limits import DriverError
 from sim2real.evaluate.episodes import score
+from sim2real.learn.experiment import bundle_experiment
 from sim2real.provenance import made as facts
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.observation import measured_command
 from sim2real.runtime.safety import SafetyFilter
-from sim2real.targets._shim import bundle_experiment
 
 APPROACH_RAD_S = 0.8
 LONGEST_WAIT_S = 5.0

@@ -16,26 +16,18 @@ import platform
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from sim2real.config import validate_config
 from sim2real.evaluate.episodes import run, wilson
-from sim2real.learn.build import build_env
-from sim2real.learn.simulated import fly_simulated
+from sim2real.learn.experiment import bundle_experiment
+from sim2real.learn.simulated import run_simulated
+from sim2real.methods import load_method
+from sim2real.methods.base import Run
 from sim2real.provenance import commit
+from sim2real.robots.identified import denormalise_parameters
 from sim2real.runtime.bundle import PolicyBundle
-from sim2real.runtime.policy import PolicyRunner, onnx_policy
-from sim2real.targets._shim import bundle_experiment
 from sim2real.targets.base import target_for
 
 SEED = 987_654
-
-
-def told(bundle: PolicyBundle, parameters: np.ndarray) -> PolicyRunner:
-    """The bundle's policy, told fixed normalised parameters [N, P] instead of estimates."""
-    policy = onnx_policy((bundle.path / "policy.onnx").read_bytes())
-    std = np.zeros_like(parameters)
-    return PolicyRunner(bundle.spec, policy, lambda history: (parameters, std), len(parameters))
 
 
 def main() -> None:
@@ -45,28 +37,33 @@ def main() -> None:
     parser.add_argument("--target-episodes", type=int, default=100)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    config = validate_config(yaml.safe_load((arguments.run / "config.yaml").read_text()), str(arguments.run))
     bundle = PolicyBundle.load(arguments.run / "bundle")
-    count = arguments.episodes
-    env = build_env(config, SEED, count, restart=False)
-    truth = env.parameters().copy()
+    experiment = bundle_experiment(bundle)
+    method, run_of = load_method(experiment.config.method), Run(arguments.run, lambda *_: None)
+    terms, count = method.prepare(experiment).told, arguments.episodes
+    env = method.prepare(experiment).make_env(SEED, count, restart=False)
+    truth = denormalise_parameters(terms, env.parameters())
     env.sim.close()
-    nominal = np.tile(bundle.spec.nominal_parameters(), (count, 1))
+
+    def told(values):
+        return method.told(experiment, run_of, values)
+
+    def nominal(n):
+        return told(np.tile([term.nominal for term in terms], (n, 1)))
+
     flights = {
-        "true parameters": fly_simulated(config, told(bundle, truth), SEED),
-        "estimated (UP-OSI)": fly_simulated(config, bundle.runner(count), SEED),
-        "nominal (identification off)": fly_simulated(config, told(bundle, nominal), SEED),
+        "true parameters": run_simulated(experiment, told(truth), SEED),
+        "estimated (UP-OSI)": run_simulated(experiment, bundle.runner(count), SEED),
+        "nominal (identification off)": run_simulated(experiment, nominal(count), SEED),
     }
     simulator = {
-        name: {"success": f.success, "ci95": wilson(int(f.succeeded.sum()), count), "crashes": int(f.crashed.sum())}
+        name: {"success": f.success, "ci95": wilson(int(f.succeeded.sum()), count), "crashes": int(f.failed.sum())}
         for name, f in flights.items()
     }
     estimated = flights["estimated (UP-OSI)"]
     target = {
         "estimated (UP-OSI)": _target(bundle, bundle.runner, arguments.target_episodes),
-        "nominal (identification off)": _target(
-            bundle, lambda n: told(bundle, np.tile(bundle.spec.nominal_parameters(), (n, 1))), arguments.target_episodes
-        ),
+        "nominal (identification off)": _target(bundle, nominal, arguments.target_episodes),
     }
     report = {
         "date": datetime.date.today().isoformat(),

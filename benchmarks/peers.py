@@ -60,9 +60,12 @@ Step = Callable[[], tuple[int, int, float]]
 def ours(robots: int) -> tuple[Step, dict[str, float]]:
     """Full randomization; what training reads in every step is read: observation and true parameters."""
     from sim2real.config import load_config
-    from sim2real.learn.build import build_env
+    from sim2real.learn.experiment import load_experiment
+    from sim2real.methods import load_method
 
-    env = build_env(load_config("up_osi"), seed=0, robots=robots)
+    experiment = load_experiment(load_config("up_osi"))
+    experiment = load_method(experiment.config.method).prepare(experiment)
+    env = experiment.make_env(0, robots, groups=["observation"])
     actions = np.random.default_rng(0).uniform(-0.1, 0.1, (256, robots, len(env.spec.action))).astype(np.float32)
     turn = 0
 

@@ -12,7 +12,7 @@ import numpy as np
 from sim2real.errors import SpecError
 from sim2real.robots.model import RobotModel
 from sim2real.runtime.spec import PolicySpec
-from sim2real.targets.base import Target
+from sim2real.targets.base import Target, begin
 from sim2real.tasks.base import Task
 from sim2real.tasks.success import Holding
 from sim2real.types import Array, Bools
@@ -132,17 +132,6 @@ def command_order(spec: PolicySpec, target: Target) -> list[int]:
     if sorted(names) != sorted(target.commands):
         raise SpecError(f"target '{target.name}' takes {list(target.commands)}, this policy commands {names}")
     return [names.index(name) for name in target.commands]
-
-
-def begin(task: Any, target: Target, n: int, seed: int) -> tuple[dict[str, Array], Array]:
-    """Start states and goals [n, G] of the episodes of ``seed``; the start holds the goal too.
-
-    They come from a stream of their own: they do not depend on how many numbers a target samples.
-    """
-    rng = np.random.default_rng([seed, 1])
-    start = target.start(task, rng, n)
-    goal = task.goals(rng, n, start)
-    return {**start, "goal": goal}, goal
 
 
 def run(

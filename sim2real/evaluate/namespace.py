@@ -69,7 +69,7 @@ class Namespace:
     """
 
     def __init__(self, node: Node, variant: str, policies: Sequence[str], case: Any) -> None:
-        self.variant, self._case, self.is_arm = variant, case, bool(case.robot.spec.ee)
+        self.variant, self._case, self.stays = variant, case, case.robot.fixed_base
         prefix = f"/{variant.lower()}"
         self.arm = node.create_client(SetBool, f"{prefix}/arm")
         self.reset = node.create_client(Trigger, f"{prefix}/reset")
@@ -162,7 +162,7 @@ class Namespace:
 
     def _state(self, values: Array) -> dict[str, Array]:
         pos, quat, lin_vel, ang_vel = values[:, :3], values[:, 3:7], values[:, 7:10], values[:, 10:]
-        if not self.is_arm:
+        if not self.stays:
             world_rate = rotate(quat_to_matrix(quat), ang_vel)
             return {"pos": pos, "quat": quat, "lin_vel": lin_vel, "ang_vel": world_rate}
         # What an arm's task is about: its object, or its end effector.

@@ -30,11 +30,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from sim2real.deploy.executor import make_executor
 from sim2real.errors import Sim2RealError
-from sim2real.evaluate.episodes import begin, score
+from sim2real.evaluate.episodes import score
 from sim2real.evaluate.namespace import Namespace
 from sim2real.learn.experiment import bundle_experiment
 from sim2real.runtime.bundle import PolicyBundle
-from sim2real.targets.base import target_for
+from sim2real.targets.base import begin, target_for
 from sim2real.types import Array
 
 # A server that has just been found may not have found its client yet, and its answer would be lost.
@@ -212,7 +212,7 @@ class Fleet:
             for space in self.namespaces:
                 space.begin()
         self._activate(policy)
-        if self.real_time and self.namespaces[0].is_arm:  # an object waits to be pushed; a drone moves at once
+        if self.real_time and self.namespaces[0].stays:  # an object waits to be pushed; a drone moves at once
             for space in self.namespaces:
                 space.begin()
 

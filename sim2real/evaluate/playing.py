@@ -14,13 +14,13 @@ import numpy as np
 
 from sim2real.config import load_config
 from sim2real.errors import ConfigError
-from sim2real.evaluate.episodes import Runner, begin, command_order
+from sim2real.evaluate.episodes import Runner, command_order
 from sim2real.evaluate.report import encode_gif
 from sim2real.files import must_be_writable
 from sim2real.learn.experiment import Experiment, bundle_experiment, load_experiment
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.sim.simulation import Simulation
-from sim2real.targets.base import target_for
+from sim2real.targets.base import begin, target_for
 from sim2real.tasks.env import TaskEnv
 from sim2real.tasks.expert import ExpertRunner
 from sim2real.tasks.success import Holding

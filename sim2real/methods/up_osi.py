@@ -8,8 +8,10 @@ its report is the estimate with its standard deviation.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,8 +24,10 @@ from sim2real.learn.ppo import seed_of
 from sim2real.learn.rsl_rl import make_network
 from sim2real.learn.torch_io import save_state
 from sim2real.methods.base import Method, PolicyMethod, Run, train_policy
-from sim2real.robots.identified import ParameterTerm
+from sim2real.robots.identified import ParameterTerm, normalise_parameters
+from sim2real.runtime.policy import PolicyRunner
 from sim2real.runtime.spec import ReportTerm
+from sim2real.types import Array, Float32
 
 
 class UpOsiSettings(OSISettings):
@@ -136,6 +140,25 @@ class UpOsi(PolicyMethod):
             write_text(log, json.dumps(rounds))
         env.sim.close()
         return estimator, rounds
+
+    def told(self, experiment: Experiment, run: Run, values: Array) -> PolicyRunner:
+        """Make a runner of a finished run's π that is told parameters in place of φ's estimates: an oracle.
+
+        Args:
+            experiment: What it was trained on.
+            run: The finished run.
+            values: Physical values [N, P] of :attr:`UpOsiSettings.identify`, one row a robot.
+        """
+        candidate, terms = self.train(experiment, run), self.prepare(experiment).told
+        policy = cast(IdentifyingPolicy, candidate.network).policy
+        mu = torch.from_numpy(normalise_parameters(terms, values))
+        silent = {name: np.zeros((len(mu), size), np.float32) for name, size in candidate.spec.outputs().items()}
+
+        def network(inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
+            with torch.inference_mode():
+                return silent | {"action": policy(torch.from_numpy(inputs["observation"]), mu).numpy()}
+
+        return PolicyRunner(candidate.spec, network, len(mu))
 
     def off(self) -> Method:
         """Give the same policy, always told the nominal parameters."""

@@ -142,3 +142,14 @@ def target_for(robot: Any, task: Any, name: str = "") -> Target:
             f"there is no target for robot '{robot.name}'; there are {', '.join(TARGETS)}, and module:Class of yours"
         )
     return cast(Target, resolve(name, TARGETS, "target")(robot, task))
+
+
+def begin(task: Any, target: Target, n: int, seed: int) -> tuple[dict[str, Array], Array]:
+    """Start states and goals [n, G] of the episodes of ``seed``; the start holds the goal too.
+
+    They come from a stream of their own: they do not depend on how many numbers a target samples.
+    """
+    rng = np.random.default_rng([seed, 1])
+    start = target.start(task, rng, n)
+    goal = task.goals(rng, n, start)
+    return {**start, "goal": goal}, goal

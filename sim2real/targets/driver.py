@@ -17,7 +17,7 @@ from robot_drivers.limits import CommandLimits, DriverError, Limit
 from sim2real.errors import Sim2RealError
 from sim2real.robots import load_robot
 from sim2real.runtime.geometry import quat_to_matrix, rotate_inverse
-from sim2real.targets.base import Overridable, Paced, TargetSim, target_for
+from sim2real.targets.base import Overridable, Paced, TargetSim, begin, target_for
 from sim2real.tasks import load_task
 from sim2real.types import Array
 
@@ -129,9 +129,8 @@ class TargetDriver:
         return self._target.make(self._variant, condition, 1, seed)
 
     def _place(self, seed: int) -> None:
-        rng = np.random.default_rng([seed, 1])
-        start = self._target.start(self._task, rng, 1)
-        self._sim.reset({**start, "goal": self._task.goals(rng, 1, start)})
+        start, _ = begin(self._task, self._target, 1, seed)
+        self._sim.reset(start)
         self._reading = None
         sim, names = self._sim, self._target.commands
         # Slews begin where the robot is, so that no command can make it jump.

@@ -65,21 +65,28 @@ def load_spec(puck: Puck | None = None) -> Any:
         # Contact pairs take the larger friction of the two; the table's and the arm's are less than any puck's.
         for geom in spec.geoms:
             geom.friction[0] = 0.05
-        spec.worldbody.add_geom(
-            name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.01], friction=[0.05, 0.005, 0.0001]
-        )
-        body = spec.worldbody.add_body(name="puck", pos=[0.3, 0.0, 0.5 * puck.height_m])
-        body.add_freejoint(name="puck")
-        body.add_geom(
-            name="puck",
-            type=mujoco.mjtGeom.mjGEOM_CYLINDER,
-            size=[puck.radius_m, 0.5 * puck.height_m, 0.0],
-            mass=puck.mass_kg,
-            friction=[puck.friction, 0.005, 0.0001],
-            contype=3,
-            conaffinity=3,
-        )
+        add_table(spec, puck)
     return spec
+
+
+def add_table(spec: Any, puck: Puck) -> None:
+    """Put a table at the base's height into a MuJoCo model, and a puck on it."""
+    import mujoco
+
+    spec.worldbody.add_geom(
+        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.01], friction=[0.05, 0.005, 0.0001]
+    )
+    body = spec.worldbody.add_body(name="puck", pos=[0.3, 0.0, 0.5 * puck.height_m])
+    body.add_freejoint(name="puck")
+    body.add_geom(
+        name="puck",
+        type=mujoco.mjtGeom.mjGEOM_CYLINDER,
+        size=[puck.radius_m, 0.5 * puck.height_m, 0.0],
+        mass=puck.mass_kg,
+        friction=[puck.friction, 0.005, 0.0001],
+        contype=3,
+        conaffinity=3,
+    )
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,108 @@
+"""Environments on targets: a budget that refuses, no truth without cheating, and the evaluation's own episodes."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("drone_models", reason="the drone target needs sim2real[drivers]")
+
+from ros_rig import make_pd_bundle
+
+from sim2real.errors import SimulationError
+from sim2real.evaluate.episodes import run
+from sim2real.learn.experiment import bundle_experiment
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.targets.base import begin, target_for
+from sim2real.targets.env import Budget, TargetEnv
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return PolicyBundle.load(make_pd_bundle(tmp_path_factory.mktemp("pd") / "bundle"))
+
+
+@pytest.fixture(scope="module")
+def case(bundle):
+    return bundle_experiment(bundle)
+
+
+def make_env(bundle, case, cells=(("cf2x_L250", "fresh"),), **settings):
+    return TargetEnv(case.task, target_for(case.robot, case.task), bundle.spec, cells, **settings)
+
+
+def act(bundle):
+    """The bundle's network from an observation to an action."""
+    runner = bundle.runner(1)
+    return lambda observation: runner._policy(observation, np.zeros((len(observation), 0), np.float32), None)[0]
+
+
+def test_a_budget_counts_and_refuses():
+    budget = Budget(3)
+    budget.spend(2)
+    with pytest.raises(SimulationError, match="budget of 3 episodes on the target is spent: 2 were begun, 2 more"):
+        budget.spend(2)
+    assert (budget.spent, budget.left) == (2, 1)
+    Budget(None).spend(10**6)
+
+
+def test_every_robot_of_every_new_start_is_counted(bundle, case):
+    budget = Budget(9)
+    env = make_env(bundle, case, [("cf2x_L250", "fresh"), ("cf2x_P250", "payload")], per_cell=2, budget=budget)
+    assert env.count == 4 and budget.spent == 4
+    env.steps[2:] = env.episode_steps - 1  # the second cell is at the end of its episode
+    before = env.goal.copy()
+    _, _, truncated = env.step(np.zeros((4, 4), np.float32))
+    assert truncated.tolist() == [False, False, True, True] and budget.spent == 6
+    assert env.steps.tolist() == [1, 1, 0, 0]
+    np.testing.assert_array_equal(env.goal, before)
+    with pytest.raises(SimulationError, match="budget of 9"):
+        env.reset()
+    with pytest.raises(SimulationError, match="budget of 1"):
+        make_env(bundle, case, per_cell=2, budget=Budget(1))
+
+
+def test_an_episode_in_it_is_an_episode_of_the_evaluation(bundle, case):
+    env = make_env(bundle, case, per_cell=2, seed=7)
+    start_seed = int(np.random.default_rng(7).integers(2**31))
+    start, goal = begin(case.task, env.target, 2, start_seed)
+    np.testing.assert_array_equal(env.cheat().state()["pos"], start["pos"])
+    np.testing.assert_array_equal(env.goal, goal)
+    policy, distance = act(bundle), []
+    for _ in range(env.episode_steps - 1):
+        env.step(policy(env.observation()))
+        distance.append(env.distance)
+
+    class SameStart:
+        """The same target, with the environment's start and noise."""
+
+        def __init__(self, target):
+            self.target, self.name, self.commands = target, target.name, target.commands
+
+        def start(self, task, rng, n):
+            return {name: value for name, value in start.items() if name != "goal"}
+
+        def make(self, variant, condition, n, seed):
+            return self.target.make(variant, condition, n, 7)
+
+    result = run(bundle.runner, case, SameStart(env.target), "cf2x_L250", "fresh", 2, 0, record=True)
+    np.testing.assert_allclose(np.array(distance), result.distance[:-1], atol=1e-9)
+
+
+def test_without_cheating_it_judges_by_what_is_measured(bundle, case):
+    honest, oracle = make_env(bundle, case, seed=3), make_env(bundle, case, seed=3)
+    behind = oracle.cheat()
+    assert oracle.cheats and not honest.cheats
+    for env in (honest, oracle):
+        env.step(np.zeros((1, 4), np.float32))
+    true = np.linalg.norm(behind.state()["pos"] - oracle.goal, axis=1)
+    np.testing.assert_allclose(oracle.distance, true)
+    off = abs(honest.distance[0] - true[0])
+    assert 1e-7 < off < 0.02, "the estimate is late, biased and noisy"
+    assert not hasattr(honest, "privileged_observation")
+
+
+def test_parameters_and_history_are_what_a_robot_would_have(bundle, case):
+    env = make_env(bundle, case, per_cell=3)
+    assert env.parameters().shape == (3, 0) and env.observation().shape == (3, bundle.spec.observation_size)
+    with pytest.raises(SimulationError, match="record_history"):
+        env.estimator_observation()
+    env.close()
