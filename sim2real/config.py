@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,6 +17,7 @@ from sim2real.files import write_text
 from sim2real.types import Model
 
 CONFIGS = Path(__file__).parent / "configs"
+log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -241,6 +243,26 @@ def prepare_run(config: BaseModel, run_dir: Path) -> None:
             )
         return
     write_text(file, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+
+
+def with_new_names(data: Any, **old: str) -> Any:
+    """Settings with keys that were renamed under their new names; each old one is accepted for one release.
+
+    For a ``model_validator(mode="before")``. A warning on stderr names the key.
+
+    Args:
+        data: As given to a model.
+        old: New name of every old key.
+    """
+    if not isinstance(data, Mapping) or not set(data) & set(old):
+        return data
+    result = {key: value for key, value in data.items() if key not in old}
+    for key in data:
+        if key in old:
+            log.warning("the setting '%s' is now '%s'; the old name goes with the next release", key, old[key])
+            value, known = data[key], result.get(old[key])
+            result[old[key]] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    return result
 
 
 def _override(data: dict[str, Any], override: str) -> None:

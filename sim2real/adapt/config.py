@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from sim2real.config import read_settings, validate
-from sim2real.types import Model, with_new_names
+from sim2real.config import read_settings, validate, with_new_names
+from sim2real.types import Model
 
 PRESETS = Path(__file__).parent / "presets"
 

@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0 after a requested end, 1 if the driver could not be started.
     """
-    return run_node("driver", DriverNode, argv)
+    return run_node("driver", DriverNode, argv, (DriverError,))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
-from robot_drivers.limits import DriverError
 from sim2real.errors import ConfigError, Sim2RealError
 
 try:
@@ -51,13 +50,16 @@ def positive_parameter(node: Node, name: str, default: float) -> float:
     return float(value)
 
 
-def run_node(name: str, make: Callable[[], Node], argv: list[str] | None) -> int:
+def run_node(
+    name: str, make: Callable[[], Node], argv: list[str] | None, errors: tuple[type[Exception], ...] = ()
+) -> int:
     """Make a node and run it until SIGINT or SIGTERM.
 
     Args:
         name: For the log, where the node cannot be made.
         make: Makes it, once ROS 2 is there.
         argv: Arguments with ROS 2 parameters; the process's own by default.
+        errors: Errors besides ours that end the node with one line.
 
     Returns:
         0 after a requested end, 1 if the node could not be made or had to give up.
@@ -73,7 +75,7 @@ def run_node(name: str, make: Callable[[], Node], argv: list[str] | None) -> int
         executor.add_node(node)
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
-    except (DriverError, ParameterException, Sim2RealError) as error:
+    except (*errors, ParameterException, Sim2RealError) as error:
         get_logger(name).fatal(str(error))
         return 1
     except ExternalShutdownException:

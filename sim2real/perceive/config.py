@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sim2real.types import Model, with_new_names
+from sim2real.config import with_new_names
+from sim2real.types import Model
 
 
 class ObjectConfig(Model):
