@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -73,6 +74,9 @@ def to_onnx(
     """
     examples = tuple(inputs.values())
     batch = torch.export.Dim("batch")
+    shapes: tuple[Any, ...] = tuple({0: batch} for _ in inputs)
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in inspect.signature(module.forward).parameters.values()):
+        shapes = (shapes,)  # torch takes the inputs of ``forward(*inputs)`` as one argument
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with (
         warnings.catch_warnings(),
@@ -86,7 +90,7 @@ def to_onnx(
             kwargs=dict(zip(keywords, examples, strict=True)) if keywords else None,
             input_names=list(inputs),
             output_names=outputs,
-            dynamic_shapes={name: {0: batch} for name in keywords} or tuple({0: batch} for _ in inputs),
+            dynamic_shapes={name: {0: batch} for name in keywords} or shapes,
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
