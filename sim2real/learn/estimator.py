@@ -87,7 +87,7 @@ class EstimateFilter(nn.Module):
 
     def forward(self, mean: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Filtered parameters [N, P] and next memory, for an estimate [N, P]."""
-        updates = memory[:, -1:] + 1.0
+        updates = torch.clamp(memory[:, -1:], min=0.0) + 1.0
         gain = torch.clamp(1.0 / updates, min=self._least_gain)
         filtered = self.nominal + memory[:, :-1]
         filtered = filtered + gain * (torch.clamp(mean, -CLIP, CLIP) - filtered)

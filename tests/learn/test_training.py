@@ -268,8 +268,24 @@ def test_a_sampler_decides_the_physics_and_survives_a_restart(tmp_path):
     assert second.seen == first.seen + len(second.tables[0].steps)
 
 
-def test_steps_without_weight_teach_the_policy_nothing(tmp_path):
+class InProcess:
+    """One worker without a process of its own."""
+
+    def __init__(self, make_env, seeds, actor, buffers, names, state):
+        torch.manual_seed(seeds[0])
+        self._env, self._rest = make_env(seeds[0]), (actor, buffers[0], names)
+        self._env.steps[:] = self._env.sim.rng.integers(0, self._env.episode_steps, self._env.count)
+
+    def collect(self, state):
+        return collect(self._env, *self._rest)
+
+    def close(self):
+        self._env.sim.close()
+
+
+def test_steps_without_weight_teach_the_policy_nothing(tmp_path, monkeypatch):
     """Only the critic learns where every weight is 0; where some are, the policy learns something else."""
+    monkeypatch.setattr("sim2real.learn.ppo.Workers", InProcess)
 
     def trained(weigh, name):
         (tmp_path / name).mkdir()
