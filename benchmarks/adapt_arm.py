@@ -105,7 +105,7 @@ def photographs(work: Path, split: Split) -> Path:
     rooms = []
     for room, count in PHOTOGRAPHS[split].items():
         rooms.append(work / (f"{split}_room_{room}" if room else split))
-        if write_target_dataset(rooms[-1], camera, arm.chain, arm.ee, count, split, quiet, room=room) < count:
+        if write_target_dataset(rooms[-1], camera, arm.chain, arm.ee, count, split, quiet, scene_set=room) < count:
             raise KeyboardInterrupt
     return rooms[0] if len(rooms) == 1 else joined(rooms, work / f"{split}_all")
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from calibration.hand_eye_fit import LEVER_M, OUTLIER_DEG, OUTLIER_MM, EnvIds, Problem, both, mean_pose, moved
 from sim2real.types import Array
 
-MOVED_RATIO = 1.5  # two places of the board must explain the samples so much better than one
+MOVED_RATIO = 1.5  # two positions of the board must explain the samples so much better than one
 LEAST_SIDE = 4
 MOST_CUTS = 40  # where a move is looked for; more samples are looked at in steps
 
@@ -19,12 +19,12 @@ def board_moved(problem: Problem, x: Array, y: Array) -> str:
     """Explain a board that was moved or rotated between samples, for good or for a while; empty if it was not.
 
     A run of samples is looked for that has the board elsewhere than the rest, then the camera is fitted together with
-    both places: only that keeps a move from being hidden in the camera.
+    both positions: only that keeps a move from being hidden in the camera.
 
     Args:
         problem: All samples, in the order they were taken.
-        x: The camera of the fit with one place of the board [4, 4].
-        y: That place [4, 4].
+        x: The camera of the fit with one position of the board [4, 4].
+        y: That position [4, 4].
     """
     count = len(problem.arm)
     if count < 2 * LEAST_SIDE + 2:
@@ -75,7 +75,7 @@ def _run_elsewhere(poses: Array) -> tuple[int, int]:
 def _two_poses(
     problem: Problem, x: Array, y: Array, run: NDArray[np.bool_]
 ) -> tuple[list[tuple[tuple[Array, Array], EnvIds]], tuple[Array, Array]]:
-    """X with two places of the board: (X, Y) and rows of each, and the two places."""
+    """X with two positions of the board: (X, Y) and rows of each, and the two positions."""
     parts = [np.flatnonzero(~run), np.flatnonzero(run)]
     free = Problem(problem.arm, problem.board, None, None)
     poses = [mean_pose((problem.arm @ x @ problem.board)[part]) for part in parts]

@@ -46,8 +46,8 @@ class HandEyeResult:
         T_ee_camera: [4, 4] for eye in hand, else None.
         T_board: The board in the hand's frame (eye to hand) or in the base frame (eye in hand) [4, 4].
         method: What the pose is from: the fit of all samples together, or one of OpenCV's solvers where that was
-            nearer, in place and in rotation, to samples not seen.
-        std_mm, std_deg: Standard deviations of the camera's place and orientation, [3] each, along its parent's axes.
+            nearer, in position and in rotation, to samples not seen.
+        std_mm, std_deg: Standard deviations of the camera's position and orientation [3], along its parent's axes.
         held_out_mm, held_out_deg: Root mean square errors of samples that the fit had not seen.
         per_solver: Held-out error of OpenCV's five solvers alone: name → (mm, degrees).
         dropped: Sample → why it took no part.
@@ -188,7 +188,7 @@ def _fit(problem: Problem, x: Array, y: Array) -> tuple[Array, Array, EnvIds, di
 
 
 def _best(own: tuple[float, float], per_solver: dict[str, tuple[float, float]]) -> tuple[str, tuple[float, float]]:
-    """The joint fit, or the solver that is better than it in place and in rotation on samples not seen."""
+    """The joint fit, or the solver that is better than it in position and in rotation on samples not seen."""
     better = {name: held for name, held in per_solver.items() if held[0] < own[0] and held[1] < own[1]}
     if not better:
         return JOINT_FIT, own

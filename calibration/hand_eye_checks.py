@@ -20,7 +20,7 @@ INVERTED_RATIO = 3.0
 # Samples of which unseen ones are so far off describe no camera: a sane set has a tenth of it.
 WORST_MM, WORST_DEG = 50.0, 5.0
 # MoveIt's 50 real samples, whose camera is right within 1 mm, give 4.9 mm and 0.09 degrees. Half as much again in
-# place is noisy. In rotation it is five times: one board's pose from an image is good to 0.1 to 0.3 degrees.
+# position is noisy. In rotation it is five times: one board's pose from an image is good to 0.1 to 0.3 degrees.
 NOISY_MM, NOISY_DEG = 7.5, 0.5
 MOST_DROPPED = 0.1
 REMEDY_RATIO = 10.0
@@ -69,7 +69,7 @@ def whole_poses(name: str, poses: Array) -> tuple[Array, str]:
 
 
 def check_rotation(arm: Array) -> None:
-    """Two axes of rotation at least are needed; about one, the camera's place along it is not fixed.
+    """Two axes of rotation at least are needed; about one, the camera's position along it is not fixed.
 
     Args:
         arm: Poses of the arm [N, 4, 4].
@@ -178,7 +178,7 @@ def inverted(problem: Problem, x: Array, y: Array) -> str:
 
 
 def misfit(arm: Array, board: Array) -> float:
-    """Median error of samples [N, 4, 4] by the best of OpenCV's solvers, place and rotation as one, mm."""
+    """Median error of samples [N, 4, 4] by the best of OpenCV's solvers, position and rotation as one, mm."""
     problem = Problem(arm, board, None, None)
     rows = np.arange(len(arm))
     try:

@@ -24,7 +24,7 @@ SOLVERS = {
 }
 LEAST_SAMPLES = 4
 FOLDS = 5
-# A sample that is so many robust deviations off, and at least so far, is left out.
+# A sample that is so many robust standard deviations off, and at least so far, is left out.
 OUTLIER_DEVIATIONS, OUTLIER_MM, OUTLIER_DEG = 5.0, 3.0, 0.5
 LEVER_M = 0.1  # a radian of rotation error counts as this where nothing better is known: the board's size
 LEVERS_M = (0.02, 5.0)
@@ -101,7 +101,7 @@ class Problem:
         return x, y
 
     def _weigh(self, x: Array, y: Array, rows: EnvIds) -> None:
-        """Rotations and places count by how precise they are: maximum likelihood for what the samples show."""
+        """Rotations and positions count by how precise they are: maximum likelihood for what the samples show."""
         mm, degrees = self.errors(x, y, rows)
         lever = 1e-3 * np.median(mm) / max(np.radians(np.median(degrees)), 1e-9)
         self._lever = float(np.clip(lever, *LEVERS_M))
@@ -129,7 +129,7 @@ class Problem:
         return np.concatenate(parts)
 
     def standard_deviations(self, x: Array, y: Array, rows: EnvIds) -> Array:
-        """Standard deviations of X: turn [3] rad and place [3] m along its parent's axes, clustered by sample."""
+        """Standard deviations of X: rotation [3] rad, position [3] m along its parent's axes, clustered by sample."""
         self._weigh(x, y, rows)
         base = self.residuals(x, y, rows)
         step = 1e-6
@@ -166,7 +166,7 @@ class Problem:
 
 
 def both(mm: Array, degrees: Array) -> Array:
-    """Errors in place and in rotation as one, mm."""
+    """Errors in position and in rotation as one, mm."""
     return mm + 1e3 * LEVER_M * np.radians(degrees)
 
 
@@ -184,7 +184,7 @@ def outlier(mm: Array, degrees: Array) -> tuple[int | None, str]:
 
 
 def mean_pose(poses: Array) -> Array:
-    """Mean rotation and median place of poses [N, 4, 4]."""
+    """Mean rotation and median position of poses [N, 4, 4]."""
     mean = np.eye(4)
     mean[:3, :3] = Rotation.from_matrix(poses[:, :3, :3]).mean().as_matrix()
     mean[:3, 3] = np.median(poses[:, :3, 3], axis=0)

@@ -1,6 +1,6 @@
 """Poses from which an arm's camera, or a camera that looks at the arm, sees something new; and a safe way through them.
 
-Joint targets are drawn around the rest pose and kept if every link stays above the table and the hand away from the
+Joint targets are sampled around the rest pose and kept if every link stays above the table and the hand away from the
 base; what is kept is spread out, visited in short moves and at moderate speed, and every pose on the way is held to the
 same limits.
 """

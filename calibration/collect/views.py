@@ -28,7 +28,7 @@ class Gates(Model):
         dark_share: Largest fraction of pixels that are black.
         appearance: Two views look alike if no cell of a 16 x 12 grid differs by more, black to white being 1.
         joint_rad: Two poses are alike if no joint differs by more,
-        ee_m: nor the end effector's place.
+        ee_m: nor the end effector's position.
     """
 
     blur: float = Field(default=0.35, ge=0.0, lt=1.0)

@@ -30,9 +30,8 @@ RESOLUTION_PX = 1.0  # of the images themselves: finer than this nothing is plac
 DETECTOR_LEAST = 0.5  # IoU on recoloured images under which the detector is not asked
 SPILL_PX = 5.0  # of 128: as far from an object its colour is looked for
 REACH_PX = 8.0  # of 128: as far edges are looked for
-MATCH = (
-    0.45  # correlation of edges under which they are lost; of unrelated places 0.2 to 0.35, recoloured ones over 0.8
-)
+# Correlation of edges under which they are lost. Unrelated positions have 0.2 to 0.35, recoloured ones over 0.8.
+MATCH = 0.45
 FEWEST_SEEN = 4  # images, under which a figure says nothing
 COPIES = 64  # images in which a second object is put, to find out whether an invented one would be seen
 COPIES_FOUND = 0.3  # fraction of them; with it, one invented in a tenth of the images is still seen in 3 %

@@ -97,11 +97,11 @@ def paired(translated: Tensor, truth: Tensor) -> Tensor:
 
 
 def contrastive(queries: Tensor, keys: Tensor, temperature: float = 0.07) -> Tensor:
-    """PatchNCE (Park et al. 2020, eq. 3): a patch of the output recognizes its own place among places of the input.
+    """PatchNCE (Park et al. 2020, eq. 3): a patch of the output recognizes its position in the input.
 
     Args:
-        queries: [B, P, C] normalized features of P places of the translation.
-        keys: [B, P, C] of the same places of the input; taken as given.
+        queries: [B, P, C] normalized features of P positions of the translation.
+        keys: [B, P, C] of the same positions of the input; taken as given.
         temperature: As published.
     """
     logits = torch.bmm(queries.float(), keys.detach().float().transpose(1, 2)) / temperature
@@ -110,12 +110,12 @@ def contrastive(queries: Tensor, keys: Tensor, temperature: float = 0.07) -> Ten
 
 
 class PatchProjector(nn.Module):
-    """Two layers on features of drawn places, for ``contrastive``.
+    """Two layers on features of sampled positions, for ``contrastive``.
 
     Args:
         channels: Of each feature map.
         size: Of the projection.
-        places: Drawn a map.
+        positions: Sampled in every map.
     """
 
     def __init__(self, channels: Sequence[int], size: int = 64, positions: int = 64) -> None:

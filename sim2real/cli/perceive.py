@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.table import Table
 
-from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
+from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter, warn_renamed
 from sim2real.errors import ConfigError
 
 app = typer.Typer()
@@ -62,21 +62,29 @@ def target_dataset(
     ] = "test",
     count: Annotated[int, typer.Option(min=1, help="Images in it at the end.")] = 500,
     camera: Annotated[Path | None, typer.Option(help="Calibration without lens, with T_base_camera.")] = None,
-    clutter: Annotated[bool, typer.Option(help="Distractors, and things that hide part of the object.")] = True,
-    room: Annotated[int, typer.Option(min=0, help="Other scenes and textures of the same split.")] = 0,
+    clutter: Annotated[bool, typer.Option(help="Distractors, and objects that hide part of the object.")] = True,
+    scene_set: Annotated[int, typer.Option(min=0, help="Other scenes and textures of the same split.")] = 0,
+    room: Annotated[int | None, typer.Option(min=0, hidden=True, help="Old name of --scene-set.")] = None,
     resume: Resume = False,
 ) -> None:
-    """Photograph the SO-101 target, which stands in for a real robot before a real camera."""
+    """Render target images of the SO-101, which stand in for those of a real robot."""
     with _vision():
         from sim2real.evaluate.target_images import target_camera, write_target_dataset
     from sim2real.robots import robot_folder
     from sim2real.robots.arm import Arm
 
-    arm, eye = Arm(robot_folder("so101")), target_camera(camera)
+    arm, eye, scenes = Arm(robot_folder("so101")), target_camera(camera), _scene_set(scene_set, room)
     with progress_bars() as progress:
         report = stage_reporter(progress)
-        done = write_target_dataset(out, eye, arm.chain, arm.ee, count, split, report, resume, clutter, room)
+        done = write_target_dataset(out, eye, arm.chain, arm.ee, count, split, report, resume, clutter, scenes)
     _say(out, done, count)
+
+
+def _scene_set(number: int, room: int | None) -> int:
+    if room is None:
+        return number
+    warn_renamed("--room", "--scene-set")
+    return room
 
 
 @app.command()

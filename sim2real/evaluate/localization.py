@@ -40,7 +40,7 @@ def locate_all(locator: Locator, data: ImageDataset) -> tuple[Array, Array, Arra
     """Run a network on a labelled dataset.
 
     Returns:
-        Answers [N, 2] m, standard deviations [N, 2] m, true places [N, 2] m.
+        Answers [N, 2] m, standard deviations [N, 2] m, true positions [N, 2] m.
 
     Raises:
         ConfigError: The dataset has no ``object_pos``.

@@ -1,4 +1,4 @@
-"""Datasets of photographs of the SO-101 target: what a perception network is measured on, and adapted to."""
+"""Datasets of target images of the SO-101: a perception network is measured on them, and adapted to them."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def write_target_dataset(
     on_progress: Progress,
     resume: bool = True,
     clutter: bool = True,
-    room: int = 0,
+    scene_set: int = 0,
 ) -> int:
-    """Photograph the target.
+    """Render images of the target.
 
     Args:
         folder: Of the dataset.
@@ -61,25 +61,30 @@ def write_target_dataset(
         chain: The arm's kinematics; keeps its tip above the table.
         ee: The tip's link.
         count: Images in it at the end.
-        split: Which one; ``unlabelled`` keeps neither masks nor places.
+        split: Which one; ``unlabelled`` keeps neither masks nor positions.
         on_progress: Called now and then.
         resume: Go on with what is there.
-        clutter: Distractors, and things that hide part of the object.
-        room: Another one has other scenes, and other textures: there are only 30 in each.
+        clutter: Distractors, and objects that hide part of the object.
+        scene_set: Another one has other scenes, and other textures: there are only 30 in each.
 
     Returns:
         Images in the dataset; fewer than ``count`` when Ctrl-C came.
 
     Raises:
         ConfigError: The folder holds something else.
-        DriverError: MuJoCo cannot draw here.
+        DriverError: MuJoCo cannot render here.
     """
     assert camera.T_base_camera is not None
-    about = {"what": "photographs of the MuJoCo target", "split": split, "clutter": clutter, "room": room}
-    seed = SPLITS[split] + 1000 * room
+    about = {
+        "what": "photographs of the MuJoCo target",
+        "split": split,
+        "clutter": clutter,
+        "room": scene_set,
+    }  # the key's old name
+    seed = SPLITS[split] + 1000 * scene_set
     if (folder / HEADER).is_file() and {"room": 0, **read_header(folder)["about"]} != about:
         raise ConfigError(
-            f"{folder} holds photographs of another split or room (see its {HEADER}); choose another folder"
+            f"{folder} holds target images of another split or scene set (see its {HEADER}); choose another folder"
         )
     secret = split == "unlabelled"
     eye = So101Camera(camera.width, camera.height, camera.matrix, camera.T_base_camera, seed=seed, clutter=clutter)
@@ -107,7 +112,7 @@ def write_target_dataset(
 def _photograph(
     eye: So101Camera, chain: Chain, ee: str, seed: tuple[int, int, int], clutter: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, dict[str, object]] | None:
-    """One photograph, its mask and fields; None where the arm would be in the table or too little is visible."""
+    """One target image, its mask and fields; None where the arm would be in the table or too little is visible."""
     rng = np.random.default_rng(seed)
     start, half_range = (
         (START_ABOVE_RAD, 1.3 * START_ABOVE_SPREAD_RAD + 0.1) if rng.uniform() < 0.6 else (START_RAD, START_SPREAD_RAD)

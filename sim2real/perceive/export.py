@@ -14,14 +14,14 @@ from sim2real.runtime.policy import onnx_session
 
 
 def export_localizer(network: Localizer, images: NDArray[np.uint8]) -> bytes:
-    """``image`` uint8 [N, H, W, 3] to ``place`` and ``std`` [N, 2] m.
+    """``image`` uint8 [N, H, W, 3] to ``place`` (position) and ``std`` [N, 2] m.
 
     Args:
         network: Trained.
         images: Some to compare on [N, H, W, 3].
 
     Raises:
-        BundleError: onnxruntime finds other places than torch.
+        BundleError: onnxruntime finds other positions than torch.
     """
     deployed = Deployed(network).eval()
     example = torch.from_numpy(np.ascontiguousarray(images[:2]))

@@ -22,7 +22,7 @@ class Labelled:
 
     Attributes:
         images: [N, H, W, 3].
-        place: [N, 2] m in the base frame.
+        position: [N, 2] m in the base frame.
         pixels: Columns and rows of the object [N, 2].
     """
 
@@ -55,7 +55,7 @@ def load_labelled(folder: Path, count: int | None = None) -> Labelled:
 
 
 def load_real_images(folder: Path, config: LocalizeConfig, camera: CameraCalibration) -> Labelled:
-    """Photographs with places: where each object is seen follows from the camera.
+    """Read real images with positions: the pixel of each object follows from the camera.
 
     Args:
         folder: Dataset of images of the camera's size; ``object_pos`` of every frame m in the base frame, and where it

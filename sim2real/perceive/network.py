@@ -1,9 +1,9 @@
 """A small convolutional network that finds one object and says how sure it is.
 
-Feature maps keep their place: a soft keypoint (spatial softmax; Levine et al. 2016) is where the object is in the
+Feature maps keep their position: a soft keypoint (spatial softmax; Levine et al. 2016) is where the object is in the
 image, and a pixel of the calibrated camera is a point of the table. Nothing is added to that: a learned correction,
 which saw the whole image, took a fifth off the error on renders (it told how far the camera had moved) and put 8 mm of
-bias on photographs, where the robot looks otherwise.
+bias on real images, where the robot looks otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WINDOW_PX = 10.0
 
 
 class Localizer(nn.Module):
-    """Images to a place on the table and its uncertainty.
+    """Images to a position on the table and its uncertainty.
 
     Args:
         homography: [3, 3]: (column, row, 1) of the calibrated camera to the plane of the object's centre, m.
@@ -91,7 +91,7 @@ class Localizer(nn.Module):
         probabilities = logs.exp()
         pixel, _ = self.read_pixels(probabilities)
         ray = torch.cat((pixel, torch.ones_like(pixel[:, :1])), dim=1) @ self.homography.T
-        # The horizon maps to infinity; rows above the table are no places.
+        # The horizon maps to infinity; rows above the table are no positions.
         position = (ray[:, :2] / ray[:, 2:].clamp_min(0.05)).clamp(self.low, self.high)
         entropy = ((probabilities * logs).sum(dim=1, keepdim=True) / 7.0).neg()  # entropy, about 0 to 1
         seen = (features * probabilities[:, None]).sum(dim=2)
@@ -128,7 +128,7 @@ class Deployed(nn.Module):
         self.localizer = localizer
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 RGB images [N, H, W, 3] to place and standard deviation [N, 2] m."""
+        """uint8 RGB images [N, H, W, 3] to position and standard deviation [N, 2] m."""
         position, std, _ = self.localizer(image.permute(0, 3, 1, 2).to(torch.float32) / 255.0)
         return position, std
 

@@ -1,8 +1,8 @@
-"""A localizer learns from photographs that nobody has labelled: its own slow average says where the object is.
+"""A localizer learns from real images that nobody has labelled: its own slow average says where the object is.
 
 A mean teacher (Tarvainen and Valpola 2017), for a change of domain as in French et al. 2018, which counts only where it
-is sure (Sohn et al. 2020). Both see a photograph at places of their own, the network also augmented: what is found must
-move with the image, so what the average errs by at one place is averaged away over many.
+is sure (Sohn et al. 2020). Both see an image, each shifted by its own amount, the network also augmented. The object
+found must move with the image, so errors of the average at one position are averaged away over many.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FEWEST = 16
 
 @dataclass(frozen=True)
 class Lesson:
-    """Photographs as the network is to see them, and what it is to find.
+    """Real images as the network is to see them, and what it is to find.
 
     Attributes:
         images: [N, 3, H, W].
@@ -46,7 +46,7 @@ class Lesson:
 
 
 class Teacher:
-    """The average, and what it says of photographs.
+    """The average, and its labels of real images.
 
     Batch norm's statistics are averaged like weights. It is not what is exported: it ends where the network does, as
     the learning rate falls to nothing.
@@ -54,7 +54,7 @@ class Teacher:
     Args:
         network: The localizer that learns; the average begins as a copy.
         config: Settings.
-        unlabelled: Photographs [N, H, W, 3], of the localizer's size.
+        unlabelled: Real images [N, H, W, 3], of the localizer's size.
 
     Attributes:
         average: The localizer that teaches.
@@ -66,7 +66,7 @@ class Teacher:
 
     @torch.no_grad()
     def lesson(self, batch_size: int, done: float, rng: np.random.Generator, augment: Augmentation) -> Lesson | None:
-        """Some photographs, and where the average believes the object to be.
+        """Some real images, and where the average believes the object to be.
 
         Args:
             batch_size: Of the labelled images beside them.
@@ -82,7 +82,7 @@ class Teacher:
         images, most = to_tensor(self._unlabelled[rows]), self._config.shift_px
         there, here = (torch.as_tensor(rng.integers(-most, most + 1, (count, 2))) for _ in range(2))
         shown = moved(images, there).contiguous(memory_format=torch.channels_last)
-        pixels, mass = self.average.read_pixels(self.average(shown)[2].exp())  # in fp32: bf16 rounds places
+        pixels, mass = self.average.read_pixels(self.average(shown)[2].exp())  # in fp32: bf16 rounds positions
         pixels = pixels + (here - there)
         inside = ((pixels >= 0) & (pixels <= self.average.size - 1)).all(dim=1)
         sure = (inside & (mass >= self._config.confidence)).to(pixels.dtype)
@@ -94,7 +94,7 @@ class Teacher:
 
 
 def load_unlabelled(folder: Path, height: int, width: int) -> Image:
-    """Photographs [N, H, W, 3] of a dataset or a folder of images, scaled and cut to a size.
+    """Read real images [N, H, W, 3] of a dataset or a folder of images, scaled and cut to a size.
 
     Raises:
         ConfigError: There are none, too few, or they cannot be read.

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 GOLDEN_IMAGES = 8
 PACKAGES = ("torch", "kornia", "pybullet", "numpy", "onnxruntime")
 _SHEET = 48
-_LEAST_BELIEVED = 0.2  # fraction of photographs without labels in which a teacher finds the object for sure
+_LEAST_BELIEVED = 0.2  # fraction of real images without labels in which a teacher finds the object for sure
 
 
 def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path | None:
@@ -90,7 +90,7 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
     believed = trainer.history[-1].get("photographs_believed", 1.0)
     if believed < _LEAST_BELIEVED:
         log.warning(
-            "the object was found for sure in %.0f %% of the photographs of %s only, and the others taught nothing: is "
+            "the object was found for sure in %.0f %% of the real images of %s only, and the others taught nothing: is "
             "it in them, as this camera sees it, and was training long enough?", 100.0 * believed, config.unlabelled,
         )  # fmt: skip
     factor, figures = calibrate(trainer.network, held_out, config.seed)
@@ -109,11 +109,11 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
 
 
 def _check_unlabelled(unlabelled: Image, rendered: Image, folder: Path | None) -> None:
-    """Refuse renders that are given as photographs."""
+    """Refuse renders that are given as real images."""
     shared = len({digest(image) for image in unlabelled} & {digest(image) for image in rendered})
     if shared:
         raise ConfigError(
-            f"{shared} images of {folder} (unlabelled) are among the renders, which are no photographs; give images of "
+            f"{shared} images of {folder} (unlabelled) are among the renders, which are no real images; give images of "
             "the real camera"
         )
 

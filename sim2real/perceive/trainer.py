@@ -35,12 +35,12 @@ class Trainer:
         config: The experiment.
         run_dir: Where checkpoints and events go.
         camera: The network's.
-        origins: Hashes of what it learns from beside the renders: the generator, photographs.
-        unlabelled: Photographs [N, H, W, 3] that a teacher labels.
+        origins: Hashes of what it learns from beside the renders: the generator, real images.
+        unlabelled: Real images [N, H, W, 3] that a teacher labels.
 
     Attributes:
         network: The localizer.
-        teacher: Labels photographs that nobody has labelled, where there are any.
+        teacher: Labels real images that nobody has labelled, where there are any.
         history: Figures of every epoch.
     """
 
@@ -71,7 +71,7 @@ class Trainer:
         """Train to the end.
 
         Args:
-            data: Rendered images, in the order they are drawn from.
+            data: Rendered images, in the order they are sampled from.
             held_out: Rendered images, looked at after every epoch.
             on_progress: Called after every epoch.
             labelled: Make up ``labelled_fraction`` of every batch.
@@ -140,8 +140,8 @@ class Trainer:
             images = torch.cat((images, lesson.images))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.localizer.precision == "bf16"):
             found, std, heat = network(images.contiguous(memory_format=torch.channels_last))
-        # What is learned is the pixel. A place that learned to be right in spite of a moved camera would learn from how
-        # the robot looks, and be wrong where it looks otherwise.
+        # The pixel is learned, not the position: that would have to be right in spite of a moved camera, learn the
+        # camera's pose from the robot's appearance, and be wrong where the robot looks otherwise.
         likelihood = gaussian_nll_loss(found[:count].detach(), position, std[:count].square())
         finding = pixel_loss(heat[:count], pixels, network.rows, network.columns).mean()
         loss = likelihood + finding
@@ -162,7 +162,7 @@ class Trainer:
         return figures
 
     def _mixed(self, batch: Labelled, labelled: Labelled, at: tuple[int, int]) -> Labelled:
-        """A batch in which photographs take the places of some renders."""
+        """A batch in which real images take the places of some renders."""
         count = min(max(round(self.config.labelled_fraction * len(batch.images)), 1), len(batch.images))
         rng = np.random.default_rng([self.config.seed, 32, *at])
         rows = rng.choice(len(labelled.images), count, replace=count > len(labelled.images))

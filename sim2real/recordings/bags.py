@@ -32,7 +32,7 @@ class BagMessage:
 
     Attributes:
         topic: Its topic.
-        number: Its place among the messages of its topic as they were received, from 0.
+        number: Its position among the messages of its topic as they were received, from 0.
         received_s: Time of receipt, s.
         sent_s: Stamp in its header, s; 0 where it carries none.
         content: The message; fields are named as in ROS 2.

@@ -242,7 +242,7 @@ def test_a_useless_teacher_is_said(photographs: Path, rendered: Path, tmp_path: 
     (tmp_path / "images").symlink_to(rendered)
     train(config(f"unlabelled={photographs}", "teacher.confidence=0.99"), tmp_path, quiet)
     assert "images of 320 x 240 are scaled and cut in the middle to 128 x 128" in caplog.text
-    assert "found for sure in 0 % of the photographs" in caplog.text
+    assert "found for sure in 0 % of the real images" in caplog.text
 
 
 def test_checkpoints_that_do_not_note_their_images_are_refused(trainer: Trainer):

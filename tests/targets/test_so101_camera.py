@@ -106,7 +106,7 @@ def test_datasets_of_photographs(eye, tmp_path):
     with pytest.raises(ConfigError, match="another split or room"):
         write("a", 6, "test")
     other = tmp_path / "d"
-    write_target_dataset(other, camera(), arm.chain, arm.ee, 1, "labelled", lambda *_: None, room=1)
+    write_target_dataset(other, camera(), arm.chain, arm.ee, 1, "labelled", lambda *_: None, scene_set=1)
     assert np.abs(read_dataset(other).images[0].astype(float) - a.images[0]).mean() > 5
 
 

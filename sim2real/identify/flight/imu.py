@@ -3,7 +3,7 @@
 The way of Eschmann, Albani and Loianno, "Data-driven system identification of quadrotors subject to motor delays"
 (2024): the rotors' first-order lag is the one under which a thrust curve explains the accelerometer best; inertia is
 the regression of the resulting torque on the angular acceleration. Forces and torques scale with the mass and the
-places of the rotors, which an IMU cannot tell and the user gives.
+positions of the rotors, which an IMU cannot tell and the user gives.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Airframe:
 
     Attributes:
         mass: kg, as flown.
-        rotors: [4, 2] m, places of M1 .. M4 (x forward, y left).
+        rotors: [4, 2] m, positions of M1 .. M4 (x forward, y left).
         turns: [4], sign of the torque about z that each rotor puts on the body.
         yaw_ratio: Izz over the mean of Ixx and Iyy; yaw torque per thrust is unknown too, so only their ratio shows.
     """
@@ -136,7 +136,7 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
 
     Args:
         logs: Flights.
-        frame: Mass and places of the rotors.
+        frame: Mass and positions of the rotors.
         seed: Of the bootstrap.
         on_progress: Called with stage, step, steps in all and figures.
 

@@ -4,7 +4,7 @@
     accel     = R (sum_r thrust_r u_r z + lift_offset - drag * v_body) + gravity
     ang accel = torque u + torque_offset - damping * rate + coupling * (rate_y rate_z, rate_x rate_z, rate_x rate_y)
 
-Every rotor has a thrust and torques of its own, so neither their order nor their places need to be known, and what
+Every rotor has a thrust and torques of its own, so neither their order nor their positions need to be known, and what
 is fitted is divided by mass and inertia: only these ratios show in a flight.
 """
 

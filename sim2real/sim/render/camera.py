@@ -20,7 +20,7 @@ from sim2real.sim.world import World
 from sim2real.types import Array
 
 NEAR_M, FAR_M = 0.02, 10.0
-WIDEST = 3.0  # a lens that needs an ideal image so many times as wide cannot be drawn
+WIDEST = 3.0  # a lens that needs an ideal image so many times as wide cannot be rendered
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class SimCamera:
         samples: Pixels drawn along each side of a pixel, for soft edges; 1 is fastest.
 
     Raises:
-        SimulationError: The lens bends the image's border too far to be drawn from one ideal image.
+        SimulationError: The lens bends the image's border too far to be rendered from one ideal image.
     """
 
     def __init__(self, camera: CameraCalibration, samples: int = 1) -> None:
@@ -87,7 +87,7 @@ class SimCamera:
         """One image of one environment of a world.
 
         Args:
-            world: What is drawn.
+            world: What is rendered.
             T_base_camera: Pose of the camera in the environment's frame [4, 4].
             env_id: The robot's environment.
             light: On everything.

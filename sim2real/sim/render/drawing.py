@@ -71,7 +71,7 @@ def see(
     """Raw image of one environment: RGB [height, width, 3], OpenGL's depth buffer and body numbers [height, width].
 
     Args:
-        world: What is drawn.
+        world: What is rendered.
         env_id: The robot's environment.
         view: OpenGL's view matrix [4, 4] in the environment's frame.
         projection: OpenGL's projection matrix, by columns.

@@ -43,7 +43,7 @@ MOST_DISTRACTORS = 10
 ZOOMS = 9  # lenses are prepared for this many focal lengths
 TABLE_M, WALL_M = 1.2, 3.0  # side of the table; distance of the wall behind it
 WALL_FRACTION = 2.5  # of the view's width: the lens and the randomized camera see more than the nominal one
-UNDER_TABLE_M = 0.003  # below the base plane, so that what lies on it is drawn in front
+UNDER_TABLE_M = 0.003  # below the base plane, so that what lies on it is rendered in front
 _RADII_M = (0.013, 0.024, 0.04)  # of distractors
 _TALLEST_M = 0.16  # a distractor above the table; what it is too long by is sunk into the table
 _FAR_AWAY = (0.0, 0.0, -50.0)
@@ -240,7 +240,7 @@ class Scenery:
         paint(self.world, body, colour, texture)
 
     def _texture(self, fraction: float) -> int:
-        """Number of the texture at a place in the list; the first of 0 is none."""
+        """Number of the texture at a position in the list; the first of 0 is none."""
         index = int(fraction * len(self._textures)) - 1
         return -1 if index < 0 else self._textures[index]
 

@@ -1,4 +1,4 @@
-"""Textures for what is drawn: made from nothing, or cut from a folder of photographs."""
+"""Textures for what is rendered: made from nothing, or cut from a folder of photographs."""
 
 from __future__ import annotations
 
