@@ -15,6 +15,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
@@ -40,7 +41,7 @@ class DriverNode(Node):
 
     Topics of the robot are those of :mod:`sim2real.deploy.driver_topics`; besides ``ground_truth/odom`` where it is
     simulated, with ``ground_truth/failed`` when that changes, and ``driver_diagnostics``. Offers ``arm`` and ``reset``
-    (disarmed, under the parameter ``condition`` as it is then, with the parameter ``seed`` if it was changed and the
+    (disarmed, under the parameter ``condition`` as it is then, with the parameter ``seed`` if it was set and the
     next seed otherwise; simulated robots only).
 
     Parameters: ``driver``, ``rate_hz`` of states, and what the driver takes (a target: ``robot``, ``task``,
@@ -58,7 +59,8 @@ class DriverNode(Node):
     def __init__(self, settings: dict[str, Any] | None = None) -> None:
         overrides = [Parameter(name, value=value) for name, value in (settings or {}).items()]
         super().__init__("driver", parameter_overrides=overrides)
-        self._seed = self._asked_seed = int(self.declare_parameter("seed", 0).value)
+        self._seed = int(self.declare_parameter("seed", 0).value)
+        self._asked_seed: int | None = None
         self._rate_hz = positive_parameter(self, "rate_hz", 100.0)
         lockstep = bool(self.declare_parameter("lockstep", False).value)
         self._driver = self._make_driver(lockstep)
@@ -86,6 +88,7 @@ class DriverNode(Node):
         self._topics = make_topics(self, self._driver.read(), on_command)
         self.create_service(SetBool, "arm", self._on_arm)
         self.create_service(Trigger, "reset", self._on_reset)
+        self.add_on_set_parameters_callback(self._on_parameters)
         self.create_timer(1.0, self._publish_diagnostics)
         self._closing = threading.Event()
         # A thread on an absolute schedule keeps its period; an rclpy timer waits for callbacks.
@@ -141,14 +144,19 @@ class DriverNode(Node):
         response.success, response.message = True, "armed" if request.data else "disarmed"
         return response
 
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "seed":
+                self._asked_seed = int(parameter.value)
+        return SetParametersResult(successful=True)
+
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._simulated is None:
             response.success, response.message = False, "a real robot cannot be reset; put it at its start by hand"
             return response
         with self._lock:
-            wanted = int(self.get_parameter("seed").value)
-            self._seed = self._seed + 1 if wanted == self._asked_seed else wanted
-            self._asked_seed = wanted
+            self._seed = self._seed + 1 if self._asked_seed is None else self._asked_seed
+            self._asked_seed = None
             try:
                 condition = self.get_parameter("condition").value if self.has_parameter("condition") else None
                 self._simulated.reset(self._seed, condition or None)

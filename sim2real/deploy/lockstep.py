@@ -73,13 +73,13 @@ class Lockstep:
             self._clock.publish(Clock(clock=self.stamp()))
             self._publish(self.stamp())
             command = self._wait()
-            if command is not None:
-                self._act(command)
-                heard_s = time.monotonic()
-            elif self._armed():
+            if command is None and self._armed():
                 # The same state again, for who has missed it: nobody else takes an old stamp.
                 self._complain(time.monotonic() - heard_s)
                 continue
+            if command is not None:
+                self._act(command)
+            heard_s = time.monotonic()
             self._now_ns += self._period_ns
 
     def _wait(self) -> dict[str, float] | None:
@@ -92,7 +92,7 @@ class Lockstep:
             return command
 
     def _complain(self, silence_s: float) -> None:
-        if silence_s > SILENCE_S and self._answered_ns > 0:
+        if silence_s > SILENCE_S:
             self._node.get_logger().error(
                 f"no command for the state at {1e-9 * self._now_ns:.3f} s of simulated time for {silence_s:.0f} s; the "
                 "robot waits: is the policy node active, and does it run with use_sim_time?",

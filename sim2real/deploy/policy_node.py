@@ -105,10 +105,8 @@ class PolicyNode(LifecycleNode):
         self._runner.reset()
         self._safety.activate(measured_command(self._bundle.spec, self._adapter.signals())[0])
         self._answered = 0
-        if self._answers is not None:
-            self._loop = StateLoop(self._control, self._on_loop_error, self._adapter)
-        else:
-            self._loop = FixedRateLoop(self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter)
+        kind = FixedRateLoop if self._answers is None else StateLoop
+        self._loop = kind(self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter)
         self._loop.start()
         return super().on_activate(state)
 

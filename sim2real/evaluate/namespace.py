@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,11 @@ from sim2real.deploy.messages import NEWEST
 from sim2real.errors import Sim2RealError
 from sim2real.runtime.geometry import quat_to_matrix, rotate
 from sim2real.types import Array
+
+
+def namespace_of(variant: str) -> str:
+    """ROS 2 namespace of a variant: small letters, digits and underscores."""
+    return "/" + re.sub(r"[^a-z0-9_]", "_", f"{'' if variant[:1].isalpha() else 'v'}{variant.lower()}")
 
 
 class Late:
@@ -57,7 +63,7 @@ class Namespace:
 
     Args:
         node: The score keeper's node.
-        variant: Of the target; in small letters also the namespace.
+        variant: Of the target; :func:`namespace_of` it is the namespace.
         policies: Names of the policy nodes.
         case: Robot and task.
 
@@ -70,7 +76,7 @@ class Namespace:
 
     def __init__(self, node: Node, variant: str, policies: Sequence[str], case: Any) -> None:
         self.variant, self._case, self.stays = variant, case, case.robot.fixed_base
-        prefix = f"/{variant.lower()}"
+        prefix = namespace_of(variant)
         self.arm = node.create_client(SetBool, f"{prefix}/arm")
         self.reset = node.create_client(Trigger, f"{prefix}/reset")
         self.driver_parameters = node.create_client(SetParameters, f"{prefix}/driver/set_parameters")

@@ -31,7 +31,7 @@ from std_srvs.srv import SetBool, Trigger
 from sim2real.deploy.executor import make_executor
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.episodes import score
-from sim2real.evaluate.namespace import Namespace
+from sim2real.evaluate.namespace import Namespace, namespace_of
 from sim2real.learn.experiment import bundle_experiment
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.targets.base import begin, target_for
@@ -110,7 +110,7 @@ class Fleet:
         return parameters
 
     def _start(self, module: str, variant: str, parameters: Mapping[str, str], name: str = "") -> None:
-        space = f"/{variant.lower()}"
+        space = namespace_of(variant)
         command = [sys.executable, "-m", module, "--ros-args", "-r", f"__ns:={space}", "-r", f"/clock:={space}/clock"]
         if name:
             command += ["-r", f"__node:={name}"]

@@ -182,6 +182,10 @@ def print_table(console: Console, results: Results, where: str) -> None:
         )
         table.add_section()
     console.print(table)
+    every = [cell for of_policy in results.values() for each in of_policy.values() for cell in each.values()]
+    if any("late_policy" in cell for cell in every):
+        late = [max(cell.get(name, 0.0) for cell in every) for name in ("late_policy", "late_target")]
+        console.print(f"late cycles in real time: policy nodes {late[0]:.2%}, targets {late[1]:.2%}", style="dim")
     console.print("success [95 % interval], median distance in the last second, crashes if any", style="dim")
 
 

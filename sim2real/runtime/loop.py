@@ -23,6 +23,7 @@ PULL_GAIN = 0.1
 PULL_SHARE = 0.005
 SHORTEST_GAP_SHARE = 0.5
 _RING = 16384
+EARLY_SHARE = 0.95  # of a period after the last state: stamps are rounded
 _LOOK_S = 0.1  # how long a loop may take to see that it is stopped
 
 
@@ -72,16 +73,21 @@ class Loop(Protocol):
 
 
 class StateLoop:
-    """Calls ``function`` once for every new state, the newest one at the start; for simulated time.
+    """Calls ``function`` with every state that is a period newer than the last, the newest at the start.
+
+    It is for simulated time, in which states arrive at their stamps.
 
     Args:
+        period_s: Control period, s; states that come more often are left out.
         function: What to call.
         on_error: Called with an exception of ``function``; the loop ends after it.
         data: Where states arrive.
     """
 
-    def __init__(self, function: Callable[[], None], on_error: Callable[[Exception], None], data: DataClock) -> None:
-        self._function, self._on_error, self._data = function, on_error, data
+    def __init__(
+        self, period_s: float, function: Callable[[], None], on_error: Callable[[Exception], None], data: DataClock
+    ) -> None:
+        self._period, self._function, self._on_error, self._data = period_s, function, on_error, data
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._cycles = 0
@@ -106,7 +112,7 @@ class StateLoop:
         while not self._stop.is_set():
             if not self._data.wait_for_new(since, _LOOK_S):
                 continue
-            since = math.nextafter(self._data.arrival_s(), math.inf)
+            since = self._data.arrival_s() + EARLY_SHARE * self._period
             try:
                 self._function()
             except Exception as error:  # noqa: BLE001 - whatever it is, the robot must be brought to hold

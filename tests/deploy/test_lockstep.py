@@ -11,7 +11,9 @@ import pytest
 pytest.importorskip("rclpy", reason="no rclpy here; 'sim2real doctor' says how to get it")
 pytest.importorskip("drone_models", reason="the drone target needs sim2real[drivers]")
 
+from geometry_msgs.msg import Twist
 from ros_rig import make_pd_bundle
+from std_srvs.srv import SetBool
 
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate import over_ros2
@@ -72,6 +74,30 @@ def test_in_real_time_late_cycles_are_told_and_too_many_refuse_a_rate(bundle, mo
     assert over_ros2._on_time(0.01, 0.0) == {"late_policy": 0.01, "late_target": 0.0}
     with pytest.raises(Sim2RealError, match=r"2\.5% of the policy nodes', 1\.3% of the targets'"):
         over_ros2._on_time(0.025, 0.0131)
+
+
+def test_nothing_moves_before_activation_nor_without_an_answer(bundle):
+    with Fleet({"pd": bundle}, VARIANTS[:1]) as fleet:
+        fleet._configure("pd")
+        space = fleet.namespaces[0]
+        stray = fleet.node.create_publisher(Twist, f"/{VARIANTS[0].lower()}/cmd_vel_legacy", 1)
+        fleet._wait(lambda: len(space.track) > 3, 10.0, "report a state")
+        at_start = space.track[-1]
+        for armed in (False, True):
+            fleet._call([(space.arm, SetBool.Request(data=armed))], "arm")
+            for _ in range(10):
+                message = Twist()
+                message.linear.z = 40_000.0
+                stray.publish(message)
+                fleet.spin(0.05)
+            assert space.repeated is armed, "simulated time stands still once it is armed"
+            np.testing.assert_array_equal(space.track[-1][1], at_start[1])
+        stamp_s = space.track[-1][0]
+        fleet.spin(1.0)
+        assert space.track[-1][0] == stamp_s
+        fleet._activate("pd")
+        fleet._wait(lambda: space.track[-1][0] > stamp_s + 1.0, 20.0, "move")
+        assert np.linalg.norm(space.track[-1][1][:3] - at_start[1][:3]) > 0.02
 
 
 def test_a_policy_that_ends_is_named_with_the_log(bundle, monkeypatch):

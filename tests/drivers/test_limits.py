@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from robot_drivers import DRIVERS, load_driver
+from robot_drivers import DRIVERS, driver_settings, load_driver
 from robot_drivers.limits import CommandLimits, DriverError, Limit, Watchdog, WatchdogStage
 
 
@@ -79,3 +79,17 @@ def test_registry_names_what_it_knows() -> None:
         load_driver("crazyfly")
     with pytest.raises(DriverError, match="does not take these settings"):
         load_driver(next(iter(DRIVERS)), colour="red")
+
+
+class OwnDriver:
+    def __init__(self, port: str = "none") -> None:
+        self.port = port
+
+
+def test_a_driver_of_ones_own_needs_no_entry() -> None:
+    assert driver_settings("test_limits:OwnDriver") == {"port": "none"}
+    assert load_driver("test_limits:OwnDriver", port="usb").port == "usb"  # type: ignore[attr-defined]
+    with pytest.raises(DriverError, match="there is no module 'nowhere'"):
+        load_driver("nowhere:Driver")
+    with pytest.raises(DriverError, match="has no 'Nobody'"):
+        load_driver("test_limits:Nobody")

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sim2real.runtime.loop import FixedRateLoop
+from sim2real.runtime.loop import FixedRateLoop, StateLoop
 
 pytestmark = pytest.mark.realtime
 
@@ -109,3 +109,58 @@ def test_it_begins_with_the_data_and_without_data_all_the_same():
     assert ages[len(ages) // 2] < 0.002, "a free-running loop would be 5 ms late in the middle"
     assert figures.cycles == pytest.approx(60, abs=6)
     assert sum(t > arrived[-1] + 0.03 for t in begun) >= 10, "it goes on when the data stops"
+
+
+class States:
+    """States that arrive when the test says so, at times of their own clock."""
+
+    def __init__(self):
+        self.news, self.stamp_s = threading.Condition(), 5.0
+
+    def arrive(self, stamp_s):
+        with self.news:
+            self.stamp_s = stamp_s
+            self.news.notify_all()
+
+    def wait_for_new(self, since_s, timeout_s):
+        with self.news:
+            return self.news.wait_for(lambda: self.stamp_s >= since_s, timeout_s)
+
+    def arrival_s(self):
+        return self.stamp_s
+
+    def interval_s(self):
+        return 0.0
+
+
+def test_a_state_loop_steps_once_for_every_new_state_and_never_without_one():
+    states, seen, errors = States(), [], []
+    loop = StateLoop(0.02, lambda: seen.append(states.stamp_s), errors.append, states)
+    loop.start()
+    loop.start()
+    time.sleep(0.3)
+    assert seen == [5.0], "the state that is there, once"
+    for stamp_s in (5.01, 5.02, 5.02, 5.03, 5.04):
+        states.arrive(stamp_s)
+        time.sleep(0.1)
+    assert seen == [5.0, 5.02, 5.04]
+    assert (loop.figures().cycles, loop.figures().late) == (3, 0)
+    loop.stop()
+    states.arrive(5.06)
+    time.sleep(0.1)
+    assert len(seen) == 3 and not errors
+
+
+def test_a_state_loop_ends_with_an_exception():
+    states, errors = States(), []
+
+    def fail():
+        raise RuntimeError("broken")
+
+    loop = StateLoop(0.02, fail, errors.append, states)
+    loop.start()
+    time.sleep(0.1)
+    states.arrive(6.0)
+    time.sleep(0.1)
+    loop.stop()
+    assert [str(error) for error in errors] == ["broken"] and loop.figures().cycles == 0

@@ -273,6 +273,32 @@ def test_driver_stays_still_until_armed_and_commanded() -> None:
     assert not driver.is_connected
 
 
+def test_a_stepped_robot_moves_when_it_is_told_to_and_reads_once() -> None:
+    clock = Clock()
+    driver = TargetDriver(seed=3, stepped=True, clock=clock)
+    driver.connect()
+    try:
+        start, reading = driver.truth().pos, driver.read()
+        clock.now += 5.0
+        driver.arm(True)
+        driver.advance(0.02)
+        assert np.array_equal(driver.truth().pos, start), "not before its first command"
+        driver.command(HOVER)
+        clock.now += 5.0
+        assert np.array_equal(driver.truth().pos, start), "the wall clock is nothing to it"
+        driver.advance(0.02)
+        driver.advance(0.02)
+        assert not np.array_equal(driver.truth().pos, start)
+        again = driver.read()
+        assert np.array_equal(driver.read().pos, again.pos) and not np.array_equal(again.pos, reading.pos)
+        # The slew of a command is over simulated time: 20 ms later, at most 36 N/s * 0.02 s more thrust.
+        assert driver.command({**HOVER, "thrust": 0.0})["thrust"] == 0.0
+        driver.advance(0.005)
+        assert driver.command({**HOVER, "thrust": 0.73})["thrust"] == pytest.approx(36.0 * 0.005)
+    finally:
+        driver.disconnect()
+
+
 def test_driver_holds_and_lands() -> None:
     clock = Clock()
     driver = TargetDriver(variant="cf21B_500", clock=clock)

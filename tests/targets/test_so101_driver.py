@@ -107,6 +107,19 @@ def test_a_reset_is_repeatable_and_starts_clear_of_the_table():
     with pytest.raises(DriverError, match="unknown condition"):
         driver.reset(0, "windy")
     assert driver_settings("so101_twin") == {"condition": "fresh", "seed": 0, "puck": False}
+    assert {"robot", "task", "variant", "condition", "seed"} < set(driver_settings("target"))
+
+
+def test_old_names_still_make_the_same_robots():
+    for old, settings, new in (
+        ("so101_twin", {"puck": True}, {"robot": "so101", "task": "push"}),
+        ("so101_twin", {"condition": "late"}, {"robot": "so101", "task": "reach", "condition": "late"}),
+    ):
+        with pytest.warns(FutureWarning, match="old name"):
+            one = load_driver(old, seed=2, **settings)
+        other = load_driver("target", seed=2, **new)
+        np.testing.assert_array_equal(one.truth().joint_pos, other.truth().joint_pos)
+        np.testing.assert_array_equal(one.truth().pos, other.truth().pos)
 
 
 def test_every_condition_changes_what_happens():
