@@ -70,12 +70,13 @@ def run_node(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     node: Node | None = None
+    expected: tuple[type[Exception], ...] = (*errors, ParameterException, Sim2RealError)
     try:
         node = make()
         executor.add_node(node)
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
-    except (*errors, ParameterException, Sim2RealError) as error:
+    except expected as error:
         get_logger(name).fatal(str(error))
         return 1
     except ExternalShutdownException:

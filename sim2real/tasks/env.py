@@ -81,6 +81,7 @@ class TaskEnv:
         self.goal = np.zeros((count, task.goal.size))
         self.steps = np.zeros(count, dtype=np.int64)
         self.returns = np.zeros(count)
+        self._ages = np.zeros(count, dtype=np.int64)  # unlike steps, never shifted by a trainer
         self.signals: dict[str, Array] = {}
         self._action = np.zeros((count, len(spec.action)))
         self.command = np.zeros((count, len(spec.action)))
@@ -103,6 +104,7 @@ class TaskEnv:
         self.sim.reset(env_ids, state, self.task.start_command(state), params)
         self.steps[env_ids] = 0
         self.returns[env_ids] = 0.0
+        self._ages[env_ids] = 0
         self._holding.reset(env_ids)
         self._action[env_ids] = 0.0
         if self._quantities:
@@ -141,6 +143,7 @@ class TaskEnv:
         self._action = sent
         self.steps += 1
         self.returns += reward
+        self._ages += 1
         self._holding.update(self.task.distance(state, self.goal) <= self.task.tolerance_m, terminated)
         truncated = (self.steps >= self.episode_steps) & ~terminated
         self.success = truncated & self._holding.success
@@ -158,7 +161,7 @@ class TaskEnv:
             self.sim.params.values[env_ids],
             self.returns[env_ids],
             self.success[env_ids],
-            self.steps[env_ids],
+            self._ages[env_ids],
         )
 
     def observation(self, group: str = "observation") -> Float32:
