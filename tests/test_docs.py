@@ -63,7 +63,7 @@ def test_paths_in_the_documentation_exist():
     wrong = []
     for page in PAGES:
         for path in PATH.findall(page.read_text()):
-            if not (ROOT / path).exists():
+            if not (ROOT / path).exists() and not path.endswith("-v0"):
                 wrong.append(f"{page.relative_to(ROOT)}: {path}")
     assert not wrong, wrong
 

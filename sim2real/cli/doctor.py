@@ -81,8 +81,8 @@ def run_checks() -> list[Check]:
 def check_python() -> Check:
     """The interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
-    ok = sys.version_info >= (3, 10)
-    return Check("Python", ok, f"{version} at {sys.executable}", "" if ok else "install Python 3.10 or newer")
+    ok = (3, 11) <= sys.version_info < (3, 14)
+    return Check("Python", ok, f"{version} at {sys.executable}", "" if ok else "install Python 3.11, 3.12 or 3.13")
 
 
 def check_packages() -> Check:

@@ -78,15 +78,6 @@ def rpy_to_quat(rpy: Array) -> Array:
     )
 
 
-def quat_to_rpy(quat: Array) -> Array:
-    """Roll, pitch, yaw [..., 3] rad of unit quaternions [..., 4] (xyzw)."""
-    x, y, z, w = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]
-    roll = np.arctan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y))
-    pitch = np.arcsin(np.clip(2.0 * (w * y - z * x), -1.0, 1.0))
-    yaw = np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
-    return np.stack((roll, pitch, yaw), axis=-1)
-
-
 def yaw_of(quat: Array) -> Array:
     """Yaw [...] rad of unit quaternions [..., 4] (xyzw)."""
     x, y, z, w = quat[..., 0], quat[..., 1], quat[..., 2], quat[..., 3]

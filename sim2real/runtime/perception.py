@@ -242,19 +242,6 @@ def unusable(image: Image) -> str:
     return ""
 
 
-def square_view(camera: CameraCalibration, size: int) -> CameraCalibration:
-    """The middle square of a camera without its lens, ``size`` px wide: what a perception network is trained for."""
-    side = min(camera.width, camera.height)
-    scale = size / side
-    left, top = 0.5 * (camera.width - side), 0.5 * (camera.height - side)
-    matrix = np.eye(3)
-    matrix[0, 0], matrix[1, 1] = scale * camera.matrix[0, 0], scale * camera.matrix[1, 1]
-    # Pixel (0, 0) is the middle of the first one, so edges, not middles, scale.
-    matrix[0, 2] = scale * (camera.matrix[0, 2] + 0.5 - left) - 0.5
-    matrix[1, 2] = scale * (camera.matrix[1, 2] + 0.5 - top) - 0.5
-    return CameraCalibration(size, size, matrix, T_base_camera=camera.T_base_camera, name=camera.name, date=camera.date)
-
-
 def table_homography(camera: CameraCalibration, height_m: float) -> Array:
     """[3, 3] from pixels (column, row, 1) to points (x, y, 1) m of the plane z = ``height_m`` of the base frame.
 

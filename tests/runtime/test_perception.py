@@ -14,7 +14,6 @@ from sim2real.errors import BundleError, SpecError
 from sim2real.runtime.camera import CameraCalibration
 from sim2real.runtime.perception import (
     PerceptionBundle,
-    square_view,
     table_homography,
     unusable,
     verify_perception,
@@ -36,16 +35,6 @@ def test_the_homography_is_opencvs_projection_backwards():
     np.testing.assert_allclose(found[:, :2] / found[:, 2:], points[:, :2], atol=1e-9)
     with pytest.raises(SpecError, match="hand-eye"):
         table_homography(CameraCalibration(64, 64, np.eye(3)), 0.0)
-
-
-def test_a_square_view_keeps_every_ray():
-    matrix = np.array([[600.0, 0, 331.0], [0, 610.0, 236.0], [0, 0, 1]])
-    wide = CameraCalibration(640, 480, matrix)
-    view = square_view(wide, 128)
-    ray = np.array([0.1, -0.2, 1.0])
-    big, small = (matrix @ ray)[:2], (view.matrix @ ray)[:2]
-    # An area of the big image is an area of the small one: middles of pixels are half a pixel from their edges.
-    np.testing.assert_allclose((small + 0.5) / 128, (big + 0.5 - [80, 0]) / 480, atol=1e-12)
 
 
 def test_the_object_is_found_and_verify_accepts_it(bundle, tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from sim2real.errors import ConfigError, SimulationError
 from sim2real.robots import load_robot
@@ -10,11 +11,14 @@ from sim2real.robots.delays import DelayLine, LateReading
 from sim2real.robots.flight_body import flight_state
 from sim2real.robots.physics import PhysicsParams
 from sim2real.robots.terms import RandomizationTerm
-from sim2real.runtime.geometry import quat_to_rpy
 from sim2real.sim.randomization import Randomization
 from sim2real.sim.simulation import Simulation
 
 MODEL = load_robot("crazyflie")
+
+
+def quat_to_rpy(quat):
+    return Rotation.from_quat(quat).as_euler("xyz")
 
 
 def term(**settings):
