@@ -174,6 +174,9 @@ def test_contact_sheet_and_command(tmp_path):
     sheet = contact_sheet([np.full((4, 6, 3), i, np.uint8) for i in range(5)], columns=3)
     assert sheet.shape == (9, 20, 3) and sheet[5, 7, 0] == 4 and sheet[4, 0, 0] == 255
     out = tmp_path / "sheet.png"
-    done = CliRunner().invoke(app, ["looks", "so101", "--out", str(out), "--count", "8", "--size", "32"])
-    assert done.exit_code == 0, done.output
+    arguments = ["so101", "--out", str(out), "--count", "8", "--size", "32"]
+    done = CliRunner().invoke(app, ["appearance", *arguments])
+    assert done.exit_code == 0 and "is now" not in done.output, done.output
+    done = CliRunner().invoke(app, ["looks", *arguments])
+    assert done.exit_code == 0 and "is now 'sim2real appearance'" in " ".join(done.output.split()), done.output
     assert cv2.imread(str(out)).shape[:2] == (32, 8 * 33 - 1)
