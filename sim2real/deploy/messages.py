@@ -7,8 +7,10 @@ import time
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 
 from sim2real.errors import SpecError
 from sim2real.types import Array
@@ -60,6 +62,12 @@ class Channel:
             self.interval_s += (_INTERVAL_GAIN if self.interval_s else 1.0) * (gap - self.interval_s)
         self._stamp_s, self.arrival_s = stamp_s, now
         return True
+
+
+def clock_message(stamp_s: float) -> Clock:
+    """Time as a message: which state a command answers, by its stamp (see :mod:`sim2real.deploy.lockstep`)."""
+    stamp_ns = round(1e9 * stamp_s)
+    return Clock(clock=Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9))
 
 
 def goal_parameter(value: Any) -> Array:
