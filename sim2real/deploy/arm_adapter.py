@@ -12,7 +12,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position
+from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position, subscribe_goal
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.signals import Signals
 from sim2real.types import Array
@@ -36,7 +36,7 @@ class ArmAdapter:
     """
 
     def __init__(self, node: Node, bundle: PolicyBundle, signals: Signals) -> None:
-        self._node, self._measure = node, signals.measure
+        self._node, self._measure, self._goal_spec = node, signals.measure, bundle.spec.goal
         self._joints = bundle.robot.actuators
         self._period_s = bundle.spec.control_dt
         check_needs(signals, ENTRIES, "arm")
@@ -44,7 +44,7 @@ class ArmAdapter:
         self.provides = signals.specs
         if not node.has_parameter("goal"):
             node.declare_parameter("goal", [0.25, 0.0, 0.1], ParameterDescriptor(dynamic_typing=True))
-        self._goal = goal_parameter(node.get_parameter("goal").value, bundle.spec.goal)
+        self._goal = goal_parameter(node.get_parameter("goal").value, self._goal_spec)
         self._time = StateTime(node)
         self._news = threading.Condition()
         self._states, self._sightings = Channel(), Channel()
@@ -58,7 +58,7 @@ class ArmAdapter:
         node = self._node
         self._publisher = node.create_publisher(JointTrajectory, "joint_trajectory", NEWEST)
         self._open = [
-            node.create_subscription(PoseStamped, "goal", self._on_goal, NEWEST),
+            subscribe_goal(node, self._goal_spec, self._on_goal),
             node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST),
         ]
         if self._watches:
@@ -72,8 +72,7 @@ class ArmAdapter:
             self._node.destroy_publisher(self._publisher)
         self._open = []
 
-    def _on_goal(self, message: PoseStamped) -> None:
-        goal = position(message.pose)
+    def _on_goal(self, goal: Array | None) -> None:
         if goal is None:
             self.refused += 1
         else:

@@ -12,7 +12,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
 from sim2real.deploy.crazyflie_messages import to_legacy
-from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position
+from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position, subscribe_goal
 from sim2real.errors import SpecError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.geometry import quat_to_matrix, rotate
@@ -40,14 +40,14 @@ class CrazyflieAdapter:
     """
 
     def __init__(self, node: Node, bundle: PolicyBundle, signals: Signals) -> None:
-        self._node, self._measure = node, signals.measure
+        self._node, self._measure, self._goal_spec = node, signals.measure, bundle.spec.goal
         check_needs(signals, ENTRIES, "drone")
         self.provides = signals.specs
         for name, default in (("goal", [0.0, 0.0, 1.0]), ("state_source", "pose_twist")):
             if not node.has_parameter(name):
                 # Any type is taken and checked below: [0, 0, 1] without points is an array of integers to ROS 2.
                 node.declare_parameter(name, default, ParameterDescriptor(dynamic_typing=True))
-        goal = goal_parameter(node.get_parameter("goal").value, bundle.spec.goal)
+        goal = goal_parameter(node.get_parameter("goal").value, self._goal_spec)
         self._source = str(node.get_parameter("state_source").value)
         if self._source not in _SOURCES:
             raise SpecError(f"parameter 'state_source' is '{self._source}'; choose one of {', '.join(_SOURCES)}")
@@ -64,7 +64,7 @@ class CrazyflieAdapter:
         """Create subscriptions and the publisher."""
         node = self._node
         self._publisher = node.create_publisher(Twist, "cmd_vel_legacy", NEWEST)
-        self._open = [node.create_subscription(PoseStamped, "goal", self._on_goal, NEWEST)]
+        self._open = [subscribe_goal(node, self._goal_spec, self._on_goal)]
         if self._source == "odom":
             self._open.append(node.create_subscription(Odometry, "odom", self._on_odom, NEWEST))
         else:
@@ -80,8 +80,7 @@ class CrazyflieAdapter:
             self._node.destroy_publisher(self._publisher)
         self._open = []
 
-    def _on_goal(self, message: PoseStamped) -> None:
-        goal = position(message.pose)
+    def _on_goal(self, goal: Array | None) -> None:
         if goal is None:
             self.refused += 1
         else:

@@ -100,11 +100,5 @@ class Lockstep:
             )
 
 
-def answer(stamp_s: float) -> Clock:
-    """The policy node's message that its last command answers the state of this stamp."""
-    stamp_ns = round(1e9 * stamp_s)
-    return Clock(clock=Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9))
-
-
 def _nanoseconds(stamp: Time) -> int:
     return int(stamp.sec) * 10**9 + int(stamp.nanosec)

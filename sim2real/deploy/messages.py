@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Float64MultiArray
 
 from sim2real.errors import SpecError
 from sim2real.runtime.signals import Signals
@@ -65,6 +70,12 @@ class Channel:
         return True
 
 
+def clock_message(stamp_s: float) -> Clock:
+    """Time as a message: which state a command answers, by its stamp (see :mod:`sim2real.deploy.lockstep`)."""
+    stamp_ns = round(1e9 * stamp_s)
+    return Clock(clock=Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9))
+
+
 def goal_parameter(value: Any, goal: SignalSpec) -> Array:
     """Read a goal [G] from a ROS parameter.
 
@@ -79,6 +90,24 @@ def goal_parameter(value: Any, goal: SignalSpec) -> Array:
         what = f"{goal.size} finite numbers [{', '.join(goal.components)}] in {goal.unit}, frame {goal.frame}"
         raise SpecError(f"parameter 'goal' must be {what}; got {value!r}")
     return numbers
+
+
+def subscribe_goal(node: Node, goal: SignalSpec, take: Callable[[Array | None], None]) -> Subscription:
+    """Listen for goals on ``goal``: a PoseStamped for a point, numbers (Float64MultiArray) for any other goal.
+
+    Args:
+        node: Where the topic lives.
+        goal: What a goal is made of.
+        take: Called with each goal [G]; with None for one that cannot be used.
+    """
+    if goal.components == ("x", "y", "z"):
+        return node.create_subscription(PoseStamped, "goal", lambda m: take(position(m.pose)), NEWEST)
+
+    def numbers(message: Float64MultiArray) -> None:
+        values = np.array(message.data, dtype=np.float64)
+        take(values if values.shape == (goal.size,) and np.isfinite(values).all() else None)
+
+    return node.create_subscription(Float64MultiArray, "goal", numbers, NEWEST)
 
 
 def check_needs(signals: Signals, entries: Collection[str], robot: str) -> None:

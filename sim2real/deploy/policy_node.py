@@ -27,8 +27,7 @@ from rosgraph_msgs.msg import Clock
 
 from sim2real.deploy.adapters import Adapter, make_adapter
 from sim2real.deploy.executor import make_executor
-from sim2real.deploy.lockstep import answer
-from sim2real.deploy.messages import NEWEST
+from sim2real.deploy.messages import NEWEST, clock_message
 from sim2real.errors import BundleError, Sim2RealError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.golden import verify
@@ -158,7 +157,7 @@ class PolicyNode(LifecycleNode):
         self._adapter.send(sent)
         self._runner.record_sent(sent[None])
         if self._answers is not None:
-            self._answers.publish(answer(arrival))
+            self._answers.publish(clock_message(arrival))
         else:
             self._latency[self._answered % _LATENCIES] = time.monotonic() - arrival
             self._answered += 1

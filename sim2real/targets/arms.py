@@ -27,7 +27,7 @@ class Condition:
     """How the arm, its connection and its surroundings differ from the ordinary.
 
     Attributes:
-        speed: Of the servos, in shares of the fitted one: a low supply voltage.
+        speed: Of the servos, as a fraction of the fitted one: a low supply voltage.
         stiffness: The same for their stiffness.
         payload_kg: Held by the gripper.
         command_delay_s: Of the computer and the bus, on top of each servo's own dead time.
