@@ -100,13 +100,16 @@ def subscribe_goal(node: Node, goal: SignalSpec, take: Callable[[Array | None], 
         goal: What a goal is made of.
         take: Called with each goal [G]; with None for one that cannot be used.
     """
-    if goal.components == ("x", "y", "z"):
-        return node.create_subscription(PoseStamped, "goal", lambda m: take(position(m.pose)), NEWEST)
+
+    def point(message: PoseStamped) -> None:
+        take(position(message.pose))
 
     def numbers(message: Float64MultiArray) -> None:
         values = np.array(message.data, dtype=np.float64)
         take(values if values.shape == (goal.size,) and np.isfinite(values).all() else None)
 
+    if goal.components == ("x", "y", "z"):
+        return node.create_subscription(PoseStamped, "goal", point, NEWEST)
     return node.create_subscription(Float64MultiArray, "goal", numbers, NEWEST)
 
 
