@@ -23,7 +23,7 @@ SDKS = {"franka": "franky", "target": "mujoco"}  # the package that each needs
 
 
 def driver_settings(name: str) -> dict[str, Any]:
-    """What the driver ``name`` can be told, with defaults: its constructor's plain arguments.
+    """Settings of the driver ``name``, with defaults: its constructor's plain arguments.
 
     Raises:
         DriverError: No such driver.

@@ -42,14 +42,14 @@ class DriverState:
 
 
 class RobotDriver(Protocol):
-    """What stands between the driver node and one robot. Every method may be called from any thread.
+    """The link between the driver node and one robot. Every method may be called from any thread.
 
     A driver clamps what it is told to its own hard limits, whoever commands it.
     """
 
     @property
     def is_connected(self) -> bool:
-        """Whether :meth:`connect` has succeeded and :meth:`disconnect` has not been called since."""
+        """Tell whether :meth:`connect` has succeeded and :meth:`disconnect` has not been called since."""
 
     def connect(self) -> None:
         """Open the link. Nothing moves.
@@ -100,11 +100,11 @@ class RobotDriver(Protocol):
 
 @runtime_checkable
 class SimulatedRobot(Protocol):
-    """What a driver of a simulated target offers besides :class:`RobotDriver`."""
+    """Additions of a simulated target's driver to :class:`RobotDriver`."""
 
     @property
     def failed(self) -> bool:
-        """Whether the robot has crashed since the last reset."""
+        """Tell whether the robot has crashed since the last reset."""
 
     def advance(self, seconds: float) -> None:
         """Let simulated time pass, where the driver was made with ``stepped``; otherwise it follows the wall clock."""

@@ -64,7 +64,7 @@ class FrankaDriver:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the control interface answers."""
+        """Tell whether the control interface answers."""
         return self._robot is not None
 
     def connect(self) -> None:

@@ -75,7 +75,7 @@ class CommandLimits:
 
 
 class WatchdogStage(Enum):
-    """What a robot without commands has to do."""
+    """Stages of a robot without commands."""
 
     IDLE = "idle"  # never commanded since the last reset
     OK = "ok"
@@ -106,7 +106,7 @@ class Watchdog:
         self._fed_s = now_s
 
     def stage(self, now_s: float) -> WatchdogStage:
-        """What to do at monotonic time ``now_s``."""
+        """Choose what to do at monotonic time ``now_s``."""
         if self._fed_s is None:
             return WatchdogStage.IDLE
         silence = now_s - self._fed_s

@@ -1,4 +1,4 @@
-"""Where results come from."""
+"""Origin of results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def made() -> dict[str, str]:
 
 
 def provenance(config: BaseModel, packages: Sequence[str], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a bundle comes from: commit, configuration, versions, seed, figures.
+    """Origin of a bundle: commit, configuration, versions, seed, figures.
 
     Args:
         config: Of its training; has a ``seed``.

@@ -46,6 +46,7 @@ class Plan:
     Attributes:
         trainings: Policy → shipped configuration and settings; trained in rounds, a round at the same time.
         rounds: Names of policies.
+        baseline: The policy where the gap to the oracle begins.
         best: The policy that is exported and looked at closely.
         over_ros2: Policies that also run over ROS 2, ``ros2_episodes`` a cell.
         package: Name of the ROS 2 package.
@@ -55,6 +56,7 @@ class Plan:
 
     trainings: Mapping[str, tuple[str, tuple[str, ...]]]
     rounds: tuple[tuple[str, ...], ...]
+    baseline: str
     best: str
     over_ros2: tuple[str, ...]
     ros2_episodes: int
@@ -67,6 +69,7 @@ class Plan:
 DRONE = Plan(
     trainings={name: (name, ()) for name in ("nominal", "randomized", "up_osi")},
     rounds=(("nominal", "randomized"), ("up_osi",)),
+    baseline="nominal",
     best="up_osi",
     over_ros2=("nominal", "up_osi"),
     ros2_episodes=2,
@@ -82,6 +85,7 @@ ARM = Plan(
         "randomized": ("so101_push", _SHORT),
     },
     rounds=(("nominal", "randomized"),),
+    baseline="nominal",
     best="randomized",
     over_ros2=("randomized",),
     ros2_episodes=2,
@@ -230,7 +234,9 @@ def _report(
     shown, facts = results, {}
     if oracle:
         shown = results | {"in_process": results["in_process"] | {"oracle": oracle["cells"]}}
-        closed = {n: share_of_gap(results["in_process"], n, oracle["cells"]) for n in plan.trainings if n != "nominal"}
+        closed = {
+            n: share_of_gap(results["in_process"], n, oracle["cells"]) for n in plan.trainings if n != plan.baseline
+        }
         facts = {
             "oracle": f"trained on the target's own dynamics, recorded {oracle['date']}, commit {oracle['commit']}",
             "gap nominal to oracle closed": ", ".join(f"{name} {share:.0%}" for name, share in closed.items()),

@@ -1,1 +1,1 @@
-"""What runs on the robot: nodes and messages. Nothing here imports torch, PyBullet or training code."""
+"""Nodes and messages that run on the robot. Nothing here imports torch, PyBullet or training code."""

@@ -1,4 +1,4 @@
-"""What differs between robots on the robot's side: which messages become signals, and commands which messages."""
+"""Adapters between a robot's ROS 2 messages and signals and commands; one a kind of robot."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Channel:
         self.interval_s = 0.0
 
     def arrived(self, stamp: Any, now: float) -> bool:
-        """Whether the stamp is new. One that goes back a little is out of order, one that goes back far a new clock."""
+        """Tell whether the stamp is new: one a little back is out of order, one far back is of a new clock."""
         stamp_s = stamp.sec + 1e-9 * stamp.nanosec
         if self._stamp_s - _NEW_CLOCK_S < stamp_s <= self._stamp_s:
             return False

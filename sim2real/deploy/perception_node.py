@@ -234,7 +234,7 @@ class PerceptionNode(Node):
         self.counts["published"] += 1
 
     def _adapted(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What the network is to see of the camera's image [H, W, 3]."""
+        """The network's view of the camera's image [H, W, 3]."""
         if self._translator is None:
             return image
         began = time.perf_counter()

@@ -121,7 +121,7 @@ def runtime_files(bundle: PolicyBundle) -> dict[Path, Path]:
 
 
 def _watches(bundle: PolicyBundle) -> bool:
-    """Whether the policy reads the place of an object, which a perception node can find."""
+    """Tell whether the policy reads the place of an object, which a perception node can find."""
     return "object_pos" in load_signals(bundle.spec.signals, bundle.robot, bundle.chain()).needs
 
 

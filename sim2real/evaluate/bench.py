@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one process does: a row and seed in one variant and condition of its target."""
+    """The work of one process: a row and seed in one variant and condition of its target."""
 
     row: Row
     seed: int
@@ -69,7 +69,7 @@ class Cell:
     target: str
 
     def key(self) -> tuple[str, tuple[str, ...], int, str, str, int]:
-        """What tells it from others in the results."""
+        """Everything that tells it from others in the results."""
         return self.row.name, self.row.settings, self.seed, self.variant, self.condition, self.episodes
 
 

@@ -33,7 +33,7 @@ class Runner(Protocol):
 
 
 class Case(Protocol):
-    """What a policy is for; an experiment is one."""
+    """A robot and a task that a policy is for; an experiment is one."""
 
     @property
     def robot(self) -> RobotModel:
@@ -46,7 +46,7 @@ class Case(Protocol):
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one policy did on one variant of a target under one condition.
+    """Result of one policy on one variant of a target under one condition.
 
     Attributes:
         success: Fraction of episodes within tolerance at every control step of the last ``hold_s``, never failed.

@@ -34,7 +34,7 @@ VIDEOS = (".mp4", ".gif")
 
 @dataclass(frozen=True)
 class Stage:
-    """What plays.
+    """An episode to show.
 
     Attributes:
         experiment: Robot and task.
@@ -110,7 +110,7 @@ class Stage:
         sim.close()
 
     def holding(self) -> Holding:
-        """What judges the episode."""
+        """Make the judge of the episode."""
         return Holding(1, round(self.experiment.task.hold_s * self.experiment.robot.spec.control_rate_hz))
 
 

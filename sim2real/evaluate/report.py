@@ -26,7 +26,7 @@ COLOURS = {"nominal": "#b4472e", "randomized": "#c79a2b", "up_osi": "#2b6cb0", "
 
 @dataclass
 class Report:
-    """What the page shows; every part may be missing.
+    """Contents of the page; every part may be missing.
 
     Attributes:
         criterion: What counts as success, in words.

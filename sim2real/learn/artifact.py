@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 @dataclass
 class Candidate:
-    """What a method hands over, deployable as it is.
+    """A method's result, deployable as it is.
 
     Attributes:
         spec: The contract.

@@ -1,4 +1,4 @@
-"""What one rollout leaves: steps in shared memory, and a table of the episodes that ended in it."""
+"""The traces of one rollout: steps in shared memory, and a table of the episodes that ended in it."""
 
 from __future__ import annotations
 

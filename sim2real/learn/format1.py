@@ -30,7 +30,7 @@ _SIGNALS = {"waypoint": ("flight", "world"), "reach": ("arm", "base"), "push": (
 
 
 def is_format1(path: Path) -> bool:
-    """Whether a folder is a policy bundle of format 1."""
+    """Tell whether a folder is a policy bundle of format 1."""
     try:
         manifest = json.loads((path / "manifest.json").read_text())
         return bool(manifest["kind"] == KIND and manifest["format_version"] == 1)

@@ -71,7 +71,7 @@ def imitate(env: TaskEnv, actor: Any, seed: int, batches: int, names: Sequence[s
 def _imitated_rollout(
     env: TaskEnv, actor: Any, rng: np.random.Generator, follow: float, names: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the policy read [T, N, O] and what the expert would have done [T, N, A].
+    """Inputs of the policy [T, N, O] and the expert's actions [T, N, A].
 
     Args:
         env: Goes on from where it is.

@@ -31,7 +31,7 @@ OnIteration = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a method adds to the loop; all of it is called in the learner's process.
+    """Additions of a method to the loop; all of it is called in the learner's process.
 
     Attributes:
         weigh: Iteration, episodes that ended, steps T and robots N to weights of the advantages [T, N] (None: all

@@ -27,7 +27,7 @@ SamplerState = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class RolloutStats:
-    """What happened in one rollout.
+    """Counts and episodes of one rollout.
 
     Attributes:
         episodes, successes, crashes: Counts over the episodes that ended.

@@ -42,7 +42,7 @@ class SimulatedEpisodes:
         return float(self.succeeded.mean())
 
     def identification(self, after_s: float) -> dict[str, dict[str, float]]:
-        """How good the estimates are ``after_s`` into the flight, against the prior, per quantity.
+        """Measure how good the estimates are ``after_s`` into the flight, against the prior, per quantity.
 
         ``rmse`` and ``prior_rmse`` (always guessing the mean) are in the quantity's unit;
         ``coverage_68`` and ``coverage_95`` say how often the truth lies within one and two of the

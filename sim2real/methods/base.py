@@ -24,7 +24,7 @@ NO_HOOKS = Hooks()
 
 @dataclass(frozen=True)
 class Run:
-    """Where a training happens.
+    """The place of a training.
 
     Attributes:
         folder: Checkpoints, events and metrics go here.
@@ -40,7 +40,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Method(Protocol):
-    """How a policy is trained for physics it does not know. A class with a ``Settings`` model, made with its settings.
+    """A way to train a policy for physics it does not know. A class with a ``Settings`` model, made with its settings.
 
     Attributes:
         Settings: Read from ``method:`` of a configuration.
@@ -68,7 +68,7 @@ class Method(Protocol):
 
 
 class PolicyMethod:
-    """What methods share that train one policy by PPO: override what differs.
+    """Base of methods that train one policy by PPO: override what differs.
 
     Args:
         settings: The method's.
@@ -93,7 +93,7 @@ class PolicyMethod:
         return ("observation",)
 
     def hooks(self, experiment: Experiment) -> Hooks:
-        """What is added to the training loop."""
+        """Additions to the training loop."""
         return Hooks()
 
     def train(self, experiment: Experiment, run: Run) -> Candidate:

@@ -85,7 +85,7 @@ class Arm:
 
     @cached_property
     def reach_m(self) -> float:
-        """How far the end effector gets from the base's axis, horizontally, m: nearly always less."""
+        """Distance that the end effector gets from the base's axis, horizontally, m: nearly always less."""
         rng = np.random.default_rng(0)
         poses = rng.uniform(self.chain.low, self.chain.high, (4096, len(self.joints)))
         tip = self.chain.frames(poses)[self.ee][0]

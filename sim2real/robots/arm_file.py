@@ -45,7 +45,7 @@ class ServoQuantity(Model):
 
 
 class ArmFile(Model):
-    """What an arm's ``robot.yaml`` holds, defaults filled in."""
+    """Contents of an arm's ``robot.yaml``, defaults filled in."""
 
     model: str = "arm"
     spec: RobotSpec
@@ -141,7 +141,7 @@ def _servo_from_limits(chain: WeighedChain) -> dict[str, Any]:
 
 
 def _first_fault(error: ValidationError, file: Path, described: Mapping[str, Any]) -> str:
-    """What is wrong first, and where: in ``robot.yaml``, or in the URDF where that stands in for it."""
+    """Name the first fault and its place: in ``robot.yaml``, or in the URDF where that stands in for it."""
     first = error.errors()[0]
     loc, message = first["loc"], first["msg"].removeprefix("Value error, ")
     place = ".".join(map(str, loc))

@@ -29,7 +29,7 @@ class Actuation(Protocol):
 
 
 class Flyer(Protocol):
-    """What a flying robot's model says of its body."""
+    """A flying robot's model, as its body asks for it."""
 
     def inertial(self, params: Array, table: PhysicsParams) -> tuple[Array, Array]:
         """Mass [n] kg and principal inertia [n, 3] kg·m² of parameter rows [n, P]."""

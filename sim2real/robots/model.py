@@ -46,7 +46,7 @@ class Body(Protocol):
 
 
 class RobotModel(Protocol):
-    """What a robot's folder provides.
+    """Everything that a robot's folder provides.
 
     Attributes:
         name: Of the folder.

@@ -48,7 +48,7 @@ class DroneBody(Model):
 
 
 class MultirotorFile(Model):
-    """What a drone's ``robot.yaml`` holds, defaults filled in."""
+    """Contents of a drone's ``robot.yaml``, defaults filled in."""
 
     model: str = "multirotor"
     urdf: str

@@ -21,7 +21,7 @@ STOPS = ("low_stop", "high_stop")
 
 @dataclass(frozen=True)
 class ParametersFile:
-    """What a parameters file says of an arm, checked.
+    """Contents of an arm's parameters file, checked.
 
     Attributes:
         entries: By ``JOINT.QUANTITY``.

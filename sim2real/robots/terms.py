@@ -14,7 +14,7 @@ from sim2real.types import Array, Model
 
 
 class RandomizationTerm(Model):
-    """How one parameter is drawn.
+    """The way one parameter is sampled.
 
     Attributes:
         parameter: Physics parameter; the term's own name where it is left out.
@@ -69,7 +69,7 @@ class RandomizationTerm(Model):
 
 
 def apply(operation: str, value: Array, draw: Array) -> Array:
-    """What an operation makes of a parameter's ``value`` with a ``draw`` of its term."""
+    """Apply an operation to a parameter's ``value`` with a ``draw`` of its term."""
     if operation == "set":
         return draw
     return value * draw if operation == "scale" else value + draw

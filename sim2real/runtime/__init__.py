@@ -1,1 +1,1 @@
-"""What a robot installs: contract, encoding, networks, safety, bundles; NumPy and onnxruntime only."""
+"""The robot's installation: contract, encoding, networks, safety, bundles; NumPy and onnxruntime only."""

@@ -25,7 +25,7 @@ class ArmSignals:
 
 
 def signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:
-    """What a policy of an arm may read, of :func:`arm_signals`."""
+    """Signals that a policy of an arm may read, of :func:`arm_signals`."""
     return (
         SignalSpec(name="joint_pos", components=joints, unit="rad", frame="joint"),
         SignalSpec(name="joint_vel", components=joints, unit="rad/s", frame="joint"),

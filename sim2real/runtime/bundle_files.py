@@ -100,7 +100,7 @@ def unpack_arrays(data: bytes, name: str = "golden.npz") -> Golden:
 
 
 def kind_of(path: Path) -> str:
-    """What kind of bundle a folder says it is.
+    """Read which kind of bundle a folder says it is.
 
     Raises:
         BundleError: It is none.

@@ -25,7 +25,7 @@ LENSES: dict[str, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class CameraCalibration:
-    """What is known about a camera. Frames are named by their transforms: ``T_a_b`` takes points from b to a.
+    """A calibrated camera. Frames are named by their transforms: ``T_a_b`` takes points from b to a.
 
     Attributes:
         width, height: px.

@@ -1,4 +1,4 @@
-"""What a flying robot's estimator reports, as signals; numpy only, so the robot's node uses it too."""
+"""A flying robot's state estimate, as signals; numpy only, so the robot's node uses it too."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def record_golden(runner: PolicyRunner, frames: Iterable[Mapping[str, Array]]) -
 
 @dataclass(frozen=True)
 class StageReport:
-    """How far one stage of the golden trace differs here."""
+    """Difference of one stage of the golden trace here."""
 
     name: str
     max_difference: float
@@ -53,7 +53,7 @@ class StageReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the stage does what it did."""
+        """Tell whether the stage does what it did."""
         return self.max_difference <= self.tolerance
 
 
@@ -65,7 +65,7 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every stage does what it did."""
+        """Tell whether every stage does what it did."""
         return all(stage.ok for stage in self.stages)
 
     @property

@@ -64,7 +64,7 @@ class Chain:
         return frames
 
     def jacobian(self, link: str, frames: Mapping[str, tuple[Array, Array]]) -> Array:
-        """How ``link``'s origin moves with every joint [N, 3, J] m/rad, in the root's frame.
+        """Jacobian: how ``link``'s origin moves with every joint [N, 3, J] m/rad, in the root's frame.
 
         Args:
             link: Its name.
@@ -128,7 +128,7 @@ class Chain:
         return unfold + weight * _least_squares(jacobian * weight[:, None, :], error, damping)
 
     def _turning(self, link: str, frames: Mapping[str, tuple[Array, Array]]) -> Array:
-        """How ``link`` turns with every joint [N, 3, J], in the root's frame."""
+        """Angular jacobian: how ``link`` turns with every joint [N, 3, J], in the root's frame."""
         result = np.zeros((len(frames[link][0]), 3, len(self.joint_names)))
         parents = {joint.child: joint for joint in self._joints}
         columns = {name: index for index, name in enumerate(self.joint_names)}

@@ -42,7 +42,7 @@ class DataClock(Protocol):
 
 @dataclass(frozen=True)
 class LoopFigures:
-    """How well the rate was held.
+    """Quality of the rate that was held.
 
     Attributes:
         cycles: Calls so far.
@@ -69,7 +69,7 @@ class Loop(Protocol):
         """End after the call in progress; harmless when not running."""
 
     def figures(self) -> LoopFigures:
-        """How well the rate was held."""
+        """Quality of the rate that was held."""
 
 
 class StateLoop:

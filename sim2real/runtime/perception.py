@@ -43,7 +43,7 @@ DARKEST, BRIGHTEST, FLATTEST = 4.0, 251.0, 2.0  # mean and spread of an image th
 
 
 class PerceptionSpec(Model):
-    """What a network sees and says.
+    """Input and output of a perception network.
 
     Attributes:
         robot: In whose base frame answers are.
@@ -164,7 +164,7 @@ class PerceptionBundle:
         return bundle
 
     def locator(self) -> Locator:
-        """What runs the network."""
+        """The network with its input size."""
         return Locator(self.spec, self._files["network.onnx"])
 
     def golden(self) -> Golden:

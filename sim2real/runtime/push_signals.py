@@ -36,7 +36,7 @@ class PushSignals:
 
 
 def push_signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:
-    """What a pushing policy may read, of :func:`push_signals`."""
+    """Signals that a pushing policy may read, of :func:`push_signals`."""
     return (
         SignalSpec(name="joint_pos", components=joints, unit="rad", frame="joint"),
         SignalSpec(name="joint_vel", components=joints, unit="rad/s", frame="joint"),
@@ -77,7 +77,7 @@ def push_signals(
 
 
 def push_waypoint(tip: Array, object_pos: Array, goal: Array) -> Array:
-    """Where a finger tip should go next to push an object to its goal, [N, 3] m.
+    """Choose where a finger tip should go next to push an object to its goal, [N, 3] m.
 
     Over the object to the far side of it, down, then forwards along the line to the goal; without memory, so that it
     begins anew whenever the object slips away sideways.

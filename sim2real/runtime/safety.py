@@ -16,7 +16,7 @@ from sim2real.types import Array
 
 
 class SafetyState(enum.Enum):
-    """What the filter lets through."""
+    """States of the filter."""
 
     INACTIVE = "inactive"
     FLY = "fly"
@@ -101,7 +101,7 @@ class SafetyFilter:
 
     @property
     def is_holding(self) -> bool:
-        """Whether the last command was what keeps the robot still, as far as is known."""
+        """Tell whether the last command was what keeps the robot still, as far as is known."""
         return bool(np.array_equal(self.sent, np.clip(self._hold, self._low, self._high)))
 
     def step(self, proposed: Array | None, age_s: float, signals: Mapping[str, Array]) -> Array:

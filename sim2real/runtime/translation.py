@@ -84,7 +84,7 @@ class Translator:
 
     @classmethod
     def from_onnx(cls, data: bytes, exemplars: Image | None = None) -> Translator:
-        """Of a network's bytes, without a run and a gate."""
+        """Make one of a network's bytes, without a run and a gate."""
         translator = cls.__new__(cls)
         translator.towards, translator.objects_judged = "camera", False
         translator._load(data, exemplars)

@@ -27,7 +27,7 @@ DRAWS = 20_000  # to count those that leave the bounds
 
 @dataclass(frozen=True)
 class Excitation:
-    """What the robots do while they are audited, whatever their physics.
+    """Motion of the robots while they are audited, whatever their physics.
 
     Attributes:
         start: State of N robots.

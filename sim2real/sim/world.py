@@ -89,7 +89,7 @@ class World:
         self._acting.append(act)
 
     def cell_origin(self, cell: int) -> Array:
-        """Of a cell, in Bullet's frame [3] m."""
+        """Origin of a cell, in Bullet's frame [3] m."""
         return self._cell[cell].copy()
 
     def load_robots(self, urdf: Path, fixed_base: bool = False) -> None:
@@ -262,7 +262,7 @@ class World:
 
 
 def _has_display() -> bool:
-    """Whether a window can be opened; PyBullet would end the process where it cannot."""
+    """Tell whether a window can be opened; PyBullet would end the process where it cannot."""
     return sys.platform != "linux" or bool(os.environ.get("DISPLAY"))
 
 

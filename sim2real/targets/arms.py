@@ -24,7 +24,7 @@ ORDINARY_PUCK = Puck()
 
 @dataclass(frozen=True)
 class Condition:
-    """How the arm, its connection and its surroundings differ from the ordinary.
+    """Differences of the arm, its connection and its surroundings from the ordinary.
 
     Attributes:
         speed: Of the servos, as a fraction of the fitted one: a low supply voltage.

@@ -1,4 +1,4 @@
-"""What stands in for a physical robot: the seam between an evaluation and a target simulator.
+"""Stand-ins for physical robots: the seam between an evaluation and a target simulator.
 
 A target is not the training simulator: other equations, other parameters, its own sensors and delays. It is
 constructed for a robot and a task, and makes any number of simulated robots side by side.
@@ -23,7 +23,7 @@ TARGETS = {
 
 
 class Target(Protocol):
-    """What stands in for one kind of robot in one task.
+    """Stand-in for one kind of robot in one task.
 
     Attributes:
         name: As in ``TARGETS``.

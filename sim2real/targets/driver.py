@@ -83,17 +83,17 @@ class TargetDriver:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the simulated robot runs."""
+        """Tell whether the simulated robot runs."""
         return self._thread is not None
 
     @property
     def is_armed(self) -> bool:
-        """Whether commands move it."""
+        """Tell whether commands move it."""
         return self._armed
 
     @property
     def failed(self) -> bool:
-        """Whether it has crashed since the last reset."""
+        """Tell whether it has crashed since the last reset."""
         return bool(self._sim.failed[0])
 
     def connect(self) -> None:

@@ -78,7 +78,7 @@ CONDITIONS = {
 
 @dataclass(frozen=True)
 class DroneSensors:
-    """What the state estimate adds to the truth.
+    """Errors that the state estimate adds to the truth.
 
     Attributes:
         position_noise_m: White. Lighthouse and motion capture jitter by up to 1 mm.

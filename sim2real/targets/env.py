@@ -220,7 +220,7 @@ class TargetEnv:
 
 
 class Cheat:
-    """What only a simulated target can tell.
+    """Facts that only a simulated target can tell.
 
     Attributes:
         sims: The simulated robots, one entry a cell.

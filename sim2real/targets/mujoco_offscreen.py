@@ -60,7 +60,7 @@ class Offscreen:
 
     @property
     def closed(self) -> bool:
-        """Whether it is."""
+        """True while it is."""
         return self._gl is None
 
     def close(self) -> None:

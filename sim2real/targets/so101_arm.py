@@ -176,7 +176,7 @@ class ArmModel:
             self._sent.pop(0)
 
     def _heard(self, moment: Array) -> Array:
-        """What each servo has received by a moment of its own [6]."""
+        """Command that each servo has received by a moment of its own [6]."""
         result = self._sent[0][1].copy()
         for sent, command in self._sent[1:]:
             result = np.where(sent <= moment, command, result)

@@ -37,7 +37,7 @@ _ROBOT_COLOURS = ((0.95, 0.75, 0.15), (0.92, 0.92, 0.9), (0.12, 0.12, 0.13), (0.
 
 @dataclass(frozen=True)
 class Photo:
-    """What the camera gives, and what only a simulator knows.
+    """An image as the camera gives it, with facts that only a simulator knows.
 
     Attributes:
         rgb: [H, W, 3].
@@ -307,7 +307,7 @@ class So101Camera:
         self._model.geom_size[self._ids["puck"], 0] = radius_m
 
     def _lookup(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Where in the drawn picture each pixel's ray is: what is left of the lens bends it."""
+        """Place of each pixel's ray in the drawn picture: what is left of the lens bends it."""
         width, height = self._size
         (fx, _, cx), (_, fy, cy) = self._matrix[0], self._matrix[1]
         u, v = np.meshgrid(np.arange(width), np.arange(height))

@@ -15,7 +15,7 @@ from sim2real.types import Array, Bools, Model, State
 
 
 class Task(Protocol):
-    """What a task file provides; a class with a ``Settings`` model, made with a robot and its settings.
+    """Everything that a task file provides; a class with a ``Settings`` model, made with a robot and its settings.
 
     Attributes:
         name: As in ``TASKS``.
@@ -65,7 +65,7 @@ class Task(Protocol):
         """Sample goals [count, G] for robots that start in ``state``."""
 
     def failed(self, state: State, goal: Array) -> Bools:
-        """Whether each robot has failed for good."""
+        """Tell whether each robot has failed for good."""
 
     def distance(self, state: State, goal: Array) -> Array:
         """Distance from the goal [N], m."""

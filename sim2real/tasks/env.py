@@ -177,7 +177,7 @@ class TaskEnv:
         return self._mu
 
     def privileged_observation(self) -> Float32:
-        """What only the critic sees: the true state, time left, and scaled physics."""
+        """Encode what only the critic sees: the true state, time left, and scaled physics."""
         left = (1.0 - self.steps / self.episode_steps)[:, None]
         signals = self.task.signals.measure(self.sim.state, self.goal)
         near = np.clip(signals[self.task.error_signal] / self.task.near_m, -3, 3)

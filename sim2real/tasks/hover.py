@@ -122,7 +122,7 @@ class Hover:
         return np.tile(np.array(self.settings.goal_m), (count, 1))
 
     def failed(self, state: State, goal: Array) -> Bools:
-        """Whether each robot has crashed: too tilted, too far, or on the floor."""
+        """Tell whether each robot has crashed: too tilted, too far, or on the floor."""
         s, distance = self.settings, self.distance(state, goal)
         low = state["pos"][:, 2] < 0.02
         return (tilt_of(state["quat"]) > s.max_tilt_rad) | (distance > s.max_distance_m) | low

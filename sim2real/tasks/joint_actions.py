@@ -1,4 +1,4 @@
-"""What arm tasks share: increments of joint commands, and a plain controller that walks along ``joint_step``."""
+"""Shared parts of arm tasks: increments of joint commands, and a plain controller that walks along ``joint_step``."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class Push:
         return pose[good]
 
     def failed(self, state: State, goal: Array) -> Bools:
-        """Whether each object has left the table."""
+        """Tell whether each object has left the table."""
         return state["object_pos"][:, 2] < goal[:, 2] - 0.05
 
     def reward(self, state: State, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:

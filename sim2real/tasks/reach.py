@@ -141,7 +141,7 @@ class Reach:
         return poses
 
     def failed(self, state: State, goal: Array) -> Bools:
-        """Whether each arm has failed for good: never, an arm that is bolted down cannot fall."""
+        """Tell whether each arm has failed for good: never, an arm that is bolted down cannot fall."""
         return np.zeros(len(goal), dtype=np.bool_)
 
     def reward(self, state: State, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
