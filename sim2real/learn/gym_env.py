@@ -26,6 +26,12 @@ PAIRS = (
     ("so101", "push"),
 )
 
+# Accepted for one release.
+OLD_IDS: dict[str, str | tuple[str, ...]] = {
+    "sim2real/CrazyflieWaypoint-v0": "all",
+    "sim2real/CrazyflieWaypointNominal-v0": (),
+}
+
 
 class GymTaskEnv(gymnasium.Env[Float32, Float32]):
     """One simulated robot with its task.
@@ -100,6 +106,10 @@ def register() -> None:
         name = f"sim2real/{robot.capitalize()}{task.capitalize()}-v0"
         if name not in gymnasium.registry:
             gymnasium.register(name, "sim2real.learn.gym_env:GymTaskEnv", kwargs={"robot": robot, "task": task})
+    for name, randomize in OLD_IDS.items():
+        if name not in gymnasium.registry:
+            kwargs = {"robot": "crazyflie", "task": "hover", "randomize": randomize}
+            gymnasium.register(name, "sim2real.learn.gym_env:GymTaskEnv", kwargs=kwargs)
 
 
 register()

@@ -18,13 +18,19 @@ from torch import nn
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
 from sim2real.learn.artifact import Candidate
-from sim2real.learn.estimator import EstimateFilter, Estimator, OSISettings, train_estimator
+from sim2real.learn.estimator import (
+    EstimateFilter,
+    Estimator,
+    IdentifyingPolicy,
+    OSISettings,
+    train_estimator,
+)
 from sim2real.learn.experiment import Experiment
 from sim2real.learn.ppo import seed_of
 from sim2real.learn.rsl_rl import make_network
 from sim2real.learn.torch_io import save_state
 from sim2real.methods.base import Method, PolicyMethod, Run, train_policy
-from sim2real.robots.identified import ParameterTerm, normalise_parameters
+from sim2real.robots.identified import normalise_parameters
 from sim2real.runtime.policy import PolicyRunner
 from sim2real.runtime.spec import ReportTerm
 from sim2real.types import Array, Float32
@@ -40,48 +46,6 @@ class UpOsiSettings(OSISettings):
 
     identify: tuple[str, ...]
     told_nominal: bool = False
-
-
-class IdentifyingPolicy(nn.Module):
-    """π with φ and its filter: observation, history and memory to action, next memory and report.
-
-    Args:
-        policy: π, from observation [N, O] and normalised parameters [N, P] to the action.
-        estimator: φ, from history [N, E] to mean and standard deviation [N, P].
-        estimates: Filter of the estimates.
-        terms: What the parameters are.
-        told_nominal: Tell π the nominal parameters whatever φ says.
-    """
-
-    def __init__(
-        self,
-        policy: nn.Module,
-        estimator: Estimator,
-        estimates: EstimateFilter,
-        terms: tuple[ParameterTerm, ...],
-        told_nominal: bool = False,
-    ) -> None:
-        super().__init__()
-        self.low: torch.Tensor
-        self.half_range: torch.Tensor
-        self.policy, self.estimator, self.estimates, self.told_nominal = policy, estimator, estimates, told_nominal
-        low, high = (torch.tensor([[getattr(term, end) for term in terms]]) for end in ("low", "high"))
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("half_range", 0.5 * (high - low), persistent=False)
-
-    def forward(
-        self, observation: torch.Tensor, history: torch.Tensor, memory: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Action [N, A], next memory [N, P + 1], estimate and its standard deviation [N, P] in physical units."""
-        mean, std = self.estimator(history)
-        filtered, next_memory = self.estimates(mean, memory)
-        told = self.estimates.nominal.expand_as(filtered) if self.told_nominal else filtered
-        return (
-            self.policy(observation, told),
-            next_memory,
-            self.low + (filtered + 1.0) * self.half_range,
-            std * self.half_range,
-        )
 
 
 class UpOsi(PolicyMethod):
