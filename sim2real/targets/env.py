@@ -107,9 +107,9 @@ class TargetEnv:
         self.goal = np.zeros((self.count, task.goal.size))
         self.returns = np.zeros(self.count)
         self.trial_ended = np.zeros(self.count, dtype=np.bool_)
-        self.ended = self._ended(np.zeros(0, dtype=np.int64))
-        self.steps = np.zeros(self.count, dtype=np.int64)
         self.success = np.zeros(self.count, dtype=np.bool_)
+        self.steps = np.zeros(self.count, dtype=np.int64)
+        self.ended = self._ended(np.zeros(0, dtype=np.int64))
         self.distance = np.full(self.count, np.inf)
         self.signals: dict[str, Array] = {}
         self._action = np.zeros((self.count, len(names)))

@@ -18,7 +18,8 @@ from trajectory_msgs.msg import JointTrajectory
 from sim2real.deploy.policy_node import FAILURE, SUCCESS, PolicyNode
 from sim2real.evaluate.over_ros2 import Fleet
 from sim2real.evaluate.table import run_cell
-from sim2real.runtime.bundle import PolicyBundle, verify
+from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.golden import verify
 from sim2real.targets.so101_arm import JOINTS
 
 pytestmark = pytest.mark.ros

@@ -16,7 +16,7 @@ from ros_rig import LIMITS, Rig, make_pd_bundle
 
 from sim2real.deploy.crazyflie_messages import from_legacy
 from sim2real.deploy.policy_node import FAILURE, SUCCESS, PolicyNode
-from sim2real.runtime.bundle import sha256
+from sim2real.runtime.bundle_files import sha256
 
 pytestmark = pytest.mark.ros
 

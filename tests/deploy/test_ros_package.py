@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import pytest
 from conftest import rehash
 
-from sim2real.deploy.ros_package import export_ros_package, runtime_modules
+from sim2real.deploy.ros_package import export_ros_package, runtime_files
 from sim2real.errors import ConfigError
+from sim2real.runtime.bundle import PolicyBundle
 
 ROOT = Path(__file__).parents[2]
 ROBOT_ENV = ROOT / ".venv-robot"
@@ -51,13 +52,14 @@ def test_files_shim_and_runtime(tiny_bundle, tmp_path):
     assert not any(
         "$name" in f.read_text() for f in package.rglob("*.*") if f.suffix in (".py", ".xml", ".cfg", ".yaml")
     ), "a template value was not filled in"
-    modules = runtime_modules()
-    assert not [m for m in modules if m.split(".")[1:2] in (["sim"], ["tasks"], ["learn"], ["evaluate"])]
-    assert len(modules) < 25
-    training = re.compile(r"^\s*(import|from)\s+(torch|pybullet|rsl_rl|tensordict|gymnasium)\b", re.MULTILINE)
-    assert not [m for m, source in modules.items() if training.search(source.read_text())]
+    bundle = PolicyBundle.load(tiny_bundle)
     carried = {str(f.relative_to(package / "my_drone" / "_runtime")) for f in package.rglob("_runtime/**/*.py")}
-    assert len(carried) == len(modules) and not [f for f in carried if training.search(_text(package, f))]
+    assert carried == {str(place) for place in runtime_files(bundle).values()}
+    assert {name.split("/")[1] for name in carried if name.count("/") > 1} == {"runtime", "deploy"}
+    training = re.compile(r"^\s*(import|from)\s+(torch|pybullet|rsl_rl|tensordict|gymnasium)\b", re.MULTILINE)
+    assert not [f for f in carried if training.search(_text(package, f))]
+    robot_drivers = re.compile(r"^\s*(import|from)\s+robot_drivers\b", re.MULTILINE)
+    assert not [f for f in carried if robot_drivers.search(_text(package, f))], "the robot's own driver is not ours"
     export_ros_package(tiny_bundle, tmp_path, "my_drone")
     assert [p.name for p in tmp_path.iterdir()] == ["my_drone"]
 

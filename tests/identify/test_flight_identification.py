@@ -21,6 +21,7 @@ from sim2real.recordings.flights import STANDARD_GRAVITY, read_flight_log, read_
 from sim2real.recordings.tables import LogError
 from sim2real.robots import load_robot
 from sim2real.robots.residual import Residual
+from sim2real.sim.simulation import Simulation
 
 ROTORS = 0.028 * np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]])
 FRAME = Airframe(0.027, ROTORS, np.array([-1.0, 1.0, -1.0, 1.0]), 1.832)
@@ -292,12 +293,12 @@ def test_the_network_joins_the_training_simulator(tmp_path):
     heights = []
     for source in (None, file):
         model = load_robot("crazyflie", source)
-        sim = model.simulator(2, {})
+        sim = Simulation(model, 2, {})
         hover = np.tile([sim.params["mass"][0] * 9.81, 0.0, 0.0, 0.0], (2, 1))
         sim.reset(np.arange(2), model.nominal_state(2), hover)
         for _ in range(50):
             sim.step(hover)
-        heights.append(sim.state.pos[:, 2].mean())
+        heights.append(sim.state["pos"][:, 2].mean())
         sim.close()
     assert heights[0] - heights[1] == pytest.approx(0.5 * 0.5 * 1.0**2, rel=0.15)  # a little less: drag
     network.write_bytes(b"another")

@@ -17,8 +17,8 @@ from sim2real.recordings.logs import JointLog
 from sim2real.robots import load_robot, robot_folder
 from sim2real.robots.arm import Arm
 from sim2real.robots.servo import Servo
+from sim2real.robots.weights import WeighedChain
 from sim2real.runtime.arm_signals import ArmSignals
-from sim2real.runtime.kinematics import Chain
 from sim2real.sim.audit import Auditor, audit
 from sim2real.sim.simulation import Simulation
 from sim2real.sim.world import World
@@ -134,7 +134,7 @@ def test_a_urdf_that_describes_no_arm_is_refused(tmp_path, before, after, words)
     assert text.count(before) == 1
     (tmp_path / "a.urdf").write_text(text.replace(before, after))
     with pytest.raises(ConfigError, match=words):
-        Chain(tmp_path / "a.urdf")
+        WeighedChain(tmp_path / "a.urdf")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sim2real.robots import load_robot
 from sim2real.robots.physics import PhysicsParameter
 from sim2real.robots.terms import RandomizationTerm
 from sim2real.runtime.flight_signals import FlightSignals
-from sim2real.sim.audit import Auditor, audit, cut, ends
+from sim2real.sim.audit import Auditor, AuditRow, audit, cut, ends
 
 
 def auditor_of_drone(robot):
@@ -71,14 +71,21 @@ def test_an_object_shows_where_it_is_touched():
     assert [row.term for row in touching if not row.moves] == []
 
 
-def test_an_experiment_is_audited_with_what_its_expert_does():
+def test_what_is_silent_is_audited_again_with_what_the_expert_does(monkeypatch):
     """Friction of an object that nothing touches is silent; the experiment's audit tries it again at work."""
-    experiment = load_experiment(load_config("so101_push", ["randomize=[object_friction, action_delay]"]))
-    untouched = {row.term: row for row in audit(experiment.terms, auditor_of(experiment))}
-    assert untouched["action_delay"].moves and not untouched["object_friction"].moves
-    rows = {row.term: row for row in audit_experiment(experiment)}
-    assert set(rows) == set(untouched) and all(row.moves for row in rows.values())
-    assert rows["action_delay"] == untouched["action_delay"]
+    experiment = load_experiment(load_config("so101_push", ["randomize=[object_friction]"]))
+    seen = []
+
+    def silent_at_first(terms, does):
+        seen.append(does)
+        moves = does is not None
+        return [AuditRow(name, 0.0, 1.0, 0.0, float(moves), moves, 0.0) for name in terms]
+
+    monkeypatch.setattr("sim2real.learn.audit.auditor_of", lambda experiment, does=None: does)
+    monkeypatch.setattr("sim2real.learn.audit.audit", silent_at_first)
+    rows = audit_experiment(experiment)
+    assert [row.moves for row in rows] == [True]
+    assert seen[0] is None and len(seen[1].commands) == experiment.task.episode_s * 50
     assert expert_excitation(load_experiment(load_config("nominal"))) is None
 
 

@@ -37,7 +37,7 @@ class Expert:
     def step(self, signals):
         if self.command is None:
             self.command = signals["joint_pos"].copy()
-        action = np.clip(self.expert({**signals, "command_lead": self.command - signals["joint_pos"]}), -1.0, 1.0)
+        action = np.clip(self.expert({**signals, "tracking_error": self.command - signals["joint_pos"]}), -1.0, 1.0)
         self.command = np.clip(self.command + action * self.step_rad, self.low, self.high)
         return self.command
 

@@ -103,7 +103,7 @@ def test_datasets_of_photographs(eye, tmp_path):
     secret = read_dataset(tmp_path / "c")
     assert secret.masks is None and set(secret.frames[0]) == {"image"}
     assert np.abs(secret.images[0].astype(float) - a.images[0]).mean() > 5
-    with pytest.raises(ConfigError, match="another split or room"):
+    with pytest.raises(ConfigError, match="another split or scene set"):
         write("a", 6, "test")
     other = tmp_path / "d"
     write_target_dataset(other, camera(), arm.chain, arm.ee, 1, "labelled", lambda *_: None, scene_set=1)

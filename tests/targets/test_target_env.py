@@ -32,7 +32,7 @@ def make_env(bundle, case, cells=(("cf2x_L250", "fresh"),), **settings):
 def act(bundle):
     """The bundle's network from an observation to an action."""
     runner = bundle.runner(1)
-    return lambda observation: runner._policy(observation, np.zeros((len(observation), 0), np.float32), None)[0]
+    return lambda observation: runner._network({"observation": observation})["action"]
 
 
 def test_a_budget_counts_and_refuses():
@@ -102,7 +102,7 @@ def test_without_cheating_it_judges_by_what_is_measured(bundle, case):
 
 def test_parameters_and_history_are_what_a_robot_would_have(bundle, case):
     env = make_env(bundle, case, per_cell=3)
-    assert env.parameters().shape == (3, 0) and env.observation().shape == (3, bundle.spec.observation_size)
-    with pytest.raises(SimulationError, match="record_history"):
-        env.estimator_observation()
+    assert env.parameters().shape == (3, 0) and env.observation().shape == (3, bundle.spec.inputs()["observation"])
+    with pytest.raises(KeyError):
+        env.observation("history")
     env.close()

@@ -19,7 +19,7 @@ def test_success_by_hand():
     succeeded = []
     for step, row in enumerate(distances):
         failed = np.array([False, False, False, step == 0, False])
-        holding.update(np.array(row), 0.1, failed)
+        holding.update(np.array(row) <= 0.1, failed)
         succeeded.append(holding.success.tolist())
     assert succeeded == [
         [False, False, False, False, False],
@@ -33,19 +33,19 @@ def test_success_by_hand():
 
 def test_a_new_episode_forgets():
     holding = Holding(3, 2)
-    near, fine = np.zeros(3), np.zeros(3, dtype=bool)
-    holding.update(near, 0.1, np.array([True, False, False]))
-    holding.update(near, 0.1, fine)
+    near, fine = np.ones(3, dtype=bool), np.zeros(3, dtype=bool)
+    holding.update(near, np.array([True, False, False]))
+    holding.update(near, fine)
     assert holding.success.tolist() == [False, True, True]
     holding.reset(np.array([0, 1]))
     assert holding.success.tolist() == [False, False, True] and not holding.failed.any()
-    holding.update(near, 0.1, fine)
+    holding.update(near, fine)
     assert holding.success.tolist() == [False, False, True]
-    holding.update(near, 0.1, fine)
+    holding.update(near, fine)
     assert holding.success.tolist() == [True, True, True]
 
 
 def test_not_a_number_is_nowhere_near():
     holding = Holding(1, 1)
-    holding.update(np.array([np.nan]), 0.1, np.array([False]))
+    holding.update(np.array([np.nan]) <= 0.1, np.array([False]))
     assert not holding.success[0]
