@@ -99,7 +99,7 @@ def test_an_altered_bundle_refuses_to_configure(tmp_path, start_node):
 def test_a_bundle_that_reads_what_the_robot_lacks_refuses_to_configure(tmp_path, start_node):
     path = make_pd_bundle(tmp_path / "bundle")
     spec = json.loads((path / "spec.json").read_text())
-    spec["observation"][0]["frame"] = "world"  # the robot gives it in the heading frame
+    spec["observation"]["observation"][0]["frame"] = "world"  # the robot gives it in the heading frame
     (path / "spec.json").write_text(json.dumps(spec))
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["spec.json"] = sha256((path / "spec.json").read_bytes())
