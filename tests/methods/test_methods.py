@@ -90,6 +90,7 @@ def test_up_osi_switched_off_is_told_the_nominal_parameters(finished):
     for mine, its in zip(blind[1:], seeing[1:], strict=True):
         torch.testing.assert_close(mine, its, rtol=0, atol=0)
     runners = off.runner(3), on.runner(3)
+    # One frame: from the second on, last_action differs, and with it what is reported.
     frame = next(iter(random_frames(1, 3)))
     commands = [runner.step(frame) for runner in runners]
     np.testing.assert_allclose(runners[0].report_mean, runners[1].report_mean, rtol=1e-5, atol=1e-5)

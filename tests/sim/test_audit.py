@@ -71,6 +71,12 @@ def test_an_object_shows_where_it_is_touched():
     assert [row.term for row in touching if not row.moves] == []
 
 
+def test_an_experiment_is_audited_for_real():
+    experiment = load_experiment(load_config("so101_push", ["randomize=[object_friction, action_delay]"]))
+    rows = {row.term: row for row in audit_experiment(experiment)}
+    assert set(rows) == {"object_friction", "action_delay"} and all(row.moves for row in rows.values())
+
+
 def test_what_is_silent_is_audited_again_with_what_the_expert_does(monkeypatch):
     """Friction of an object that nothing touches is silent; the experiment's audit tries it again at work."""
     experiment = load_experiment(load_config("so101_push", ["randomize=[object_friction]"]))
