@@ -54,7 +54,7 @@ class TinyPolicy(torch.nn.Module):
 def random_frames(steps, count, seed=0):
     """Random walks of every measured signal."""
     rng = np.random.default_rng(seed)
-    sizes = {"position_error": 3, "linear_velocity": 3, "up": 3, "angular_velocity": 3}
+    sizes = {"position_error": 3, "linear_velocity": 3, "up": 3, "angular_velocity": 3, "heading_error": 1}
     state = {name: rng.normal(size=(count, size)) for name, size in sizes.items()}
     for _ in range(steps):
         state = {name: value + 0.1 * rng.normal(size=value.shape) for name, value in state.items()}

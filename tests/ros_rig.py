@@ -47,7 +47,7 @@ def make_pd_bundle(path):
         observation={"observation": terms},
         action=task.action(),
     )
-    thrust, roll, pitch, _ = spec.action
+    thrust, roll, pitch, yaw_rate = spec.action
     size = group_size(terms)
     weight = np.zeros((size, 4), np.float32)
     bias = np.zeros(4, np.float32)
@@ -57,6 +57,8 @@ def make_pd_bundle(path):
     weight[0, 2], weight[3, 2] = -4.0 * p / g / pitch.high, -3.0 * v / g / pitch.high
     weight[1, 1], weight[4, 1] = 4.0 * p / g / roll.high, 3.0 * v / g / roll.high
     weight[2, 0], weight[5, 0] = -mass * 6.0 * p / half_thrust, -mass * 4.0 * v / half_thrust
+    heading = sum(term.size for term in terms[: [term.name for term in terms].index("heading_error")])
+    weight[heading, 3] = -2.0 / scale["heading_error"] / yaw_rate.high
     bias[0] = (mass * g - 0.5 * (thrust.low + thrust.high)) / half_thrust
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["observation", "weight", "bias"], ["action"])],
@@ -69,6 +71,7 @@ def make_pd_bundle(path):
     onnx.checker.check_model(model)
     data = model.SerializeToString()
     still = flight_signals(np.ones((1, 3)), np.array([[0.0, 0.0, 0.0, 1.0]]), np.zeros((1, 3)), np.zeros((1, 3)))
+    still["heading_error"] = np.zeros((1, 1))
     golden = record_golden(PolicyRunner.from_onnx(spec, data), [still] * 20)
     provenance = {"commit": "pd", "config": load_config("nominal").model_dump(mode="json", by_alias=True)}
     return write_bundle(path, spec=spec, robot=robot.spec, provenance=provenance, policy_onnx=data, golden=golden)

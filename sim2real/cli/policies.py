@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -191,6 +192,12 @@ def evaluate(
     target: Annotated[
         str, typer.Option(help="A target of the list, or module:Class; the robot's own by default.")
     ] = "",
+    seconds: Annotated[
+        float | None, typer.Option(min=1.0, help="Length of the episodes, s; the task's by default. Try 60 and 600.")
+    ] = None,
+    new_goal_every: Annotated[
+        float, typer.Option(min=1.0, help="Give a new goal every so many seconds; in process only.")
+    ] = math.inf,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -200,20 +207,29 @@ def evaluate(
     named = {path.parent.name if path.name == "bundle" else path.name: readable(path) for path in bundles}
     if len(named) < len(bundles):
         raise ConfigError(f"two bundles would have the same name in the table, of {sorted(named)}; rename a folder")
-    if ros2 and (perception or condition or target):
+    if ros2 and (perception or condition or target or new_goal_every < math.inf):
         raise ConfigError(
-            "--perception, --condition and --target are for episodes in process; leave them or --ros2 out"
+            "--perception, --condition, --target and --new-goal-every are for episodes in process; leave them or "
+            "--ros2 out"
         )
     if real_time and not ros2:
         raise ConfigError("--real-time is about ROS 2; add --ros2, or leave it out")
     with progress_bars() as progress:
         report = stage_reporter(progress)
         if ros2:
-            results = evaluate_over_ros2(named, episodes, seed, report, real_time)
+            results = evaluate_over_ros2(named, episodes, seed, report, real_time, seconds)
         else:
             chosen = tuple(condition or ())
             results = evaluate_in_process(
-                named, episodes, seed, report, perception=perception, conditions=chosen, target=target
+                named,
+                episodes,
+                seed,
+                report,
+                perception=perception,
+                conditions=chosen,
+                target=target,
+                seconds=seconds,
+                goal_s=new_goal_every,
             )
     where = "over ROS 2" if ros2 else "in process, from pixels" if perception else "in process"
     print_table(console, results, where)

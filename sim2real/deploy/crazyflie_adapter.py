@@ -12,10 +12,11 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
 from sim2real.deploy.crazyflie_messages import to_legacy
-from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position, subscribe_goal
+from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, subscribe_goal
+from sim2real.deploy.messages import pose as read_pose
 from sim2real.errors import SpecError
 from sim2real.runtime.bundle import PolicyBundle
-from sim2real.runtime.geometry import quat_to_matrix, rotate
+from sim2real.runtime.geometry import quat_to_matrix, rotate, yaw_of
 from sim2real.runtime.signals import Signals
 from sim2real.types import Array
 
@@ -26,9 +27,10 @@ _SOURCES = ("pose_twist", "odom")
 class CrazyflieAdapter:
     """Signals from pose and velocity messages, commands to ``cmd_vel_legacy``.
 
-    Parameters: ``goal`` [x, y, z] m in the world frame; ``state_source``: ``pose_twist`` (PoseStamped on
+    Parameters: ``goal`` [x, y, z] m in the world frame, or [x, y, z, yaw] with a heading in rad: without one the
+    drone holds the heading that it has when the adapter is opened; ``state_source``: ``pose_twist`` (PoseStamped on
     ``pose``; TwistStamped on ``twist``, linear in the world frame and angular in the body frame) or ``odom``
-    (Odometry, twist in the child frame, REP 105). A PoseStamped on ``goal`` moves the goal.
+    (Odometry, twist in the child frame, REP 105). A PoseStamped on ``goal`` moves the goal, its heading too.
 
     Args:
         node: Where topics and parameters live.
@@ -87,7 +89,7 @@ class CrazyflieAdapter:
             self._goal = goal
 
     def _on_pose(self, message: PoseStamped) -> None:
-        pose = _pose(message.pose)
+        pose = read_pose(message.pose)
         if pose is None:
             self.refused += 1
             return
@@ -108,7 +110,7 @@ class CrazyflieAdapter:
                 self._lin_vel, self._ang_vel = twist
 
     def _on_odom(self, message: Odometry) -> None:
-        pose, twist = _pose(message.pose.pose), _twist(message.twist.twist)
+        pose, twist = read_pose(message.pose.pose), _twist(message.twist.twist)
         if pose is None or twist is None:
             self.refused += 1
             return
@@ -143,6 +145,8 @@ class CrazyflieAdapter:
         with self._news:
             pos, quat = self._pos[None], self._quat[None]
             lin_vel, ang_vel = self._lin_vel[None], self._ang_vel[None]
+        if np.isnan(self._goal[-1]):  # the present heading, from now on
+            self._goal = np.append(self._goal[:3], yaw_of(quat))
         world_rate = rotate(quat_to_matrix(quat), ang_vel)
         state = {"pos": pos, "quat": quat, "lin_vel": lin_vel, "ang_vel": world_rate}
         return self._measure(state, self._goal[None])
@@ -154,15 +158,6 @@ class CrazyflieAdapter:
         message.linear.x, message.linear.y, message.linear.z = legacy.linear_x, legacy.linear_y, legacy.linear_z
         message.angular.z = legacy.angular_z
         self._publisher.publish(message)
-
-
-def _pose(pose: Any) -> tuple[Array, Array] | None:
-    pos, q = position(pose), pose.orientation
-    quat = np.array([q.x, q.y, q.z, q.w])
-    norm = float(np.sqrt((quat * quat).sum()))
-    if pos is None or not abs(norm - 1.0) < 1e-2:
-        return None
-    return pos, quat / norm
 
 
 def _twist(twist: Any) -> tuple[Array, Array] | None:

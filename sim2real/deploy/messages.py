@@ -17,12 +17,14 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
 from sim2real.errors import SpecError
+from sim2real.runtime.geometry import rpy_to_quat, yaw_of
 from sim2real.runtime.signals import Signals
 from sim2real.runtime.spec import SignalSpec
 from sim2real.types import Array
 
 # Only the newest state and command matter; a lost command would be a missed control period, so reliable.
 NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
+_POINT, _POINT_AND_HEADING = ("x", "y", "z"), ("x", "y", "z", "yaw")
 _NEW_CLOCK_S = 1.0
 _LONGEST_INTERVAL_S = 0.1  # what is longer is an interruption
 _INTERVAL_GAIN = 0.05
@@ -77,7 +79,7 @@ def clock_message(stamp_s: float) -> Clock:
 
 
 def goal_parameter(value: Any, goal: SignalSpec) -> Array:
-    """Read a goal [G] from a ROS parameter.
+    """Read a goal [G] from a ROS parameter; a point without its heading leaves that NaN: the present one is meant.
 
     Raises:
         SpecError: It is not as many finite numbers as the policy's goal has.
@@ -86,6 +88,8 @@ def goal_parameter(value: Any, goal: SignalSpec) -> Array:
         numbers = np.array(value, dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.empty(0)
+    if numbers.shape == (3,) and goal.components == _POINT_AND_HEADING and np.isfinite(numbers).all():
+        return np.append(numbers, np.nan)
     if numbers.shape != (goal.size,) or not np.isfinite(numbers).all():
         what = f"{goal.size} finite numbers [{', '.join(goal.components)}] in {goal.unit}, frame {goal.frame}"
         raise SpecError(f"parameter 'goal' must be {what}; got {value!r}")
@@ -93,7 +97,7 @@ def goal_parameter(value: Any, goal: SignalSpec) -> Array:
 
 
 def subscribe_goal(node: Node, goal: SignalSpec, take: Callable[[Array | None], None]) -> Subscription:
-    """Listen for goals on ``goal``: a PoseStamped for a point, numbers (Float64MultiArray) for any other goal.
+    """Listen for goals on ``goal``: a PoseStamped for a point and a heading, a Float64MultiArray for any other goal.
 
     Args:
         node: Where the topic lives.
@@ -104,13 +108,32 @@ def subscribe_goal(node: Node, goal: SignalSpec, take: Callable[[Array | None], 
     def point(message: PoseStamped) -> None:
         take(position(message.pose))
 
+    def point_and_heading(message: PoseStamped) -> None:
+        found = pose(message.pose)
+        take(None if found is None else np.append(found[0], yaw_of(found[1])))
+
     def numbers(message: Float64MultiArray) -> None:
         values = np.array(message.data, dtype=np.float64)
         take(values if values.shape == (goal.size,) and np.isfinite(values).all() else None)
 
-    if goal.components == ("x", "y", "z"):
+    if goal.components == _POINT:
         return node.create_subscription(PoseStamped, "goal", point, NEWEST)
+    if goal.components == _POINT_AND_HEADING:
+        return node.create_subscription(PoseStamped, "goal", point_and_heading, NEWEST)
     return node.create_subscription(Float64MultiArray, "goal", numbers, NEWEST)
+
+
+def goal_message(goal: SignalSpec, values: Array) -> PoseStamped | Float64MultiArray:
+    """Message that :func:`subscribe_goal` reads as the goal ``values`` [G]."""
+    if goal.components not in (_POINT, _POINT_AND_HEADING):
+        return Float64MultiArray(data=values.tolist())
+    message = PoseStamped()
+    message.header.frame_id = goal.frame
+    place, turn = message.pose.position, message.pose.orientation
+    place.x, place.y, place.z = values[:3].tolist()
+    yaw = values[3] if len(values) > 3 else 0.0
+    turn.x, turn.y, turn.z, turn.w = rpy_to_quat(np.array([0.0, 0.0, yaw])).tolist()
+    return message
 
 
 def check_needs(signals: Signals, entries: Collection[str], robot: str) -> None:
@@ -122,6 +145,16 @@ def check_needs(signals: Signals, entries: Collection[str], robot: str) -> None:
     missing = [name for name in signals.needs if name not in entries]
     if missing:
         raise SpecError(f"the policy's signals need {missing}, the topics of this {robot} tell {sorted(entries)}")
+
+
+def pose(message: Any) -> tuple[Array, Array] | None:
+    """Position [3] m and unit quaternion [4] xyzw of a Pose, or None where they are not finite or no rotation."""
+    pos, q = position(message), message.orientation
+    quat = np.array([q.x, q.y, q.z, q.w])
+    norm = float(np.sqrt((quat * quat).sum()))
+    if pos is None or not abs(norm - 1.0) < 1e-2:
+        return None
+    return pos, quat / norm
 
 
 def position(pose: Any) -> Array | None:

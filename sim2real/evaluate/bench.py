@@ -28,7 +28,7 @@ from sim2real.provenance import made
 from sim2real.registry import resolve
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.targets.base import target_for
-from sim2real.tasks.expert import ExpertRunner
+from sim2real.tasks.expert import expert_runner
 from sim2real.types import Progress
 
 FIRST_SEED = 12345  # of starts, goals and noise on the target: the same for every row
@@ -169,7 +169,7 @@ def run_cell(cell: Cell) -> CellResult:
     """Run one cell in this process."""
     if cell.bundle is None:
         experiment = load_experiment(load_config(cell.row.config, list(cell.row.settings)))
-        return _episodes(cell, experiment, lambda n: ExpertRunner(experiment.spec(), experiment.task, n))
+        return _episodes(cell, experiment, lambda n: expert_runner(experiment.spec(), experiment.task, n))
     bundle = PolicyBundle.load(cell.bundle)
     experiment = load_experiment(load_config(cell.row.config, list(cell.row.settings)))
     if not cell.row.runner:

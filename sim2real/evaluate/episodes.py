@@ -14,9 +14,10 @@ from sim2real.robots.model import RobotModel
 from sim2real.runtime.spec import PolicySpec
 from sim2real.targets.base import Target, begin
 from sim2real.tasks.base import Task
-from sim2real.tasks.success import Holding
+from sim2real.tasks.success import Holding, within
 from sim2real.types import Array, Bools
 
+SETTLE_S = 5.0  # a robot may take this long to a new goal before its time within tolerance counts
 _NORMAL_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
 
@@ -54,6 +55,7 @@ class CellResult:
         n: Episodes.
         final_error_m: Median over episodes of the mean distance to the goal in the last ``hold_s``.
         crashes: Episodes in which the target itself failed, for example a drone on the floor.
+        within: Fraction of time within tolerance, from ``SETTLE_S`` after each goal on; None where no time is left.
         distance: Distance to the goal [T, N] m, where it was asked for.
     """
 
@@ -62,6 +64,7 @@ class CellResult:
     n: int
     final_error_m: float
     crashes: int
+    within: float | None = None
     distance: Array | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -72,6 +75,7 @@ class CellResult:
             "n": self.n,
             "final_error_m": self.final_error_m,
             "crashes": self.crashes,
+            "within": self.within,
         }
 
 
@@ -95,29 +99,40 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 def score(
-    distance: Array, failed: Bools, crashed: Bools, task: Any, rate_hz: float, record: bool = False
+    distance: Array,
+    near: Bools,
+    failed: Bools,
+    crashed: Bools,
+    task: Any,
+    rate_hz: float,
+    record: bool = False,
+    goal_s: float = math.inf,
 ) -> CellResult:
-    """Score episodes from their true distances to the goal.
+    """Score episodes from their true states.
 
     Args:
-        distance: [T, N] m, one row a control step, the last at the end of the episode.
+        distance: To the goal [T, N] m, one row a control step, the last at the end of the episode.
+        near: Who was within tolerance [T, N].
         failed: Episodes that failed by the task's or the target's own judgement [N].
         crashed: Those of them that the target says have crashed [N].
-        task: Its tolerance and how long it must be held.
+        task: Says how long it must be held.
         rate_hz: Rows per second.
         record: Keep ``distance`` in the result.
+        goal_s: A new goal came every so often, s.
     """
     n, steps = distance.shape[1], round(task.hold_s * rate_hz)
     holding = Holding(n, steps)
-    for row in distance:
-        holding.update(row <= task.tolerance_m, failed)
+    for row in near:
+        holding.update(row, failed)
     succeeded = holding.success
+    settled = np.arange(len(near)) / rate_hz % goal_s >= SETTLE_S
     return CellResult(
         success=float(succeeded.mean()),
         ci95=wilson(int(succeeded.sum()), n),
         n=n,
         final_error_m=float(np.median(distance[-steps:].mean(axis=0))),
         crashes=int(crashed.sum()),
+        within=float(near[settled].mean()) if settled.any() else None,
         distance=distance if record else None,
     )
 
@@ -143,6 +158,8 @@ def run(
     episodes: int,
     seed: int,
     record: bool = False,
+    seconds: float | None = None,
+    goal_s: float = math.inf,
 ) -> CellResult:
     """Run a policy's task on a target, all episodes side by side.
 
@@ -155,6 +172,8 @@ def run(
         episodes: Number of episodes.
         seed: Of starts, goals and noise: the same for every policy.
         record: Keep the distances over time.
+        seconds: Length of the episodes; the task's by default.
+        goal_s: Give a new goal every so often.
 
     Raises:
         SpecError: The policy commands something else than the target takes.
@@ -167,14 +186,19 @@ def run(
     try:
         sim.reset(start)
         runner.reset()
-        distance = np.empty((round(task.episode_s / control_dt), episodes))
+        steps = round((task.episode_s if seconds is None else seconds) / control_dt)
+        goal_steps = steps if math.isinf(goal_s) else max(round(goal_s / control_dt), 1)
+        goals = np.random.default_rng([seed, 2])
+        distance, near = np.empty((steps, episodes)), np.empty((steps, episodes), dtype=np.bool_)
         failed = np.zeros(episodes, dtype=np.bool_)
-        for step in range(len(distance)):
+        for step in range(steps):
+            if step and step % goal_steps == 0:
+                goal = task.goals(goals, episodes, sim.truth())
             sim.command(runner.step(task.signals.measure(sim.measured(), goal))[:, order])
             sim.advance(control_dt)
             truth = sim.truth()
-            distance[step] = task.distance(truth, goal)
+            distance[step], near[step] = task.distance(truth, goal), within(task, truth, goal)
             failed |= sim.failed | task.failed(truth, goal)
-        return score(distance, failed, sim.failed, task, 1.0 / control_dt, record)
+        return score(distance, near, failed, sim.failed, task, 1.0 / control_dt, record, goal_steps * control_dt)
     finally:
         sim.close()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
@@ -21,10 +20,11 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
-from sim2real.deploy.messages import NEWEST
+from sim2real.deploy.messages import NEWEST, goal_message
 from sim2real.errors import Sim2RealError
 from sim2real.runtime.geometry import quat_to_matrix, rotate
-from sim2real.types import Array
+from sim2real.tasks.success import within
+from sim2real.types import Array, Bools
 
 
 def namespace_of(variant: str) -> str:
@@ -84,9 +84,10 @@ class Namespace:
         self.track: list[tuple[float, Array]] = []
         self.repeated = self.crashed = False
         self.late = Late()
-        self._goal = np.zeros((1, 3))
+        self._goal = np.zeros((1, case.task.goal.size))
         self._begun_s: float | None = None
-        self._goals = node.create_publisher(PoseStamped, f"{prefix}/goal", QoSProfile(depth=1))
+        kind = type(goal_message(case.task.goal, self._goal[0]))
+        self._goals = node.create_publisher(kind, f"{prefix}/goal", QoSProfile(depth=1))
         create = node.create_subscription
         create(Odometry, f"{prefix}/ground_truth/odom", self._on_truth, QoSProfile(depth=1000))
         create(Bool, f"{prefix}/ground_truth/failed", self._on_failed, NEWEST)
@@ -111,12 +112,9 @@ class Namespace:
         self.crashed = bool(message.data)
 
     def send_goal(self, goal: Array) -> None:
-        """Tell the policy where to go, [1, 3] m."""
+        """Tell the policy where to go, [1, G]."""
         self._goal = goal
-        message = PoseStamped()
-        place = message.pose.position
-        place.x, place.y, place.z = goal[0].tolist()
-        self._goals.publish(message)
+        self._goals.publish(goal_message(self._case.task.goal, goal[0]))
 
     def begin(self) -> None:
         """The episode begins now, whether or not what is tracked moves."""
@@ -141,7 +139,7 @@ class Namespace:
         self.track.clear()
         self.repeated, self._begun_s = False, None
 
-    def outcome(self, steps: int, period_s: float, exact: bool) -> tuple[Array, bool]:
+    def outcome(self, steps: int, period_s: float, exact: bool) -> tuple[Array, Bools, bool]:
         """Judge the episode.
 
         Args:
@@ -150,7 +148,7 @@ class Namespace:
             exact: There must be a state at the end of every control step; otherwise the last before counts.
 
         Returns:
-            Distance to the goal [T] m, and whether the task has failed.
+            Distance to the goal [T] m, whether it was within tolerance [T], and whether the task has failed.
 
         Raises:
             Sim2RealError: A state is missing.
@@ -164,7 +162,7 @@ class Namespace:
         state = self._state(np.array([self.track[row][1] for row in rows]))
         goal = np.repeat(self._goal, steps, axis=0)
         task = self._case.task
-        return task.distance(state, goal), bool(task.failed(state, goal).any())
+        return task.distance(state, goal), within(task, state, goal), bool(task.failed(state, goal).any())
 
     def _state(self, values: Array) -> dict[str, Array]:
         pos, quat, lin_vel, ang_vel = values[:, :3], values[:, 3:7], values[:, 7:10], values[:, 10:]

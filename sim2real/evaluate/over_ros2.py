@@ -35,7 +35,7 @@ from sim2real.evaluate.namespace import Namespace, namespace_of
 from sim2real.learn.experiment import bundle_experiment
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.targets.base import begin, target_for
-from sim2real.types import Array
+from sim2real.types import Array, Bools
 
 # A server that has just been found may not have found its client yet, and its answer would be lost.
 DISCOVERY_S = 1.0
@@ -46,6 +46,8 @@ STALL_TIMEOUT_S = 30.0  # wall time in which simulated time must go on
 MOST_LATE = 0.01  # fraction of cycles; with more, a success rate in real time says more about the computer
 
 Cells = dict[str, dict[str, dict[str, dict[str, Any]]]]
+# Distance to the goal [T] m, within tolerance [T], failed, crashed.
+Outcome = tuple[Array, Bools, bool, bool]
 
 
 def free_domain() -> int:
@@ -61,16 +63,23 @@ class Fleet:
         variants: Variants of the target that run at the same time.
         domain: ROS domain; one of this process by default.
         real_time: Run on the wall clock, in place of lockstep in simulated time.
+        seconds: Length of the episodes; the task's by default.
 
     Raises:
         Sim2RealError: A process did not start or answer.
     """
 
     def __init__(
-        self, bundles: Mapping[str, Path], variants: Sequence[str], domain: int | None = None, real_time: bool = False
+        self,
+        bundles: Mapping[str, Path],
+        variants: Sequence[str],
+        domain: int | None = None,
+        real_time: bool = False,
+        seconds: float | None = None,
     ) -> None:
         loaded = PolicyBundle.load(next(iter(bundles.values())))
         case = bundle_experiment(loaded)
+        self.episode_s = case.task.episode_s if seconds is None else seconds
         self.task, self.real_time, self.rate_hz = case.task, real_time, loaded.spec.control_rate_hz
         self._target = target_for(case.robot, case.task)
         self._log = tempfile.NamedTemporaryFile(prefix="sim2real-nodes-", suffix=".log", delete=False)
@@ -237,17 +246,18 @@ class Fleet:
         deadline = time.monotonic() + seconds
         self._wait(lambda: time.monotonic() > deadline, seconds + CALL_TIMEOUT_S, "stay alive")
 
-    def run(self, policy: str, condition: str, seed: int) -> dict[str, tuple[Array, bool, bool]]:
+    def run(self, policy: str, condition: str, seed: int) -> dict[str, Outcome]:
         """One episode of every variant at the same time.
 
         Returns:
-            By variant: distance to the goal [T] m at every control step, whether it failed, whether it crashed.
+            By variant: distance to the goal [T] m at every control step, whether it was within tolerance then [T],
+            whether it failed, whether it crashed.
 
         Raises:
             Sim2RealError: Time does not go on, or a state of the episode was lost.
         """
         self.launch(policy, condition, seed)
-        length = self.task.episode_s + (0.1 if self.real_time else 0.0)
+        length = self.episode_s + (0.1 if self.real_time else 0.0)
         self._wait(
             lambda: all(space.run_s() > length - 1e-6 for space in self.namespaces),
             STALL_TIMEOUT_S,
@@ -255,11 +265,11 @@ class Fleet:
             lambda: [space.run_s() for space in self.namespaces],
         )
         self.recall(policy)
-        steps = round(self.task.episode_s * self.rate_hz)
+        steps = round(self.episode_s * self.rate_hz)
         result = {}
         for space in self.namespaces:
-            distance, failed = space.outcome(steps, 1.0 / self.rate_hz, exact=not self.real_time)
-            result[space.variant] = (distance, failed or space.crashed, space.crashed)
+            distance, near, failed = space.outcome(steps, 1.0 / self.rate_hz, exact=not self.real_time)
+            result[space.variant] = (distance, near, failed or space.crashed, space.crashed)
         return result
 
     def late(self) -> tuple[float, float]:
@@ -286,6 +296,7 @@ def run_fleet(
     seed: int,
     on_episode: Callable[[int, int], None],
     real_time: bool = False,
+    seconds: float | None = None,
 ) -> Cells:
     """Run every policy under every condition on all variants.
 
@@ -297,9 +308,10 @@ def run_fleet(
         seed: Of starts and noise, the same for every policy; every episode has the next one.
         on_episode: Called with episodes done and in all.
         real_time: Run on the wall clock, in place of lockstep in simulated time.
+        seconds: Length of the episodes; the task's by default.
 
     Returns:
-        Policy → variant → condition → ``{"success", "ci95", "n", "final_error_m", "crashes"}``, in real time with
+        Policy → variant → condition → summary of a cell, in real time with
         ``late_policy`` and ``late_target``, fractions of all cycles.
 
     Raises:
@@ -307,10 +319,10 @@ def run_fleet(
     """
     cells: Cells = {policy: {variant: {} for variant in variants} for policy in bundles}
     total, done = len(bundles) * len(conditions) * episodes, 0
-    with Fleet(bundles, variants, real_time=real_time) as fleet:
+    with Fleet(bundles, variants, real_time=real_time, seconds=seconds) as fleet:
         for condition in conditions:
             for policy in bundles:
-                outcomes: dict[str, list[tuple[Array, bool, bool]]] = {variant: [] for variant in variants}
+                outcomes: dict[str, list[Outcome]] = {variant: [] for variant in variants}
                 for episode in range(episodes):
                     for variant, outcome in fleet.run(policy, condition, seed + episode).items():
                         outcomes[variant].append(outcome)
@@ -318,9 +330,9 @@ def run_fleet(
                     on_episode(done, total)
                 lateness = _on_time(*fleet.late()) if real_time else {}
                 for variant, each in outcomes.items():
-                    distance = np.stack([distance for distance, _, _ in each], axis=1)
-                    failed, crashed = (np.array([outcome[i] for outcome in each]) for i in (1, 2))
-                    cell = score(distance, failed, crashed, fleet.task, fleet.rate_hz)
+                    distance, near = (np.stack([outcome[i] for outcome in each], axis=1) for i in (0, 1))
+                    failed, crashed = (np.array([outcome[i] for outcome in each]) for i in (2, 3))
+                    cell = score(distance, near, failed, crashed, fleet.task, fleet.rate_hz)
                     cells[policy][variant][condition] = cell.summary() | lateness
     return cells
 

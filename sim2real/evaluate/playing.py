@@ -22,8 +22,8 @@ from sim2real.runtime.bundle import PolicyBundle
 from sim2real.sim.simulation import Simulation
 from sim2real.targets.base import begin, target_for
 from sim2real.tasks.env import TaskEnv
-from sim2real.tasks.expert import ExpertRunner
-from sim2real.tasks.success import Holding
+from sim2real.tasks.expert import expert_runner
+from sim2real.tasks.success import Holding, within
 from sim2real.tasks.view import mark_goal, snapshot
 from sim2real.types import Array, Image, State
 
@@ -60,8 +60,8 @@ class Stage:
             config = Path(what) / "config.yaml"
             experiment = load_experiment(load_config(str(config) if config.is_file() else what))
             spec, task = experiment.spec(), experiment.task
-            ExpertRunner(spec, task)  # says at once where a task has no expert
-            return cls(experiment, lambda count: ExpertRunner(spec, task, count), seed)
+            expert_runner(spec, task)  # says at once where a task has no expert
+            return cls(experiment, lambda count: expert_runner(spec, task, count), seed)
         if folder is None:
             raise ConfigError(
                 f"{what} is no finished run and no bundle; train first, or add --expert to see the task's expert"
@@ -91,7 +91,7 @@ class Stage:
         for _ in range(env.episode_steps):
             yield sim.state, env.goal
             sim.step(runner.step(task.signals.measure(sim.measured(), env.goal)))
-            holding.update(task.distance(sim.state, env.goal) <= task.tolerance_m, task.failed(sim.state, env.goal))
+            holding.update(within(task, sim.state, env.goal), task.failed(sim.state, env.goal))
         sim.close()
 
     def _on_target(self, holding: Holding, variant: str, condition: str) -> Iterator[tuple[State, Array]]:
@@ -106,7 +106,7 @@ class Stage:
             sim.command(runner.step(task.signals.measure(sim.measured(), goal))[:, order])
             sim.advance(dt)
             truth = sim.truth()
-            holding.update(task.distance(truth, goal) <= task.tolerance_m, task.failed(truth, goal) | sim.failed)
+            holding.update(within(task, truth, goal), task.failed(truth, goal) | sim.failed)
         sim.close()
 
     def holding(self) -> Holding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sim2real.errors import ConfigError
-from sim2real.evaluate.episodes import CellResult, run
+from sim2real.evaluate.episodes import SETTLE_S, CellResult, run
 from sim2real.learn.experiment import bundle_experiment
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.perception import Locator, PerceptionBundle
@@ -47,6 +48,8 @@ def evaluate_in_process(
     perception: Path | None = None,
     conditions: Sequence[str] = (),
     target: str = "",
+    seconds: float | None = None,
+    goal_s: float = math.inf,
 ) -> Results:
     """Run every bundle in every cell of its target, in worker processes.
 
@@ -59,6 +62,8 @@ def evaluate_in_process(
         perception: Bundle of a network that finds the object in the target's images, in place of its true position.
         conditions: Some of the target's; all by default.
         target: A key of ``TARGETS`` or ``module:Class``; the robot's own by default.
+        seconds: Length of the episodes; the task's by default.
+        goal_s: Give a new goal every so often.
 
     Raises:
         ConfigError: The target has no such condition.
@@ -71,7 +76,8 @@ def evaluate_in_process(
     results: Results = {p: {v: {c: {} for c in chosen} for v in judge.variants} for p in bundles}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         cells = {
-            pool.submit(_cell, bundles[p], v, c, episodes, seed, perception, target): (p, v, c) for p, v, c in jobs
+            pool.submit(_cell, bundles[p], v, c, episodes, seed, perception, target, seconds, goal_s): (p, v, c)
+            for p, v, c in jobs
         }
         for done, future in enumerate(as_completed(cells), 1):
             policy, variant, condition = cells[future]
@@ -81,11 +87,22 @@ def evaluate_in_process(
 
 
 def _cell(
-    path: Path, variant: str, condition: str, episodes: int, seed: int, perception: Path | None, target: str
+    path: Path,
+    variant: str,
+    condition: str,
+    episodes: int,
+    seed: int,
+    perception: Path | None,
+    target: str,
+    seconds: float | None,
+    goal_s: float,
 ) -> Any:
     locator = None if perception is None else PerceptionBundle.load(perception).locator()
     bundle = PolicyBundle.load(path)
-    return run_cell(bundle, variant, condition, episodes, seed, locator=locator, target=target).summary()
+    cell = run_cell(
+        bundle, variant, condition, episodes, seed, locator=locator, target=target, seconds=seconds, goal_s=goal_s
+    )
+    return cell.summary()
 
 
 def run_cell(
@@ -97,6 +114,8 @@ def run_cell(
     record: bool = False,
     locator: Locator | None = None,
     target: str = "",
+    seconds: float | None = None,
+    goal_s: float = math.inf,
 ) -> CellResult:
     """Run a bundle on one variant of its target under one condition, in process.
 
@@ -109,6 +128,8 @@ def run_cell(
         record: Keep the distances over time.
         locator: Finds the object in the target's images, in place of its true position.
         target: A key of ``TARGETS`` or ``module:Class``; the robot's own by default.
+        seconds: Length of the episodes; the task's by default.
+        goal_s: Give a new goal every so often.
 
     Raises:
         ConfigError: This target has no camera.
@@ -120,11 +141,16 @@ def run_cell(
         if not isinstance(judge, Sighted):
             raise ConfigError(f"target '{judge.name}' has no camera; leave --perception out")
         judge.look_through(locator)
-    return run(bundle.runner, case, judge, variant, condition, episodes, seed, record)
+    return run(bundle.runner, case, judge, variant, condition, episodes, seed, record, seconds, goal_s)
 
 
 def evaluate_over_ros2(
-    bundles: Mapping[str, Path], episodes: int, seed: int, on_progress: Progress, real_time: bool = False
+    bundles: Mapping[str, Path],
+    episodes: int,
+    seed: int,
+    on_progress: Progress,
+    real_time: bool = False,
+    seconds: float | None = None,
 ) -> Results:
     """Run every bundle over real ROS 2 topics, all variants of the target at the same time.
 
@@ -134,6 +160,7 @@ def evaluate_over_ros2(
         seed: Of the first episode's start and noise; each episode has the next seed.
         on_progress: Called after each episode.
         real_time: Run on the wall clock, in place of lockstep in simulated time.
+        seconds: Length of the episodes; the task's by default.
 
     Raises:
         Sim2RealError: A node did not start or answer; or, in real time, over 1 % of all cycles were late.
@@ -149,6 +176,7 @@ def evaluate_over_ros2(
         seed,
         lambda d, n: on_progress("episodes over ROS 2", d, n, {}),
         real_time,
+        seconds,
     )
 
 
@@ -186,10 +214,15 @@ def print_table(console: Console, results: Results, where: str) -> None:
     if any("late_policy" in cell for cell in every):
         late = [max(cell.get(name, 0.0) for cell in every) for name in ("late_policy", "late_target")]
         console.print(f"late cycles in real time: policy nodes {late[0]:.2%}, targets {late[1]:.2%}", style="dim")
-    console.print("success [95 % interval], median distance in the last second, crashes if any", style="dim")
+    console.print(
+        "success at the end [95 % interval], median distance in the last second, crashes if any; in long episodes the "
+        f"fraction of time within tolerance, from {SETTLE_S:.0f} s after each goal on",
+        style="dim",
+    )
 
 
 def _cell_text(cell: Mapping[str, Any]) -> str:
     low, high = cell["ci95"]
     crashes = f" {cell['crashes']} crashed" if cell["crashes"] else ""
-    return f"{cell['success']:.0%} [{low:.0%}–{high:.0%}] {cell['final_error_m']:.3f} m{crashes}"
+    within = f" within {cell['within']:.1%}" if cell.get("within") is not None else ""
+    return f"{cell['success']:.0%} [{low:.0%}–{high:.0%}] {cell['final_error_m']:.3f} m{crashes}{within}"

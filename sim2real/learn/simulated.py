@@ -10,7 +10,7 @@ import numpy as np
 from sim2real.learn.experiment import Experiment
 from sim2real.runtime.policy import PolicyRunner
 from sim2real.runtime.spec import ReportTerm
-from sim2real.tasks.success import Holding
+from sim2real.tasks.success import Holding, within
 from sim2real.types import Array, Bools
 
 
@@ -98,9 +98,8 @@ def run_simulated(experiment: Experiment, runner: PolicyRunner, seed: int) -> Si
     runner.reset()
     for _ in range(env.episode_steps):
         sim.step(runner.step(task.signals.measure(sim.measured(), env.goal)))
-        near = task.distance(sim.state, env.goal) <= task.tolerance_m
-        holding.update(near, task.failed(sim.state, env.goal))
-        position.append(sim.state[place] - env.goal)
+        holding.update(within(task, sim.state, env.goal), task.failed(sim.state, env.goal))
+        position.append(sim.state[place] - env.goal[:, :3])
         mean.append(runner.report_mean.astype(np.float64))
         std.append(runner.report_std.astype(np.float64))
     sim.close()

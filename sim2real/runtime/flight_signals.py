@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim2real.runtime.geometry import quat_to_matrix, rotate_inverse
+from sim2real.runtime.geometry import quat_to_matrix, rotate_inverse, wrap_angle, yaw_of
 from sim2real.runtime.kinematics import Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
@@ -17,12 +17,16 @@ SPECS = {
         SignalSpec(name="linear_velocity", components=("x", "y", "z"), unit="m/s", frame="heading"),
         SignalSpec(name="up", components=("x", "y", "z"), unit="1", frame="body"),
         SignalSpec(name="angular_velocity", components=("x", "y", "z"), unit="rad/s", frame="body"),
+        SignalSpec(name="heading_error", components=("yaw",), unit="rad", frame="world"),
     )
 }
 
 
 class FlightSignals:
-    """Signals of a flying robot; a goal is a point [x, y, z] m in the world frame."""
+    """Signals of a flying robot; a goal is a point [x, y, z] m in the world frame and a heading [yaw] rad.
+
+    A goal without a heading gives no ``heading_error``: policies of earlier releases hold a point only.
+    """
 
     specs = SPECS
     needs = ("pos", "quat", "lin_vel", "ang_vel")
@@ -31,8 +35,11 @@ class FlightSignals:
         pass  # the same for every robot that flies
 
     def measure(self, state: State, goal: Array) -> dict[str, Array]:
-        """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`flight_signals`."""
-        return flight_signals(state["pos"] - goal, state["quat"], state["lin_vel"], state["ang_vel"])
+        """Signals [N, d] of ``state`` relative to ``goal`` [N, 3] or [N, 4]; see :func:`flight_signals`."""
+        signals = flight_signals(state["pos"] - goal[:, :3], state["quat"], state["lin_vel"], state["ang_vel"])
+        if goal.shape[1] > 3:
+            signals["heading_error"] = wrap_angle(yaw_of(state["quat"])[:, None] - goal[:, 3:])
+        return signals
 
 
 def flight_signals(position_error: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> dict[str, Array]:

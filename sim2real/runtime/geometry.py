@@ -84,6 +84,11 @@ def yaw_of(quat: Array) -> Array:
     return np.arctan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
 
+def wrap_angle(angle: Array) -> Array:
+    """The same angles [...] rad within -π .. π."""
+    return angle - 2.0 * np.pi * np.round(angle / (2.0 * np.pi))
+
+
 def tilt_of(quat: Array) -> Array:
     """Angle [...] rad between the body z axis and the world z axis, of quaternions [..., 4] (xyzw)."""
     x, y = quat[..., 0], quat[..., 1]

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from sim2real.runtime.geometry import quat_multiply, quat_to_matrix, rotate, rpy_to_quat, yaw_of
+from sim2real.runtime.geometry import quat_to_matrix, rotate
 from sim2real.targets.base import State
 from sim2real.targets.drone import AIRFRAMES, COMMAND_NAMES, CONDITIONS, STEP_S, SimulatedDrones
 from sim2real.types import Array, Bools
 
-START_YAW_RAD = 0.3  # the target was identified around zero yaw
 COMMAND_PERIOD_S = 0.02
 HOLD_AVERAGE_S = 2.0  # memory of what holding takes: a low battery needs more thrust than a full one
 HOLD_RANGE = (0.75, 2.0)  # of the nominal: a strong battery; a full payload on a low one
@@ -42,11 +41,8 @@ class Crazyflie:
         return tuple(CONDITIONS)
 
     def start(self, task: Any, rng: np.random.Generator, n: int) -> State:
-        """Sample the task's own starts, turned to a small yaw."""
-        start = task.start(rng, n)
-        rotation = np.zeros((n, 3))
-        rotation[:, 2] = rng.uniform(-START_YAW_RAD, START_YAW_RAD, n) - yaw_of(start["quat"])
-        return {**start, "quat": quat_multiply(rpy_to_quat(rotation), start["quat"])}
+        """Sample the task's own starts, at any yaw."""
+        return dict(task.start(rng, n))
 
     def make(self, variant: str, condition: str, n: int, seed: int) -> CrazyflieSim:
         """Make ``n`` drones; see :class:`sim2real.targets.base.Target`."""

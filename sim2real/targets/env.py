@@ -17,7 +17,7 @@ from sim2real.runtime.spec import PolicySpec
 from sim2real.targets.base import Target, TargetSim, begin
 from sim2real.tasks.base import Task
 from sim2real.tasks.env import EndedEpisodes
-from sim2real.tasks.success import Holding
+from sim2real.tasks.success import Holding, within
 from sim2real.types import Array, Bools, EnvIds, Float32
 
 
@@ -73,6 +73,7 @@ class TargetEnv:
         success: Of the episodes that ended in the last step [N].
         command: What was commanded in the last step [N, A].
         distance: To the goal at the end of the last step [N] m, before any cell started anew.
+        within: Who was where it should be then [N].
         cheats: Whether :meth:`cheat` was called; say so beside any result.
 
     Raises:
@@ -111,6 +112,7 @@ class TargetEnv:
         self.steps = np.zeros(self.count, dtype=np.int64)
         self.ended = self._ended(np.zeros(0, dtype=np.int64))
         self.distance = np.full(self.count, np.inf)
+        self.within = np.zeros(self.count, dtype=np.bool_)
         self.signals: dict[str, Array] = {}
         self._action = np.zeros((self.count, len(names)))
         self.command = np.zeros((self.count, len(names)))
@@ -167,7 +169,8 @@ class TargetEnv:
         self.steps += 1
         self.returns += reward
         self.distance = np.asarray(self.task.distance(state, self.goal))
-        self._holding.update(self.distance <= self.task.tolerance_m, terminated)
+        self.within = within(self.task, state, self.goal)
+        self._holding.update(self.within, terminated)
         # A trainer may shift first episodes by changing `steps` row by row; a cell goes by its first row.
         over = self.steps[:: self.per_cell] >= self.episode_steps
         ended = np.repeat(over, self.per_cell)

@@ -27,6 +27,7 @@ class Task(Protocol):
         scene: Tables and objects; None without.
         error_signal, near_m: The signal that is zero where the robot should be, m, and what it is divided by for the
             critic.
+        within: Optional method of state and goal: who is where it should be [N], where distance is not all of it.
         expert: Signals to action [N, A], -1 .. 1: a controller to imitate before PPO begins; None without one.
     """
 

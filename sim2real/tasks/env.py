@@ -18,7 +18,7 @@ from sim2real.runtime.observation import (
 from sim2real.runtime.spec import PolicySpec
 from sim2real.sim.simulation import Simulation
 from sim2real.tasks.base import Task
-from sim2real.tasks.success import Holding
+from sim2real.tasks.success import Holding, within
 from sim2real.types import Array, Bools, EnvIds, Float32, State
 
 
@@ -144,7 +144,7 @@ class TaskEnv:
         self.steps += 1
         self.returns += reward
         self._ages += 1
-        self._holding.update(self.task.distance(state, self.goal) <= self.task.tolerance_m, terminated)
+        self._holding.update(within(self.task, state, self.goal), terminated)
         truncated = (self.steps >= self.episode_steps) & ~terminated
         self.success = truncated & self._holding.success
         self.trial_ended = terminated | truncated

@@ -8,7 +8,18 @@ from sim2real.errors import ConfigError
 from sim2real.runtime.observation import Signals, decode_action, encode_action, measured_command, own_signals
 from sim2real.runtime.spec import PolicySpec
 from sim2real.tasks.base import Task
+from sim2real.tasks.hover_controller import HoverController
 from sim2real.types import Array
+
+
+def expert_runner(spec: PolicySpec, task: Task, count: int = 1) -> ExpertRunner | HoverController:
+    """Make a task's own controller for N robots: its ``controller`` where it has one, or else its expert.
+
+    Raises:
+        ConfigError: The task has neither.
+    """
+    own = getattr(task, "controller", None)
+    return own(spec, count) if own else ExpertRunner(spec, task, count)
 
 
 class ExpertRunner:

@@ -1,4 +1,4 @@
-"""Fly to a point and hold it."""
+"""Fly to a point and hold it, and a heading."""
 
 from __future__ import annotations
 
@@ -9,26 +9,40 @@ from sim2real.errors import ConfigError
 from sim2real.robots.flight_body import flight_state
 from sim2real.robots.model import RobotModel
 from sim2real.runtime.flight_signals import FlightSignals
-from sim2real.runtime.geometry import quat_multiply, rotation_vector_to_quat, rpy_to_quat, tilt_of
-from sim2real.runtime.spec import ActionTerm, ObservationTerm, SignalSpec
+from sim2real.runtime.geometry import quat_multiply, rotation_vector_to_quat, rpy_to_quat, tilt_of, wrap_angle, yaw_of
+from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec
+from sim2real.tasks.hover_controller import HoverController, HoverGains
 from sim2real.types import Array, Bools, Model, State
 
 _COMMAND = ("thrust", "roll", "pitch", "yaw_rate")
 _UNITS = ("N", "rad", "rad", "rad/s")
 # How each signal is scaled for the networks: one unit of the network is about the spread near the goal.
-_SCALE = {"position_error": 2.0, "linear_velocity": 1.0, "up": 3.0, "angular_velocity": 0.5, "last_action": 1.0}
+_SCALE = {
+    "position_error": 2.0,
+    "linear_velocity": 1.0,
+    "up": 3.0,
+    "angular_velocity": 0.5,
+    "heading_error": 2.0,
+    "last_action": 1.0,
+}
+# A heading far away looks like one 57° away: turning is the same, and nothing jumps at ±180°.
+_CLIP = {"heading_error": 2.0}
 
 
 class HoverSettings(Model):
     """Settings of the task: start anywhere near the goal, tilted and moving; be there for the last second.
 
+    The goal's heading is sampled around the heading at the start.
+
     Attributes:
-        tolerance_m: Success is being this close for the last ``hold_s``.
+        tolerance_m: Success is being this close for the last ``hold_s``, and
+        heading_tolerance_rad: with a heading this close.
         start_m: Start within ± this of the goal on each axis.
         start_tilt_rad: Largest start tilt.
         start_speed: Largest start speed, m/s.
+        start_heading_rad: Start with a heading within ± this of the goal's.
         max_tilt_rad, max_distance_m: A drone beyond these has failed.
-        goal_m: Where to hover, world frame.
+        goal_m: Where to hover, world frame; within ± ``goal_range_m`` of it on each axis.
         action_history: Past commands the policy sees; longer than the longest delay, so that it knows
             what is still on its way.
         history: Control steps of everything else that the policy sees; 1 is the newest only.
@@ -38,12 +52,15 @@ class HoverSettings(Model):
     episode_s: float = Field(default=5.0, gt=0)
     hold_s: float = Field(default=1.0, gt=0)
     tolerance_m: float = Field(default=0.03, gt=0)
+    heading_tolerance_rad: float = Field(default=float(np.deg2rad(10.0)), gt=0)
     start_m: float = Field(default=1.0, ge=0)
     start_tilt_rad: float = float(np.deg2rad(30.0))
     start_speed: float = Field(default=0.5, ge=0)
+    start_heading_rad: float = Field(default=float(np.deg2rad(90.0)), ge=0)
     max_tilt_rad: float = float(np.deg2rad(80.0))
     max_distance_m: float = Field(default=3.0, gt=0)
     goal_m: tuple[float, float, float] = (0.0, 0.0, 1.5)
+    goal_range_m: float = Field(default=0.2, ge=0)
     action_history: int = Field(default=8, ge=1)
     history: int = Field(default=1, ge=1)
     estimator_history: int = Field(default=40, ge=2)
@@ -62,7 +79,7 @@ class Hover:
 
     name = "hover"
     Settings = HoverSettings
-    goal = SignalSpec(name="goal", components=("x", "y", "z"), unit="m", frame="world")
+    goal = SignalSpec(name="goal", components=("x", "y", "z", "yaw"), unit="m, rad", frame="world")
     signals_name = "flight"
     error_signal = "position_error"
     near_m = 0.1
@@ -77,6 +94,12 @@ class Hover:
         self.episode_s, self.hold_s, self.tolerance_m = settings.episode_s, settings.hold_s, settings.tolerance_m
         self.signals = FlightSignals(robot.spec)
 
+    def controller(self, spec: PolicySpec, count: int, gains: HoverGains = HoverGains()) -> HoverController:
+        """Make the classical controller that policies are compared with, for ``count`` drones."""
+        weight = next(c.hold for c in self._robot.spec.commands if c.name == "thrust")
+        assert weight is not None
+        return HoverController(spec, count, weight, gains)
+
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
         s = self.settings
@@ -89,7 +112,8 @@ class Hover:
     def _term(self, name: str, history: int) -> ObservationTerm:
         own = SignalSpec(name=name, components=_COMMAND, unit="1", frame="command")
         signal = self.signals.specs.get(name, own)
-        return ObservationTerm(**signal.model_dump(), scale=_SCALE[name], clip=10.0, history=history)
+        clip = _CLIP.get(name, 10.0)
+        return ObservationTerm(**signal.model_dump(), scale=_SCALE[name], clip=clip, history=history)
 
     def action(self) -> tuple[ActionTerm, ...]:
         """Command terms: zero is level flight at the middle of the range of weights."""
@@ -118,8 +142,13 @@ class Hover:
         return np.tile([0.5 * (term.low + term.high) for term in self.action()], (len(state["pos"]), 1))
 
     def goals(self, rng: np.random.Generator, count: int, state: State | None = None) -> Array:
-        """Goals [count, 3], m, world frame: all the same."""
-        return np.tile(np.array(self.settings.goal_m), (count, 1))
+        """Goals [count, 4]: m in the world frame, and a heading in rad near that of ``state``."""
+        s = self.settings
+        point = np.array(s.goal_m) + rng.uniform(-s.goal_range_m, s.goal_range_m, (count, 3))
+        heading = rng.uniform(-s.start_heading_rad, s.start_heading_rad, (count, 1))
+        if state is not None:
+            heading = wrap_angle(heading + yaw_of(state["quat"])[:, None])
+        return np.concatenate((point, heading), axis=1)
 
     def failed(self, state: State, goal: Array) -> Bools:
         """Tell whether each robot has crashed: too tilted, too far, or on the floor."""
@@ -129,8 +158,7 @@ class Hover:
 
     def reward(self, state: State, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
         """Reward [N] of a step, about 1 when holding still on the goal, never above."""
-        error = state["pos"] - goal
-        distance = np.sqrt((error * error).sum(axis=1))
+        s, distance, heading = self.settings, self.distance(state, goal), self.heading_error(state, goal)
         speed = (state["lin_vel"] ** 2).sum(axis=1)
         spin = (state["ang_vel"] ** 2).sum(axis=1)
         change = ((action - previous) ** 2).sum(axis=1)
@@ -138,9 +166,19 @@ class Hover:
         reward = 0.2 * (1.0 - np.minimum(distance, 2.0))
         for weight, width in ((0.2, 5.0), (0.35, 1.0), (0.25, 0.4)):
             reward += weight * np.exp(-((distance / (width * self.tolerance_m)) ** 2))
-        reward -= 0.02 * speed + 0.002 * spin + 0.02 * change + 0.25 * action[:, 3] ** 2
+        reward -= 0.05 * np.abs(heading) + 0.1 * (1.0 - np.exp(-((heading / (2.0 * s.heading_tolerance_rad)) ** 2)))
+        reward -= 0.02 * speed + 0.002 * spin + 0.02 * change + 0.02 * action[:, 3] ** 2
         return np.where(failed, reward - 10.0, reward)
 
     def distance(self, state: State, goal: Array) -> Array:
         """Distance of the drone from the goal [N], m."""
-        return np.sqrt(((state["pos"] - goal) ** 2).sum(axis=1))
+        return np.sqrt(((state["pos"] - goal[:, :3]) ** 2).sum(axis=1))
+
+    def heading_error(self, state: State, goal: Array) -> Array:
+        """Heading minus the goal's [N], rad within ±π."""
+        return wrap_angle(yaw_of(state["quat"]) - goal[:, 3])
+
+    def within(self, state: State, goal: Array) -> Bools:
+        """Tell whether each drone is on its goal, with its heading [N]."""
+        headed = np.abs(self.heading_error(state, goal)) <= self.settings.heading_tolerance_rad
+        return (self.distance(state, goal) <= self.tolerance_m) & headed

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from sim2real.types import Bools, EnvIds
+from sim2real.types import Array, Bools, EnvIds, State
+
+if TYPE_CHECKING:
+    from sim2real.tasks.base import Task
+
+
+def within(task: Task, state: State, goal: Array) -> Bools:
+    """Tell which robots [N] are where they should be: by the task's own ``within``, or else by distance."""
+    own = getattr(task, "within", None)
+    return np.asarray(own(state, goal) if own else task.distance(state, goal) <= task.tolerance_m)
 
 
 class Holding:

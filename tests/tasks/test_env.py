@@ -5,11 +5,14 @@ import pytest
 
 from sim2real.config import load_config
 from sim2real.learn.experiment import load_experiment
+from sim2real.runtime.geometry import rpy_to_quat, yaw_of
+from sim2real.tasks.success import within
 
 
 def test_no_leak_the_policy_sees_neither_truth_nor_other_robots():
     """Blind observations must not change with physics before the physics had time to act."""
-    env = load_experiment(load_config("randomized", ["sim.robots=2"])).make_env(0, 2, restart=False)
+    one_goal = ["task.goal_range_m=0", "task.start_heading_rad=0"]
+    env = load_experiment(load_config("randomized", one_goal)).make_env(0, 2, restart=False)
     params = np.tile(env.sim.params.nominal, (2, 1))
     params[1, env.sim.params.column("mass")] = 0.05
     start = env.task.start(np.random.default_rng(0), 1)
@@ -28,12 +31,15 @@ def test_success_needs_the_whole_last_second():
     hover = np.zeros((1, 4), np.float32)
     low, high = env.spec.action[0].low, env.spec.action[0].high
     hover[0, 0] = 2 * (0.032 * 9.81 - low) / (high - low) - 1
-    level, still = np.array([[0.0, 0.0, 0.0, 1.0]]), np.zeros((1, 3))
+    still = np.zeros((1, 3))
 
-    def hover_from(offset):
+    def hover_from(offset, heading=0.0):
         for _ in range(50):  # rotors settle
             env.step(hover)
-        env.sim.world.write_base(np.array([0]), env.goal + offset, level, still, still)
+        yaw = yaw_of(env.sim.state["quat"])  # which the attitude controller holds
+        level = rpy_to_quat(yaw[:, None] * [0.0, 0.0, 1.0])
+        env.goal[:, 3] = yaw + heading
+        env.sim.world.write_base(np.array([0]), env.goal[:, :3] + offset, level, still, still)
         env.steps[:] = 0
         for _ in range(env.episode_steps):
             result = env.step(hover)
@@ -43,6 +49,10 @@ def test_success_needs_the_whole_last_second():
     assert truncated[0] and not terminated[0] and env.success[0], "hovering on the goal is success"
     hover_from(0.1)
     assert not env.success[0], "hovering 0.17 m away is not"
+    hover_from(0.0, np.deg2rad(12.0))
+    assert not env.success[0], "nor is a heading of 12 degrees off"
+    hover_from(0.0, np.deg2rad(8.0))
+    assert env.success[0]
     env.sim.close()
 
 
@@ -94,8 +104,11 @@ def test_a_task_judges_by_distance(name, entry):
     assert goal.shape == (32, task.goal.size) and task.start_command(start).shape == (32, len(task.action()))
     distance = task.distance(start, goal)
     assert np.median(distance) > 2.0 * task.tolerance_m
-    there = {**start, entry: goal}
+    there = {**start, entry: goal[:, :3]}
+    if "yaw" in task.goal.components:
+        there["quat"] = rpy_to_quat(goal[:, 3:] * [0.0, 0.0, 1.0])
     np.testing.assert_allclose(task.distance(there, goal), 0.0, atol=1e-12)
+    assert within(task, there, goal).all() and not within(task, start, goal).any()
     assert not task.failed(start, goal).any()
     still = {key: np.zeros_like(value) if key.endswith("vel") else value for key, value in there.items()}
     none = np.zeros((32, len(task.action())))

@@ -1,0 +1,62 @@
+"""A classical controller for the task ``hover``: what a policy has to be better than."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim2real.robots.weights import GRAVITY
+from sim2real.runtime.spec import PolicySpec
+from sim2real.types import Array, Model
+
+_TILT = 0.5  # rad, the largest that policies use as well
+_INTEGRAL = 2.0  # m/s² that the integral may ask for at most
+
+
+class HoverGains(Model):
+    """Gains of :class:`HoverController`; each pair is for the horizontal and the vertical axes.
+
+    Attributes:
+        position: m/s² per m.
+        velocity: m/s² per m/s.
+        integral: m/s² per m·s.
+        heading: rad/s per rad.
+    """
+
+    position: tuple[float, float] = (4.0, 8.0)
+    velocity: tuple[float, float] = (3.0, 5.0)
+    integral: tuple[float, float] = (1.0, 3.0)
+    heading: float = 2.0
+
+
+class HoverController:
+    """PID on position with a P loop on heading, for N drones; tilt and thrust from the wanted acceleration.
+
+    Args:
+        spec: Contract of the task's policies; the order of the command.
+        count: Number of drones N.
+        weight_n: Thrust command that is taken to carry the drone, N.
+        gains: Tuned in the randomized training simulator by ``benchmarks/tune_hover_controller.py``.
+    """
+
+    def __init__(self, spec: PolicySpec, count: int, weight_n: float, gains: HoverGains = HoverGains()) -> None:
+        self.spec, self.count, self._weight, self._heading = spec, count, weight_n, gains.heading
+        pairs = (gains.position, gains.velocity, gains.integral)
+        self._p, self._d, self._i = (np.array([xy, xy, z]) for xy, z in pairs)
+        self._order = [("thrust", "roll", "pitch", "yaw_rate").index(term.name) for term in spec.action]
+        self._low, self._high = (np.array([getattr(term, end) for term in spec.action]) for end in ("low", "high"))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the integral."""
+        self._integral = np.zeros((self.count, 3))
+
+    def step(self, signals: dict[str, Array]) -> Array:
+        """Command [N, 4] for measured signals [N, d]."""
+        error, velocity = signals["position_error"], signals["linear_velocity"]
+        self._integral = np.clip(self._integral + self._i * error * self.spec.control_dt, -_INTEGRAL, _INTEGRAL)
+        wanted = -self._p * error - self._d * velocity - self._integral
+        tilt = np.clip(wanted[:, :2] / GRAVITY, -_TILT, _TILT)
+        thrust = self._weight * (1.0 + wanted[:, 2] / GRAVITY)
+        yaw_rate = -self._heading * signals["heading_error"][:, 0]
+        command = np.stack((thrust, -tilt[:, 1], tilt[:, 0], yaw_rate), axis=1)[:, self._order]
+        return np.clip(command, self._low, self._high)
