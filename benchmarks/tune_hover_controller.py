@@ -16,7 +16,7 @@ from rich.console import Console
 
 from sim2real.config import load_config
 from sim2real.learn.experiment import load_experiment
-from sim2real.tasks.hover_controller import HoverController, HoverGains
+from sim2real.tasks.hover_controller import HoverGains
 from sim2real.tasks.success import Holding, within
 
 FIRST = HoverGains()

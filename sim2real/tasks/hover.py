@@ -25,8 +25,8 @@ _SCALE = {
     "heading_error": 2.0,
     "last_action": 1.0,
 }
-# A heading far away looks like one 57° away: turning is the same, and nothing jumps at ±180°.
-_CLIP = {"heading_error": 2.0}
+# A heading farther away looks like one 29° away: turning is the same, and nothing jumps at ±180°.
+_CLIP = {"heading_error": 1.0}
 
 
 class HoverSettings(Model):
@@ -56,7 +56,7 @@ class HoverSettings(Model):
     start_m: float = Field(default=1.0, ge=0)
     start_tilt_rad: float = float(np.deg2rad(30.0))
     start_speed: float = Field(default=0.5, ge=0)
-    start_heading_rad: float = Field(default=float(np.deg2rad(90.0)), ge=0)
+    start_heading_rad: float = Field(default=0.5, ge=0)
     max_tilt_rad: float = float(np.deg2rad(80.0))
     max_distance_m: float = Field(default=3.0, gt=0)
     goal_m: tuple[float, float, float] = (0.0, 0.0, 1.5)
@@ -94,7 +94,7 @@ class Hover:
         self.episode_s, self.hold_s, self.tolerance_m = settings.episode_s, settings.hold_s, settings.tolerance_m
         self.signals = FlightSignals(robot.spec)
 
-    def controller(self, spec: PolicySpec, count: int, gains: HoverGains = HoverGains()) -> HoverController:
+    def controller(self, spec: PolicySpec, count: int, gains: HoverGains | None = None) -> HoverController:
         """Make the classical controller that policies are compared with, for ``count`` drones."""
         weight = next(c.hold for c in self._robot.spec.commands if c.name == "thrust")
         assert weight is not None

@@ -35,10 +35,11 @@ class HoverController:
         spec: Contract of the task's policies; the order of the command.
         count: Number of drones N.
         weight_n: Thrust command that is taken to carry the drone, N.
-        gains: Tuned in the randomized training simulator by ``benchmarks/tune_hover_controller.py``.
+        gains: By default as ``benchmarks/tune_hover_controller.py`` finds them in the randomized training simulator.
     """
 
-    def __init__(self, spec: PolicySpec, count: int, weight_n: float, gains: HoverGains = HoverGains()) -> None:
+    def __init__(self, spec: PolicySpec, count: int, weight_n: float, gains: HoverGains | None = None) -> None:
+        gains = gains or HoverGains()
         self.spec, self.count, self._weight, self._heading = spec, count, weight_n, gains.heading
         pairs = (gains.position, gains.velocity, gains.integral)
         self._p, self._d, self._i = (np.array([xy, xy, z]) for xy, z in pairs)
