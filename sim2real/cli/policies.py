@@ -192,6 +192,9 @@ def evaluate(
     target: Annotated[
         str, typer.Option(help="A target of the list, or module:Class; the robot's own by default.")
     ] = "",
+    controller: Annotated[
+        bool, typer.Option("--controller", help="Also run the task's own controller, which a policy has to beat.")
+    ] = False,
     seconds: Annotated[
         float | None, typer.Option(min=1.0, help="Length of the episodes, s; the task's by default. Try 60 and 600.")
     ] = None,
@@ -207,10 +210,10 @@ def evaluate(
     named = {path.parent.name if path.name == "bundle" else path.name: readable(path) for path in bundles}
     if len(named) < len(bundles):
         raise ConfigError(f"two bundles would have the same name in the table, of {sorted(named)}; rename a folder")
-    if ros2 and (perception or condition or target or new_goal_every < math.inf):
+    if ros2 and (perception or condition or target or controller or new_goal_every < math.inf):
         raise ConfigError(
-            "--perception, --condition, --target and --new-goal-every are for episodes in process; leave them or "
-            "--ros2 out"
+            "--perception, --condition, --target, --controller and --new-goal-every are for episodes in process; "
+            "leave them or --ros2 out"
         )
     if real_time and not ros2:
         raise ConfigError("--real-time is about ROS 2; add --ros2, or leave it out")
@@ -230,7 +233,8 @@ def evaluate(
                 target=target,
                 seconds=seconds,
                 goal_s=new_goal_every,
+                controller=controller,
             )
     where = "over ROS 2" if ros2 else "in process, from pixels" if perception else "in process"
-    print_table(console, results, where)
+    print_table(console, results, f"Target simulator, {where}")
     save_json(json_file, {"ros2" if ros2 else "in_process": results})

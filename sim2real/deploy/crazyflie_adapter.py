@@ -28,7 +28,7 @@ class CrazyflieAdapter:
     """Signals from pose and velocity messages, commands to ``cmd_vel_legacy``.
 
     Parameters: ``goal`` [x, y, z] m in the world frame, or [x, y, z, yaw] with a heading in rad: without one the
-    drone holds the heading that it has when the adapter is opened; ``state_source``: ``pose_twist`` (PoseStamped on
+    drone holds the heading that it has at its first command; ``state_source``: ``pose_twist`` (PoseStamped on
     ``pose``; TwistStamped on ``twist``, linear in the world frame and angular in the body frame) or ``odom``
     (Odometry, twist in the child frame, REP 105). A PoseStamped on ``goal`` moves the goal, its heading too.
 
@@ -145,14 +145,16 @@ class CrazyflieAdapter:
         with self._news:
             pos, quat = self._pos[None], self._quat[None]
             lin_vel, ang_vel = self._lin_vel[None], self._ang_vel[None]
-        if np.isnan(self._goal[-1]):  # the present heading, from now on
-            self._goal = np.append(self._goal[:3], yaw_of(quat))
+        goal = np.where(np.isnan(self._goal), yaw_of(quat), self._goal)
         world_rate = rotate(quat_to_matrix(quat), ang_vel)
         state = {"pos": pos, "quat": quat, "lin_vel": lin_vel, "ang_vel": world_rate}
-        return self._measure(state, self._goal[None])
+        return self._measure(state, goal[None])
 
     def send(self, command: Array) -> None:
         """Publish thrust (N), roll, pitch (rad), yaw rate (rad/s)."""
+        if np.isnan(self._goal).any():
+            with self._news:
+                self._goal = np.where(np.isnan(self._goal), yaw_of(self._quat[None]), self._goal)
         legacy = to_legacy(*(float(value) for value in command))
         message = Twist()
         message.linear.x, message.linear.y, message.linear.z = legacy.linear_x, legacy.linear_y, legacy.linear_z

@@ -21,7 +21,19 @@ from sim2real.tasks.env import TaskEnv
 from sim2real.tasks.view import mark_goal, snapshot
 from sim2real.types import Image
 
-COLOURS = {"nominal": "#b4472e", "randomized": "#c79a2b", "up_osi": "#2b6cb0", "oracle": "#4a7c59"}
+COLOURS = {
+    "nominal": "#b4472e",
+    "randomized": "#c79a2b",
+    "up_osi": "#2b6cb0",
+    "oracle": "#4a7c59",
+    "controller": "#6b5b7b",
+}
+TABLES = (
+    ("in_process", "Target simulator, in process"),
+    ("minute", "Target simulator, a minute at the goal"),
+    ("ten_minutes", "Target simulator, ten minutes at the goal"),
+    ("ros2", "Target simulator, over ROS 2"),
+)
 
 
 @dataclass
@@ -29,9 +41,10 @@ class Report:
     """Contents of the page; every part may be missing.
 
     Attributes:
+        verdict: What the results say, in sentences.
         criterion: What counts as success, in words.
         tolerance_m, hold_s: The same in figures; the latter at the end of an episode.
-        results: ``{"in_process": {policy: {airframe: {condition: cell}}}, "ros2": {…}}``.
+        results: ``{"in_process": {policy: {variant: {condition: cell}}}, …}``, with the keys of ``TABLES``.
         learning: Training history of each policy, ``[{"samples", "success", "reward", …}]``.
         trajectories: Distance to the goal [T, N] m of some flights, by policy.
         flights: Flights in the training simulator with estimates over time.
@@ -40,6 +53,7 @@ class Report:
     """
 
     title: str
+    verdict: Sequence[str] = ()
     criterion: str = ""
     tolerance_m: float = 0.03
     hold_s: float = 1.0
@@ -61,6 +75,7 @@ def write_report(report: Report, path: Path) -> Path:
         facts=report.facts,
         report=report,
         colours=COLOURS,
+        tables=TABLES,
         learning=plot_learning(report.learning) if report.learning else "",
         trajectories=plot_trajectories(report) if report.trajectories else "",
         estimates=plot_estimates(report.flights) if report.flights and report.flights.terms else "",
@@ -132,7 +147,7 @@ def animate(experiment: Experiment, runner: PolicyRunner, seed: int, every: int 
     return data_uri(encode_gif(frames, every * env.spec.control_dt), "gif")
 
 
-def film(env: TaskEnv, runner: PolicyRunner, every: int = 5, width: int = 300, height: int = 220) -> list[Image]:
+def film(env: TaskEnv, runner: PolicyRunner, every: int = 5, width: int = 480, height: int = 360) -> list[Image]:
     """Run one episode of one robot and take a picture [height, width, 3] every few control steps; ``env`` is closed."""
     mark_goal(env)
     runner.reset()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from sim2real.errors import ConfigError
-from sim2real.evaluate.episodes import SETTLE_S, CellResult, run
+from sim2real.evaluate.episodes import SETTLE_S, CellResult, Runner, run
 from sim2real.learn.experiment import bundle_experiment
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.perception import Locator, PerceptionBundle
 from sim2real.targets.base import Sighted, Target, target_for
+from sim2real.tasks.expert import expert_runner
 from sim2real.types import Progress
 
+CONTROLLER = "controller"
 # policy → variant → condition → cell
 Results = dict[str, dict[str, dict[str, dict[str, Any]]]]
 
@@ -50,6 +53,7 @@ def evaluate_in_process(
     target: str = "",
     seconds: float | None = None,
     goal_s: float = math.inf,
+    controller: bool = False,
 ) -> Results:
     """Run every bundle in every cell of its target, in worker processes.
 
@@ -64,19 +68,23 @@ def evaluate_in_process(
         target: A key of ``TARGETS`` or ``module:Class``; the robot's own by default.
         seconds: Length of the episodes; the task's by default.
         goal_s: Give a new goal every so often.
+        controller: Also run the task's own controller, as policy ``controller``.
 
     Raises:
-        ConfigError: The target has no such condition.
+        ConfigError: The target has no such condition, or the task has no controller.
     """
     judge = target_of(bundles, target)
     if unknown := sorted(set(conditions) - set(judge.conditions())):
         raise ConfigError(f"the target has no conditions {unknown}; it has {', '.join(judge.conditions())}")
     chosen = tuple(conditions) or judge.conditions()
-    jobs = [(p, v, c) for p in bundles for v in judge.variants for c in chosen]
-    results: Results = {p: {v: {c: {} for c in chosen} for v in judge.variants} for p in bundles}
+    policies = {**bundles, **({CONTROLLER: next(iter(bundles.values()))} if controller else {})}
+    jobs = [(p, v, c) for p in policies for v in judge.variants for c in chosen]
+    results: Results = {p: {v: {c: {} for c in chosen} for v in judge.variants} for p in policies}
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         cells = {
-            pool.submit(_cell, bundles[p], v, c, episodes, seed, perception, target, seconds, goal_s): (p, v, c)
+            pool.submit(
+                _cell, policies[p], v, c, episodes, seed, perception, target, seconds, goal_s, p == CONTROLLER
+            ): (p, v, c)
             for p, v, c in jobs
         }
         for done, future in enumerate(as_completed(cells), 1):
@@ -96,12 +104,11 @@ def _cell(
     target: str,
     seconds: float | None,
     goal_s: float,
+    controller: bool,
 ) -> Any:
     locator = None if perception is None else PerceptionBundle.load(perception).locator()
     bundle = PolicyBundle.load(path)
-    cell = run_cell(
-        bundle, variant, condition, episodes, seed, locator=locator, target=target, seconds=seconds, goal_s=goal_s
-    )
+    cell = run_cell(bundle, variant, condition, episodes, seed, False, locator, target, seconds, goal_s, controller)
     return cell.summary()
 
 
@@ -116,6 +123,7 @@ def run_cell(
     target: str = "",
     seconds: float | None = None,
     goal_s: float = math.inf,
+    controller: bool = False,
 ) -> CellResult:
     """Run a bundle on one variant of its target under one condition, in process.
 
@@ -130,9 +138,10 @@ def run_cell(
         target: A key of ``TARGETS`` or ``module:Class``; the robot's own by default.
         seconds: Length of the episodes; the task's by default.
         goal_s: Give a new goal every so often.
+        controller: Run the task's own controller in place of the policy.
 
     Raises:
-        ConfigError: This target has no camera.
+        ConfigError: This target has no camera, or the task has no controller.
         SpecError: The task has no object to find.
     """
     case = bundle_experiment(bundle)
@@ -141,7 +150,10 @@ def run_cell(
         if not isinstance(judge, Sighted):
             raise ConfigError(f"target '{judge.name}' has no camera; leave --perception out")
         judge.look_through(locator)
-    return run(bundle.runner, case, judge, variant, condition, episodes, seed, record, seconds, goal_s)
+    make: Callable[[int], Runner] = bundle.runner
+    if controller:
+        make = partial(expert_runner, bundle.spec, case.task)
+    return run(make, case, judge, variant, condition, episodes, seed, record, seconds, goal_s)
 
 
 def evaluate_over_ros2(
@@ -185,6 +197,11 @@ def mean_success(variants: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> flo
     return float(np.mean([cell["success"] for cells in variants.values() for cell in cells.values()]))
 
 
+def mean_within(variants: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:
+    """Average fraction of time within tolerance over all cells of one policy, in episodes long enough for it."""
+    return float(np.mean([cell["within"] for cells in variants.values() for cell in cells.values()]))
+
+
 def worst_success(variants: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:
     """Success in the worst cell of one policy."""
     return min(float(cell["success"]) for cells in variants.values() for cell in cells.values())
@@ -199,7 +216,7 @@ def share_of_gap(results: Results, policy: str, oracle: Mapping[str, Mapping[str
 def print_table(console: Console, results: Results, where: str) -> None:
     """Print the table: success, 95 % interval, median final error, crashes."""
     names = list(next(iter(next(iter(results.values())).values())))
-    table = Table("policy", "robot", *[c.replace("_", " ") for c in names], title=f"Target simulator, {where}")
+    table = Table("policy", "robot", *[c.replace("_", " ") for c in names], title=where)
     for policy, variants in results.items():
         for variant, cells in variants.items():
             table.add_row(policy, variant, *[_cell_text(cells[condition]) for condition in names])

@@ -9,7 +9,8 @@ from sim2real.runtime.spec import PolicySpec
 from sim2real.types import Array, Model
 
 _TILT = 0.5  # rad, the largest that policies use as well
-_INTEGRAL = 2.0  # m/s² that the integral may ask for at most
+# m/s² that the integral may ask for at most: trims and draught; a heavy drone on a low battery takes twice the thrust.
+_INTEGRAL = np.array([2.0, 2.0, 15.0])
 
 
 class HoverGains(Model):
@@ -22,9 +23,9 @@ class HoverGains(Model):
         heading: rad/s per rad.
     """
 
-    position: tuple[float, float] = (4.0, 8.0)
-    velocity: tuple[float, float] = (3.0, 5.0)
-    integral: tuple[float, float] = (1.0, 3.0)
+    position: tuple[float, float] = (2.0, 3.0)
+    velocity: tuple[float, float] = (2.0, 3.0)
+    integral: tuple[float, float] = (0.5, 2.0)
     heading: float = 2.0
 
 

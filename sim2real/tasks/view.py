@@ -24,5 +24,8 @@ def snapshot(env: TaskEnv, width: int = 300, height: int = 220) -> Image:
         eye, centre, angle = np.array([0.75, -0.75, 0.6]), np.array([0.25, 0.0, 0.1]), 45.0
     else:
         goal, place = env.goal[0, :3], env.sim.state[env.sim.robot.position][0]
-        eye, centre, angle = np.array([1.1, -1.6, 0.6]) + goal, 0.7 * goal + 0.3 * place, 50.0
+        # Near enough to see a drone as large as a hand, and never so near that it or the goal leaves the picture.
+        away = 0.3 + 0.75 * float(np.linalg.norm(place - goal))
+        centre = 0.5 * (goal + place)
+        eye, angle = centre + away * np.array([0.55, -0.8, 0.3]), 60.0
     return env.sim.world.render(eye.tolist(), centre.tolist(), width, height, angle)

@@ -67,3 +67,14 @@ def test_a_trusted_module_makes_its_signals(module):
         load_signals(f"{module}:Heigth", DRONE.spec, None, (module,))
     with pytest.raises(ConfigError, match="unknown signals 'flihgt'; did you mean 'flight'"):
         load_signals("flihgt", DRONE.spec, None)
+
+
+def test_a_heading_error_is_the_short_way_round():
+    flight = load_signals("flight", DRONE.spec, None)
+    state = DRONE.nominal_state(3)
+    half = 0.5 * np.array([3.1, -3.1, 0.2])
+    state["quat"] = np.stack((0 * half, 0 * half, np.sin(half), np.cos(half)), axis=1)
+    goal = np.array([[0.0, 0.0, 1.0, -3.1], [0.0, 0.0, 1.0, 3.0], [0.0, 0.0, 1.0, 0.0]])
+    measured = flight.measure(state, goal)["heading_error"]
+    np.testing.assert_allclose(measured[:, 0], [6.2 - 2 * np.pi, 2 * np.pi - 6.1, 0.2])
+    assert "heading_error" not in flight.measure(state, goal[:, :3]), "as policies of earlier releases take it"

@@ -323,3 +323,31 @@ def test_driver_holds_and_lands() -> None:
         assert min(speeds) > -1.0
     finally:
         driver.disconnect()
+
+
+def test_yaw_goes_through_a_half_turn_without_a_kick() -> None:
+    twin = calm()
+    for _ in range(500):  # 10 s at 1 rad/s: through ±180° and beyond
+        twin.command(commands(twin) + [0.0, 0.0, 0.0, 1.0])
+        twin.advance(0.02)
+        assert np.abs(twin.truth()[3]).max() < 1.2
+    for _ in range(100):
+        twin.command(commands(twin))
+        twin.advance(0.02)
+    assert yaw_of(twin.truth()[1]) == pytest.approx(10.0 - 0.01 - 4.0 * np.pi, abs=0.02), "10 s, less the delay"
+
+
+def test_it_flies_alike_at_any_yaw() -> None:
+    twin = calm(count=3)
+    yaw = np.array([0.0, 2.0, -3.1])
+    quat = np.stack((np.zeros(3), np.zeros(3), np.sin(yaw / 2), np.cos(yaw / 2)), axis=1)
+    twin.reset(np.tile(GOAL, (3, 1)), quat, np.zeros((3, 3)))
+    for step in range(100):
+        twin.command(commands(twin, roll=0.1 * np.sin(0.2 * step), pitch=0.1) + [0.0, 0.0, 0.0, 0.5])
+        twin.advance(0.02)
+    moved = twin.truth()[0] - GOAL
+    x, y = moved[:, 0], moved[:, 1]
+    ahead, left = np.cos(yaw) * x + np.sin(yaw) * y, np.cos(yaw) * y - np.sin(yaw) * x
+    assert ahead[0] > 0.5
+    np.testing.assert_allclose(ahead, ahead[0], atol=1e-6)
+    np.testing.assert_allclose(left, left[0], atol=1e-6)
