@@ -69,25 +69,25 @@ def fraction_of_gap(lines: Sequence[Line], row: str, none: str, oracle: str) -> 
     return float((np.mean(here) - np.mean(low)) / (np.mean(high) - np.mean(low)))
 
 
+def _mean_success(lines: Sequence[Line], row: str, variant: str, condition: str) -> str:
+    cell = (row, variant, condition)
+    found = [line["success"] for line in lines if (line["row"], line["variant"], line["condition"]) == cell]
+    return f"{np.mean(found):.0%}" if found else ""
+
+
 def table_of(lines: Sequence[Line], title: str, none: str = "", oracle: str = "") -> Table:
     """Make the table: rows, success in every variant and condition over seeds, mean with interval, fraction of gap."""
-    columns = list(dict.fromkeys((line["variant"], line["condition"]) for line in lines))
-    several = len({variant for variant, _ in columns}) > 1
-    names = [f"{condition}\n{variant}" if several else condition for variant, condition in columns]
+    variants, conditions = (list(dict.fromkeys(line[key] for line in lines)) for key in ("variant", "condition"))
     gap = [f"of the gap {none} to {oracle}"] if none and oracle else []
-    table = Table("row", "seeds", *names, "mean [95 %]", *gap, title=title)
+    table = Table("row", "seeds", "variant", *conditions, "mean [95 %]", *gap, title=title)
     for row in dict.fromkeys(line["row"] for line in lines):
-        cells = []
-        for variant, condition in columns:
-            found = [
-                line["success"]
-                for line in lines
-                if (line["row"], line["variant"], line["condition"]) == (row, variant, condition)
-            ]
-            cells.append(f"{np.mean(found):.0%}" if found else "")
         means = seed_means(lines, row)
+        for variant in variants:
+            cells = [_mean_success(lines, row, variant, condition) for condition in conditions]
+            if variant != variants[-1]:
+                table.add_row(row, str(len(means)), variant, *cells)
         low, high = bootstrap(means)
         closed = fraction_of_gap(lines, row, none, oracle) if gap else None
         last = [f"{closed:.0%}" if closed is not None else "no gap"] if gap else []
-        table.add_row(row, str(len(means)), *cells, f"{np.mean(means):.1%} [{low:.0%}–{high:.0%}]", *last)
+        table.add_row(row, str(len(means)), variants[-1], *cells, f"{np.mean(means):.1%} [{low:.0%}–{high:.0%}]", *last)
     return table

@@ -11,6 +11,7 @@ from sim2real.types import Array, Model
 _TILT = 0.5  # rad, the largest that policies use as well
 # m/s² that the integral may ask for at most: trims and draught; a heavy drone on a low battery takes twice the thrust.
 _INTEGRAL = np.array([2.0, 2.0, 15.0])
+_FAR = np.array([0.1, 0.1, 0.5])  # m, beyond which a larger error is integrated no faster: no winding up on the way
 
 
 class HoverGains(Model):
@@ -23,9 +24,9 @@ class HoverGains(Model):
         heading: rad/s per rad.
     """
 
-    position: tuple[float, float] = (2.0, 3.0)
-    velocity: tuple[float, float] = (2.0, 3.0)
-    integral: tuple[float, float] = (0.5, 2.0)
+    position: tuple[float, float] = (6.14, 16.2)
+    velocity: tuple[float, float] = (3.81, 7.97)
+    integral: tuple[float, float] = (4.74, 11.7)
     heading: float = 2.0
 
 
@@ -55,7 +56,8 @@ class HoverController:
     def step(self, signals: dict[str, Array]) -> Array:
         """Command [N, 4] for measured signals [N, d]."""
         error, velocity = signals["position_error"], signals["linear_velocity"]
-        self._integral = np.clip(self._integral + self._i * error * self.spec.control_dt, -_INTEGRAL, _INTEGRAL)
+        near = np.clip(error, -_FAR, _FAR)
+        self._integral = np.clip(self._integral + self._i * near * self.spec.control_dt, -_INTEGRAL, _INTEGRAL)
         wanted = -self._p * error - self._d * velocity - self._integral
         tilt = np.clip(wanted[:, :2] / GRAVITY, -_TILT, _TILT)
         thrust = self._weight * (1.0 + wanted[:, 2] / GRAVITY)

@@ -36,8 +36,10 @@ def calm(
     return SimulatedDrones(airframe, condition, count, 0, PERFECT_SENSORS, gust_force_std=0.0, step_s=step_s)
 
 
-def commands(twin: SimulatedDrones, thrust: float | None = None, roll: float = 0.0, pitch: float = 0.0) -> Array:
-    return np.tile([twin.hover_command if thrust is None else thrust, roll, pitch, 0.0], (twin.count, 1))
+def commands(
+    twin: SimulatedDrones, thrust: float | None = None, roll: float = 0.0, pitch: float = 0.0, yaw_rate: float = 0.0
+) -> Array:
+    return np.tile([twin.hover_command if thrust is None else thrust, roll, pitch, yaw_rate], (twin.count, 1))
 
 
 def pd_command(twin: SimulatedDrones, pos: Array, quat: Array, vel: Array) -> Array:
@@ -328,7 +330,7 @@ def test_driver_holds_and_lands() -> None:
 def test_yaw_goes_through_a_half_turn_without_a_kick() -> None:
     twin = calm()
     for _ in range(500):  # 10 s at 1 rad/s: through ±180° and beyond
-        twin.command(commands(twin) + [0.0, 0.0, 0.0, 1.0])
+        twin.command(commands(twin, yaw_rate=1.0))
         twin.advance(0.02)
         assert np.abs(twin.truth()[3]).max() < 1.2
     for _ in range(100):
@@ -343,7 +345,7 @@ def test_it_flies_alike_at_any_yaw() -> None:
     quat = np.stack((np.zeros(3), np.zeros(3), np.sin(yaw / 2), np.cos(yaw / 2)), axis=1)
     twin.reset(np.tile(GOAL, (3, 1)), quat, np.zeros((3, 3)))
     for step in range(100):
-        twin.command(commands(twin, roll=0.1 * np.sin(0.2 * step), pitch=0.1) + [0.0, 0.0, 0.0, 0.5])
+        twin.command(commands(twin, roll=0.1 * np.sin(0.2 * step), pitch=0.1, yaw_rate=0.5))
         twin.advance(0.02)
     moved = twin.truth()[0] - GOAL
     x, y = moved[:, 0], moved[:, 1]
