@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import LOCK, write_text
 from sim2real.types import Model
 
 CONFIGS = Path(__file__).parent / "configs"
+_BARREN = ("config.yaml", "data.json", "dataset.json", "frames.jsonl", LOCK)  # files of a run before it has made anything
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
@@ -231,18 +233,40 @@ def validate(model: type[M], data: dict[str, Any], origin: str) -> M:
 def prepare_run(config: BaseModel, run_dir: Path) -> None:
     """Make a run's folder with its ``config.yaml``, or check that it belongs to the same experiment.
 
+    A start that failed before it made anything leaves a folder that the next one takes over.
+
     Raises:
         ConfigError: The folder holds a run of another configuration.
     """
-    file = run_dir / "config.yaml"
+    file, settings = run_dir / "config.yaml", config.model_dump(mode="json", by_alias=True)
     if file.is_file():
-        if validate(type(config), yaml.safe_load(file.read_text()), str(file)) != config:
+        before = yaml.safe_load(file.read_text())
+        barren = isinstance(before, dict) and list(before) == list(settings) and _remove_barren(run_dir)
+        if not barren and validate(type(config), before, str(file)) != config:
             raise ConfigError(
                 f"{run_dir} holds a run with other settings (see {file}); choose another folder, or remove that one to "
                 "train anew"
             )
-        return
-    write_text(file, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+        if not barren:
+            return
+    write_text(file, yaml.safe_dump(settings, sort_keys=False))
+
+
+def _remove_barren(run_dir: Path) -> bool:
+    """Remove what a start leaves that made nothing: settings, headers, events. False, and nothing, where there is more.
+
+    The folder must be one that a run has written.
+    """
+    for file in run_dir.rglob("*"):
+        barren = file.name in _BARREN or file.name.startswith("events.out.tfevents")
+        if file.is_file() and not barren and file.stat().st_size:
+            return False
+    for entry in run_dir.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+    return True
 
 
 def with_new_names(data: Any, **old: str) -> Any:

@@ -10,7 +10,7 @@ import yaml
 
 from sim2real.config import ExperimentConfig, prepare_run, validate_config
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import lock_folder, write_text
 from sim2real.learn.artifact import Candidate
 from sim2real.learn.experiment import Experiment, load_experiment
 from sim2real.learn.ppo import seed_of
@@ -38,20 +38,21 @@ def train(
         bundle_dir: Where the bundle goes; ``run_dir / "bundle"`` by default.
 
     Returns:
-        The bundle's path, or None when Ctrl-C ended training early (a checkpoint is there).
+        The bundle's path, or None when Ctrl-C ended it early; what was finished is kept.
 
     Raises:
-        ConfigError: The configuration is wrong, or the folder holds a run of another one.
+        ConfigError: The configuration is wrong, the folder holds a run of another one, or another process trains there.
     """
     experiment, method = load_experiment(config), load_method(config.method)
     method.check(experiment)
-    prepare_run(config, run_dir)
-    try:
-        candidate = method.train(experiment, Run(run_dir, on_progress))
-    except Stopped:
-        return None
-    write_text(run_dir / "history.json", json.dumps(candidate.history))
-    return export(experiment, candidate, bundle_dir or run_dir / "bundle", on_progress)
+    with lock_folder(run_dir):
+        prepare_run(config, run_dir)
+        try:
+            candidate = method.train(experiment, Run(run_dir, on_progress))
+            write_text(run_dir / "history.json", json.dumps(candidate.history))
+            return export(experiment, candidate, bundle_dir or run_dir / "bundle", on_progress)
+        except (Stopped, KeyboardInterrupt):
+            return None
 
 
 def export(experiment: Experiment, candidate: Candidate, bundle_dir: Path, on_progress: Progress) -> Path:
