@@ -8,14 +8,14 @@ import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from sim2real.errors import ConfigError
 from sim2real.files import LOCK, write_text
-from sim2real.types import Model
+from sim2real.types import Model, Widths
 
 CONFIGS = Path(__file__).parent / "configs"
 _BARREN = ("config.yaml", "data.json", "dataset.json", "frames.jsonl", LOCK)  # files of a run before it has made anything
@@ -69,9 +69,9 @@ class PPOConfig(Model):
     clip: float = Field(default=0.2, gt=0)
     entropy: float = Field(default=0.0, ge=0)
     initial_std: float = Field(default=0.3, gt=0)
-    least_std: float = Field(default=0.05, gt=0)
-    hidden: tuple[int, ...] = (64, 64)
-    critic_hidden: tuple[int, ...] = (128, 128)
+    least_std: float = Field(default=0.05, gt=0, le=1)
+    hidden: Widths = (64, 64)
+    critic_hidden: Widths = (128, 128)
     reward_scale: float = Field(default=1.0, gt=0)
     critic_first: int = Field(default=0, ge=0)
     lstm: int = Field(default=0, ge=0)
@@ -106,6 +106,19 @@ class OwnRanges(Model):
     terms: Literal["all"] | tuple[str, ...] = ()
 
 
+_TAGGED: dict[str, type[BaseModel]] = {"{from: …}": IdentifiedRanges, "{ranges: …}": OwnRanges}
+
+
+def _form_of_randomize(value: Any) -> str:
+    """Tell which of the forms of 'randomize' is meant, so that only what is wrong with that one is said."""
+    for tag, model in _TAGGED.items():
+        if isinstance(value, model):
+            return tag
+    if isinstance(value, Mapping):
+        return "{from: …}" if "from" in value or "from_" in value else "{ranges: …}"
+    return "[…]" if isinstance(value, (list, tuple)) else "all"
+
+
 class ExperimentConfig(Model):
     """One training run.
 
@@ -121,7 +134,13 @@ class ExperimentConfig(Model):
     robot: str
     task: dict[str, Any]
     method: dict[str, Any]
-    randomize: Literal["all"] | tuple[str, ...] | IdentifiedRanges | OwnRanges = ()
+    randomize: Annotated[
+        Annotated[Literal["all"], Tag("all")]
+        | Annotated[tuple[str, ...], Tag("[…]")]
+        | Annotated[IdentifiedRanges, Tag("{from: …}")]
+        | Annotated[OwnRanges, Tag("{ranges: …}")],
+        Discriminator(_form_of_randomize),
+    ] = ()
     seed: int = 0
     sim: SimConfig = SimConfig()
     ppo: PPOConfig
@@ -142,6 +161,14 @@ class ExperimentConfig(Model):
         for key, settings in (("task", self.task), ("method", self.method)):
             if not isinstance(settings.get("name"), str):
                 raise ValueError(f"'{key}' needs a 'name'")
+        robots = self.sim.robots * self.sim.workers
+        rows = robots if self.ppo.lstm else robots * self.ppo.steps
+        if rows < self.ppo.mini_batches:
+            what = "robots (an LSTM learns whole sequences)" if self.ppo.lstm else "samples of a rollout"
+            raise ValueError(
+                f"'ppo.mini_batches' is {self.ppo.mini_batches}, there are only {rows} {what}; ask for fewer, or for "
+                "more 'sim.robots'"
+            )
         return self
 
 
@@ -307,11 +334,13 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _suggest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     for part in location[:-1]:
+        if str(part) in _TAGGED:
+            model = _TAGGED[str(part)]
+            continue
         field = model.model_fields.get(str(part))
         kinds = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
         found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-        if not found:
-            return ""
-        model = found[0]
+        if found:
+            model = found[0]
     close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(model.model_fields)}"

@@ -19,7 +19,7 @@ from torch import nn
 from sim2real.learn.rsl_rl import MLP, EmpiricalNormalization
 from sim2real.robots.identified import ParameterTerm, nominal_parameters
 from sim2real.tasks.env import TaskEnv
-from sim2real.types import Float32, Model
+from sim2real.types import Float32, Model, Widths
 
 CLIP = 1.2  # normalised parameters are told within ± this
 
@@ -41,7 +41,7 @@ class OSISettings(Model):
     batches_per_round: int = Field(default=2000, ge=1)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     estimate_time_constant_s: float = Field(default=0.4, ge=0)
 
 
