@@ -6,7 +6,7 @@ from __future__ import annotations
 def main() -> None:
     """Run the command; Ctrl-C ends it without a traceback, also while it is still being loaded."""
     try:
-        from sim2real.cli.main import main as run_command
+        from sim2real.cli.main import main as run_command  # noqa: PLC0415 - it takes a second
 
         run_command()
     except KeyboardInterrupt:

@@ -47,11 +47,26 @@ def test_overrides():
         ("name.deeper=1", "is a value, not a group"),
         ("ppo.iterations=[", "not valid YAML"),
         ("methd=nominal", "did you mean 'method'"),
+        ("ppo.hidden=[]", "ppo.hidden: Tuple should have at least 1 item"),
+        ("ppo.critic_hidden=[64, 0]", "ppo.critic_hidden.1: Input should be greater than or equal to 1"),
+        ("ppo.least_std=1.5", "ppo.least_std: Input should be less than or equal to 1"),
+        ("ppo.mini_batches=100000", "'ppo.mini_batches' is 100000, there are only 12288 samples of a rollout"),
+        ("ppo={iterations: 1, lstm: 8, mini_batches: 600}", "there are only 512 robots .an LSTM learns whole"),
+        ("randomize={ranges: {}, term: all}", r"randomize.{ranges: …}.term: unknown key; did you mean 'terms'"),
+        ("randomize={form: params.yaml}", r"randomize.{ranges: …}.form: unknown key"),
+        ("randomize={from: params.yaml, termz: all}", r"randomize.{from: …}.termz: unknown key; did you mean 'terms'"),
+        ("randomize=al", r"randomize.all: Input should be 'all'"),
     ],
 )
 def test_wrong_overrides_say_what_and_suggest(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config("up_osi", [override])
+
+
+def test_only_what_is_wrong_with_the_form_that_is_meant_is_said():
+    with pytest.raises(ConfigError) as caught:
+        load_config("up_osi", ["randomize={from: params.yaml, termz: all}"])
+    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_wrong_files(tmp_path):

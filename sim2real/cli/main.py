@@ -26,7 +26,6 @@ from sim2real.cli.policies import app as policies
 from sim2real.cli.recordings import app as recordings
 from sim2real.errors import Sim2RealError
 from sim2real.files import storage_fault
-from sim2real.interrupts import terminable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,8 +79,7 @@ def doctor(json_file: JsonFile = None) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run a command, and turn our errors into one clear message."""
     try:
-        with terminable():
-            app(args=list(arguments) if arguments is not None else None)
+        app(args=list(arguments) if arguments is not None else None)
     except (Sim2RealError, DriverError) as error:
         _fail(str(error))
     except OSError as error:

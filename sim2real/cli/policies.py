@@ -12,6 +12,7 @@ from sim2real.cli.console import JsonFile, console, progress_bars, save_json, st
 from sim2real.cli.perceive import audit_localizer, train_localizer
 from sim2real.cli.trained import print_audit, say_success
 from sim2real.errors import ConfigError
+from sim2real.interrupts import terminable
 
 app = typer.Typer()
 
@@ -32,7 +33,8 @@ def train(
 
     data, origin = read_settings(config, overrides or ())
     made = train_localizer if task_name(data) == "localize" else _train_policy
-    folder, bundle = made(data, origin, run)
+    with terminable():
+        folder, bundle = made(data, origin, run)
     if bundle is None:
         begun = (folder / "checkpoint.pt").is_file()
         kept = f"Stopped early; the checkpoint is in {folder}." if begun else "Stopped before the first checkpoint."
@@ -109,7 +111,7 @@ def _exported(run: Path, bundle: Path | None) -> Path:
     if bundle is not None or not (source / "manifest.json").is_file():
         from sim2real.methods.train import export_run
 
-        with progress_bars() as progress:
+        with progress_bars() as progress, terminable():
             made = export_run(run, source, stage_reporter(progress))
         if made is None:
             console.print("Stopped before the bundle was written. Run the same command again.")
