@@ -87,6 +87,12 @@ def test_a_full_disk_leaves_the_last_file_and_is_one_sentence(tmp_path, capsys, 
     assert said.startswith(f"error: the disk is full (while writing {file}); what was finished before is whole")
 
 
+def test_identification_into_a_file_that_another_one_writes_is_refused(tmp_path, capsys):
+    with lock_output(tmp_path / "params.yaml"), pytest.raises(SystemExit):
+        main(["identify", "so101", str(tmp_path / "none.npz"), "--out", str(tmp_path / "params.yaml")])
+    assert f"is being written by process {os.getpid()}" in " ".join(capsys.readouterr().err.split())
+
+
 class Settings(Model):
     name: str = "run"
     steps: int = 1

@@ -32,5 +32,5 @@ def test_a_library_that_is_there_is_not_tried(without_rclpy, monkeypatch, tmp_pa
 def test_a_middleware_that_is_missing_is_named(without_rclpy):
     pytest.importorskip("rclpy", reason="needs ROS 2; see `sim2real doctor`")
     sys.modules.pop("rclpy")
-    with pytest.raises(ConfigError, match="RMW_IMPLEMENTATION=rmw_nobody_cpp, but ROS 2 does not start .*unset RMW"):
+    with pytest.raises(ConfigError, match=r"RMW_IMPLEMENTATION=rmw_nobody_cpp, but ROS 2 does not start .*unset RMW"):
         check_middleware({**os.environ, "RMW_IMPLEMENTATION": "rmw_nobody_cpp"})

@@ -1,11 +1,14 @@
 """Rules of the algorithms that a learning curve does not show when they are broken."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
 from sim2real.config import PPOConfig
+from sim2real.errors import SimulationError
 from sim2real.learn.buffers import Buffers
 from sim2real.learn.estimator import EstimateFilter, OSISettings, train_estimator
 from sim2real.learn.rsl_rl import Learner
@@ -103,3 +106,16 @@ def test_what_the_policy_hears_is_what_the_estimator_says(told_truth):
     wanted = torch.from_numpy(env.parameters()) if told_truth else said
     assert len(told) == env.episode_steps and all(torch.equal(parameters, wanted) for parameters in told)
     assert all(np.abs(row).max() > 0.5 for row in np.concatenate(data.truth)), "the samples hold the truth either way"
+
+
+@pytest.mark.parametrize(("losses", "weight"), [({"value": float("nan")}, 0.0), ({"value": 1.0}, float("inf"))])
+def test_a_training_that_diverges_is_a_sentence(losses, weight):
+    from sim2real.learn.ppo import Trainer
+
+    trainer = Trainer.__new__(Trainer)
+    trainer.config, trainer.iteration, trainer._buffers = PPOConfig(iterations=9), 4, []
+    actor = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(actor.weight, weight)
+    trainer._learner = SimpleNamespace(update=lambda *_: losses, actor=actor)
+    with pytest.raises(SimulationError, match=r"diverged in iteration 5: .* lower 'ppo.learning_rate'"):
+        trainer._update(None, False)
