@@ -82,7 +82,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "sim2real = sim2real.cli.main:main",
+            "sim2real = sim2real.__main__:main",
             "policy_node = sim2real.deploy.policy_node:main",
             "driver_node = sim2real.deploy.driver_node:main",
             "perception_node = sim2real.deploy.perception_node:main",

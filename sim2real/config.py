@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import difflib
 import logging
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
-from sim2real.types import Model
+from sim2real.files import LOCK, write_text
+from sim2real.types import Model, Widths
 
 CONFIGS = Path(__file__).parent / "configs"
+_BARREN = (
+    "config.yaml",
+    "data.json",
+    "dataset.json",
+    "frames.jsonl",
+    LOCK,
+)  # files of a run before it has made anything
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
@@ -67,9 +75,9 @@ class PPOConfig(Model):
     clip: float = Field(default=0.2, gt=0)
     entropy: float = Field(default=0.0, ge=0)
     initial_std: float = Field(default=0.3, gt=0)
-    least_std: float = Field(default=0.05, gt=0)
-    hidden: tuple[int, ...] = (64, 64)
-    critic_hidden: tuple[int, ...] = (128, 128)
+    least_std: float = Field(default=0.05, gt=0, le=1)
+    hidden: Widths = (64, 64)
+    critic_hidden: Widths = (128, 128)
     reward_scale: float = Field(default=1.0, gt=0)
     critic_first: int = Field(default=0, ge=0)
     lstm: int = Field(default=0, ge=0)
@@ -104,6 +112,19 @@ class OwnRanges(Model):
     terms: Literal["all"] | tuple[str, ...] = ()
 
 
+_TAGGED: dict[str, type[BaseModel]] = {"{from: …}": IdentifiedRanges, "{ranges: …}": OwnRanges}
+
+
+def _form_of_randomize(value: Any) -> str:
+    """Tell which of the forms of 'randomize' is meant, so that only what is wrong with that one is said."""
+    for tag, model in _TAGGED.items():
+        if isinstance(value, model):
+            return tag
+    if isinstance(value, Mapping):
+        return "{from: …}" if "from" in value or "from_" in value else "{ranges: …}"
+    return "[…]" if isinstance(value, (list, tuple)) else "all"
+
+
 class ExperimentConfig(Model):
     """One training run.
 
@@ -119,7 +140,13 @@ class ExperimentConfig(Model):
     robot: str
     task: dict[str, Any]
     method: dict[str, Any]
-    randomize: Literal["all"] | tuple[str, ...] | IdentifiedRanges | OwnRanges = ()
+    randomize: Annotated[
+        Annotated[Literal["all"], Tag("all")]
+        | Annotated[tuple[str, ...], Tag("[…]")]
+        | Annotated[IdentifiedRanges, Tag("{from: …}")]
+        | Annotated[OwnRanges, Tag("{ranges: …}")],
+        Discriminator(_form_of_randomize),
+    ] = ()
     seed: int = 0
     sim: SimConfig = SimConfig()
     ppo: PPOConfig
@@ -140,6 +167,14 @@ class ExperimentConfig(Model):
         for key, settings in (("task", self.task), ("method", self.method)):
             if not isinstance(settings.get("name"), str):
                 raise ValueError(f"'{key}' needs a 'name'")
+        robots = self.sim.robots * self.sim.workers
+        rows = robots if self.ppo.lstm else robots * self.ppo.steps
+        if rows < self.ppo.mini_batches:
+            what = "robots (an LSTM learns whole sequences)" if self.ppo.lstm else "samples of a rollout"
+            raise ValueError(
+                f"'ppo.mini_batches' is {self.ppo.mini_batches}, there are only {rows} {what}; ask for fewer, or for "
+                "more 'sim.robots'"
+            )
         return self
 
 
@@ -231,18 +266,40 @@ def validate(model: type[M], data: dict[str, Any], origin: str) -> M:
 def prepare_run(config: BaseModel, run_dir: Path) -> None:
     """Make a run's folder with its ``config.yaml``, or check that it belongs to the same experiment.
 
+    A start that failed before it made anything leaves a folder that the next one takes over.
+
     Raises:
         ConfigError: The folder holds a run of another configuration.
     """
-    file = run_dir / "config.yaml"
+    file, settings = run_dir / "config.yaml", config.model_dump(mode="json", by_alias=True)
     if file.is_file():
-        if validate(type(config), yaml.safe_load(file.read_text()), str(file)) != config:
+        before = yaml.safe_load(file.read_text())
+        barren = isinstance(before, dict) and list(before) == list(settings) and _remove_barren(run_dir)
+        if not barren and validate(type(config), before, str(file)) != config:
             raise ConfigError(
                 f"{run_dir} holds a run with other settings (see {file}); choose another folder, or remove that one to "
                 "train anew"
             )
-        return
-    write_text(file, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+        if not barren:
+            return
+    write_text(file, yaml.safe_dump(settings, sort_keys=False))
+
+
+def _remove_barren(run_dir: Path) -> bool:
+    """Remove what a start leaves that made nothing: settings, headers, events. False, and nothing, where there is more.
+
+    The folder must be one that a run has written.
+    """
+    for file in run_dir.rglob("*"):
+        barren = file.name in _BARREN or file.name.startswith("events.out.tfevents")
+        if file.is_file() and not barren and file.stat().st_size:
+            return False
+    for entry in run_dir.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+    return True
 
 
 def with_new_names(data: Any, **old: str) -> Any:
@@ -283,11 +340,13 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 def _suggest(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     for part in location[:-1]:
+        if str(part) in _TAGGED:
+            model = _TAGGED[str(part)]
+            continue
         field = model.model_fields.get(str(part))
         kinds = getattr(field.annotation, "__args__", (field.annotation,)) if field else ()
         found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
-        if not found:
-            return ""
-        model = found[0]
+        if found:
+            model = found[0]
     close = difflib.get_close_matches(str(location[-1]), model.model_fields, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(model.model_fields)}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -19,6 +20,9 @@ Image = NDArray[np.uint8]  # [height, width, 3] RGB
 State = Mapping[str, Array]
 # stage, step done, steps in all, metrics
 Progress = Callable[[str, int, int, dict[str, float]], None]
+
+# Widths of a network's hidden layers, of which there is at least one.
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
 class Model(BaseModel):

@@ -47,11 +47,26 @@ def test_overrides():
         ("name.deeper=1", "is a value, not a group"),
         ("ppo.iterations=[", "not valid YAML"),
         ("methd=nominal", "did you mean 'method'"),
+        ("ppo.hidden=[]", "ppo.hidden: Tuple should have at least 1 item"),
+        ("ppo.critic_hidden=[64, 0]", "ppo.critic_hidden.1: Input should be greater than or equal to 1"),
+        ("ppo.least_std=1.5", "ppo.least_std: Input should be less than or equal to 1"),
+        ("ppo.mini_batches=100000", "'ppo.mini_batches' is 100000, there are only 12288 samples of a rollout"),
+        ("ppo={iterations: 1, lstm: 8, mini_batches: 600}", "there are only 512 robots .an LSTM learns whole"),
+        ("randomize={ranges: {}, term: all}", r"randomize.{ranges: …}.term: unknown key; did you mean 'terms'"),
+        ("randomize={form: params.yaml}", r"randomize.{ranges: …}.form: unknown key"),
+        ("randomize={from: params.yaml, termz: all}", r"randomize.{from: …}.termz: unknown key; did you mean 'terms'"),
+        ("randomize=al", r"randomize.all: Input should be 'all'"),
     ],
 )
 def test_wrong_overrides_say_what_and_suggest(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config("up_osi", [override])
+
+
+def test_only_what_is_wrong_with_the_form_that_is_meant_is_said():
+    with pytest.raises(ConfigError) as caught:
+        load_config("up_osi", ["randomize={from: params.yaml, termz: all}"])
+    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_wrong_files(tmp_path):
@@ -84,12 +99,33 @@ def test_randomization_from_recordings(tmp_path):
     assert validate_config(config.model_dump(mode="json", by_alias=True), "again") == config
     drone = tmp_path / "drone.yaml"
     entry = {"value": 0.07, "low": 0.06, "high": 0.08, "identified": True}
-    drone.write_text(yaml.safe_dump({"robot": "crazyflie", "mass": 0.03, "parameters": {"time_constant": entry}}))
+    content = {"kind": "sim2real_parameters", "robot": "crazyflie", "mass": 0.03}
+    drone.write_text(yaml.safe_dump({**content, "parameters": {"time_constant": entry}}))
     config = load_config("randomized", [f"randomize={{from: {drone}, terms: [rotor_time_constant, mass]}}"])
     terms = load_experiment(config).terms
     assert terms["rotor_time_constant"].range == (0.06, 0.08) and set(terms) == {"rotor_time_constant", "mass"}
-    with pytest.raises(ConfigError, match="no parameters file"):
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read"):
         load_experiment(load_config("randomized", ["randomize={from: none.yaml}"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "other"}, "is not a parameters file; 'sim2real identify crazyflie LOG … --out' writes one"),
+        ({"robot": "so101"}, "holds parameters of 'so101', not of 'crazyflie'"),
+        ({"parameters": {"time_constant": {"value": 0.07, "identified": True}}}, "no number as its value, low or high"),
+        ({"parameters": {"time_constant": {"value": 0.07, "low": 0.08, "high": 0.06}}}, "above its high"),
+        ({"parameters": {"drag_x": {"value": float("nan")}}}, "drag_x is not finite"),
+        ({"mass": "heavy"}, "has no number as its 'mass'"),
+        ({"residual": "network.npz"}, "'residual' and 'flight_model' do not belong together"),
+    ],
+)
+def test_a_drones_parameters_file_is_checked_as_an_arms(tmp_path, change, words):
+    file = tmp_path / "drone.yaml"
+    content = {"kind": "sim2real_parameters", "robot": "crazyflie", "mass": 0.03, "parameters": {}}
+    file.write_text(yaml.safe_dump({**content, **change}))
+    with pytest.raises(ConfigError, match=words):
+        load_experiment(load_config("randomized", [f"randomize={{from: {file}}}"]))
 
 
 def test_ranges_written_in_the_configuration():

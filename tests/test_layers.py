@@ -18,7 +18,7 @@ import sim2real
 ROOT = Path(__file__).parent.parent
 OWN = ("sim2real", "robot_drivers", "calibration")
 
-BASE = {"__init__", "config", "errors", "files", "provenance", "registry", "types"}
+BASE = {"__init__", "config", "errors", "files", "interrupts", "provenance", "registry", "types"}
 
 # Package: the packages it may import besides itself. "evaluate" and "cli" stand on top and may import everything.
 ARROWS = {

@@ -33,7 +33,7 @@ from calibration.collect.views import (
     view_vector,
 )
 from sim2real.errors import CollectionError
-from sim2real.files import write_text
+from sim2real.files import lock_output, write_text
 from sim2real.images.dataset import HEADER, DatasetWriter, ImageDataset, read_dataset
 from sim2real.provenance import commit
 from sim2real.runtime.camera import CameraCalibration, load_camera
@@ -86,6 +86,7 @@ class Collector:
     Raises:
         CollectionError: The dataset exists, or an unfinished recording does and ``resume`` is not given, or the other
             way round.
+        ConfigError: Another process is recording it.
     """
 
     def __init__(self, wanted: Wanted, resume: bool = False) -> None:
@@ -104,6 +105,7 @@ class Collector:
         self._session, self._size = 0, (0, 0)
         self.started = _now()
         refuse_existing(wanted.out, resume)
+        self._lock = lock_output(wanted.out)
         if resume:
             self._resume()
 
@@ -136,9 +138,10 @@ class Collector:
         self.close()
         if not self.kept:
             raise CollectionError(f"not one usable image was collected; {self.report()}")
-        dataset = read_dataset(self.partial)
-        chosen, radius = self._choose(dataset)
-        publish(dataset, chosen, self.wanted.out, self._finished_about(radius), self.camera)
+        with lock_output(self.wanted.out):
+            dataset = read_dataset(self.partial)
+            chosen, radius = self._choose(dataset)
+            publish(dataset, chosen, self.wanted.out, self._finished_about(radius), self.camera)
         return self.wanted.out
 
     def close(self) -> None:
@@ -149,6 +152,7 @@ class Collector:
             self._writer = None
         if not self.kept:
             self.discard()
+        self._lock.release()
 
     def discard(self) -> None:
         """Remove the candidates."""
@@ -157,6 +161,7 @@ class Collector:
             self._writer = None
         if self.partial.exists():
             shutil.rmtree(self.partial)
+        self._lock.release()
 
     def report(self) -> str:
         """Images that came and that were left out, in words."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sim2real.errors import CollectionError
+from sim2real.files import lock_output
 from sim2real.images.dataset import HEADER
 
 
@@ -18,7 +19,13 @@ def refuse_existing(out: Path, resume: bool) -> None:
 
     Raises:
         CollectionError: The dataset exists; or an unfinished recording exists without ``resume``, or none with it.
+        ConfigError: Another process is recording it.
     """
+    with lock_output(out):
+        _refuse_existing(out, resume)
+
+
+def _refuse_existing(out: Path, resume: bool) -> None:
     partial = partial_folder(out)
     if out.exists():
         raise CollectionError(f"{out} exists; choose another folder or move it away")

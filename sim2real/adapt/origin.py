@@ -38,7 +38,8 @@ def note_data(run: Path, source: tuple[Domain, Domain], target: tuple[Domain, Do
     """
     found = {"sim": _described(source), "real": _described(target)}
     file = run / DATA
-    if file.is_file():
+    begun = any((run / name).is_file() for name in BEGUN)
+    if file.is_file() and begun:
         known = _read(file)
         for name, now in found.items():
             before = known[name]
@@ -48,7 +49,7 @@ def note_data(run: Path, source: tuple[Domain, Domain], target: tuple[Domain, Do
                     f"now it is {now['images']} of {now['folder']}; give the same as they were, or choose another --out"
                 )
         return
-    if any((run / name).is_file() for name in BEGUN):
+    if begun:
         raise ConfigError(
             f"{run} does not say on which images it was trained (no {DATA}), so it cannot go on; choose another --out"
         )

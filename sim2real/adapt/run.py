@@ -19,6 +19,7 @@ from sim2real.adapt.train import Trainer
 from sim2real.adapt.training import Progress, run_training
 from sim2real.adapt.translate import cut_exemplars
 from sim2real.config import prepare_run
+from sim2real.files import lock_folder
 from sim2real.learn.torch_io import save_state
 from sim2real.runtime.translation import EXEMPLARS
 
@@ -46,7 +47,12 @@ def adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | No
         AdaptationError: A loss became not finite.
     """
     check_depth(config, data.source.size)
-    prepare_run(config, run)
+    with lock_folder(run):
+        prepare_run(config, run)
+        return _adapt(config, data, run, on_progress)
+
+
+def _adapt(config: AdaptConfig, data: Data, run: Path, on_progress: Progress | None) -> Finished | None:
     note_data(run, (data.source, data.source_held), (data.target, data.target_held))
     if config.threads:
         torch.set_num_threads(config.threads)

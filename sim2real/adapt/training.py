@@ -15,6 +15,7 @@ import torch
 
 from sim2real.adapt.train import Trainer
 from sim2real.files import write_text
+from sim2real.interrupts import ENDING
 from sim2real.learn.torch_io import save_state
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -72,20 +73,22 @@ def run_training(
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C as an event that is looked at between steps; a second one interrupts at once."""
+    """Ctrl-C and SIGTERM as an event that is looked at between steps; a second one interrupts at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in ENDING}
 
     def handle(number: int, frame: Any) -> None:
         if event.is_set():
             raise KeyboardInterrupt
         event.set()
 
-    signal.signal(signal.SIGINT, handle)
+    for number in ENDING:
+        signal.signal(number, handle)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -105,7 +105,11 @@ def _ros() -> Any:
 
     Raises:
         CollectionError: ROS 2 or OpenCV is missing.
+        ConfigError: The middleware that ``RMW_IMPLEMENTATION`` asks for is.
     """
+    from sim2real.deploy.middleware import check_middleware
+
+    check_middleware()
     try:
         import rclpy  # noqa: F401
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from sim2real.cli.console import progress_bars, save_json, stage_reporter
 from sim2real.config import load_config, validate_config
+from sim2real.deploy.middleware import check_middleware
 from sim2real.deploy.ros_package import export_ros_package
 from sim2real.errors import Sim2RealError
 from sim2real.evaluate.report import TABLES, Report, animate, write_report
@@ -33,6 +34,7 @@ from sim2real.evaluate.table import (
     target_of,
     worst_success,
 )
+from sim2real.interrupts import shielded, terminable
 from sim2real.learn.experiment import load_experiment
 from sim2real.learn.ppo import seed_of
 from sim2real.learn.simulated import run_simulated
@@ -120,6 +122,8 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
     Raises:
         Sim2RealError: A training stopped early or failed.
     """
+    if ros2:
+        check_middleware()  # before minutes of training
     started = time.monotonic()
     durations: dict[str, float] = {}
 
@@ -212,10 +216,11 @@ def _train_all(console: Console, plan: Plan, run_dir: Path, names: Sequence[str]
         processes[name] = context.Process(
             target=_train_one, args=(name, config, run_dir / name, [*settings, *overrides], queue, threads)
         )
-    with progress_bars() as progress:
+    with progress_bars() as progress, terminable():
         reporters = {name: stage_reporter(progress, f"{name} ") for name in processes}
-        for process in processes.values():
-            process.start()
+        with shielded():  # they are told to end below, once
+            for process in processes.values():
+                process.start()
         try:
             while any(process.is_alive() for process in processes.values()) or not queue.empty():
                 try:
@@ -223,6 +228,10 @@ def _train_all(console: Console, plan: Plan, run_dir: Path, names: Sequence[str]
                 except Empty:
                     continue
                 reporters[name](*event)
+        except BaseException:
+            for process in processes.values():
+                process.terminate()
+            raise
         finally:
             for process in processes.values():
                 process.join(timeout=20)
@@ -236,7 +245,8 @@ def _train_all(console: Console, plan: Plan, run_dir: Path, names: Sequence[str]
 
 def _train_one(name: str, config: str, folder: Path, overrides: list[str], queue: Any, threads: int) -> None:
     torch.set_num_threads(threads)
-    bundle = train(load_config(config, overrides), folder, lambda *event: queue.put((name, *event)))
+    with terminable():
+        bundle = train(load_config(config, overrides), folder, lambda *event: queue.put((name, *event)))
     queue.close()
     queue.join_thread()
     if bundle is None:

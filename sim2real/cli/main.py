@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ from sim2real.cli.policies import Overrides
 from sim2real.cli.policies import app as policies
 from sim2real.cli.recordings import app as recordings
 from sim2real.errors import Sim2RealError
+from sim2real.files import storage_fault
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,8 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=list(arguments) if arguments is not None else None)
     except (Sim2RealError, DriverError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-        raise SystemExit(2) from None
+        _fail(str(error))
+    except OSError as error:
+        if (cause := storage_fault(error)) is None:
+            raise
+        _fail(cause)
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.cli.perceive import audit_localizer, train_localizer
+from sim2real.cli.trained import print_audit, say_success
 from sim2real.errors import ConfigError
-
-if TYPE_CHECKING:
-    from sim2real.sim.audit import AuditRow
+from sim2real.interrupts import terminable
 
 app = typer.Typer()
 
@@ -36,11 +34,15 @@ def train(
 
     data, origin = read_settings(config, overrides or ())
     made = train_localizer if task_name(data) == "localize" else _train_policy
-    folder, bundle = made(data, origin, run)
+    with terminable():
+        folder, bundle = made(data, origin, run)
     if bundle is None:
-        console.print(f"Stopped early; the checkpoint is in {folder}. Run the same command again to go on.")
+        begun = (folder / "checkpoint.pt").is_file()
+        kept = f"Stopped early; the checkpoint is in {folder}." if begun else "Stopped before the first checkpoint."
+        console.print(f"{kept} Run the same command again to go on.")
         raise typer.Exit(130)
     console.print(f"Bundle: {bundle}\nLearning curves: tensorboard --logdir {folder}")
+    say_success(bundle)
 
 
 def _train_policy(data: dict[str, object], origin: str, run: Path | None) -> tuple[Path, Path | None]:
@@ -69,35 +71,10 @@ def audit(
     from sim2real.learn.audit import audit_experiment
     from sim2real.learn.experiment import load_experiment
 
+    experiment = load_experiment(validate_config(data, origin))
     with console.status("rolling out every term alone"):
-        rows = audit_experiment(load_experiment(validate_config(data, origin)))
-    _print_audit(str(data.get("name", config)), rows, json_file)
-
-
-def _print_audit(name: str, rows: Sequence[AuditRow], json_file: Path | None) -> None:
-    from dataclasses import asdict
-
-    if not rows:
-        console.print(f"'{name}' randomizes nothing, so there is nothing to audit.")
-        return
-    table = Table("term", "low", "high", "moves position by [m]", "effect on signals [std]", title="Sensitivity")
-    for row in rows:
-        style = "" if row.moves else "bold red"
-        table.add_row(
-            row.term, f"{row.low:.4g}", f"{row.high:.4g}", f"{row.distance_m:.4f}", f"{row.effect:.5f}", style=style
-        )
-    console.print(table)
-    save_json(json_file, {"config": name, "terms": [asdict(row) for row in rows]})
-    bounded = [f"{row.term} {row.cut:.0%}" for row in rows if row.cut > 0.0]
-    if bounded:
-        console.print(f"Samples outside the bounds of their parameter are set to the bound: {', '.join(bounded)}.")
-    dead = [row.term for row in rows if not row.moves]
-    if dead:
-        console.print(
-            f"[bold red]No effect: {', '.join(dead)}.[/] Nothing reads these parameters; remove or connect them."
-        )
-        raise typer.Exit(1)
-    console.print(f"All {len(rows)} terms move the robot.")
+        rows = audit_experiment(experiment)
+    print_audit(str(data.get("name", config)), rows, experiment.task.tolerance_m, json_file)
 
 
 @app.command()
@@ -113,6 +90,7 @@ def export(
     source = _exported(run, bundle)
     PolicyBundle.load(source)
     console.print(f"Bundle: {source}")
+    say_success(source)
     if ros_package is not None:
         from sim2real.deploy.ros_package import export_ros_package
 
@@ -134,8 +112,11 @@ def _exported(run: Path, bundle: Path | None) -> Path:
     if bundle is not None or not (source / "manifest.json").is_file():
         from sim2real.methods.train import export_run
 
-        with progress_bars() as progress:
-            return export_run(run, source, stage_reporter(progress))
+        with progress_bars() as progress, terminable():
+            made = export_run(run, source, stage_reporter(progress))
+        if made is None:
+            console.print("Stopped before the bundle was written. Run the same command again.")
+            raise typer.Exit(130)
     return source
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.cli.motion import DriverName, DriverSettings, Yes, record_motion
 from sim2real.errors import ConfigError
-from sim2real.files import must_be_writable
+from sim2real.files import lock_output, must_be_writable
 
 if TYPE_CHECKING:
     from sim2real.identify.arm.check import JointCheck
@@ -134,11 +134,13 @@ def identify(
     """Fit the robot's simulator to recordings; an interrupted fit of an arm goes on when it is run again."""
     from sim2real.robots import model_of, robot_folder
 
-    if model_of(folder := robot_folder(robot)) == "arm":
-        topics = topics_of(state_topic, command_topic)
-        _identify_arm(folder, logs, out, folds, generations, mapping, seed, topics, json_file)
-    else:
-        _identify_flights(folder, logs, out, mass, seed, json_file)
+    folder = robot_folder(robot)
+    with lock_output(out):
+        if model_of(folder) == "arm":
+            topics = topics_of(state_topic, command_topic)
+            _identify_arm(folder, logs, out, folds, generations, mapping, seed, topics, json_file)
+        else:
+            _identify_flights(folder, logs, out, mass, seed, json_file)
 
 
 def _identify_arm(

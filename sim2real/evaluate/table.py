@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from sim2real.deploy.middleware import check_middleware
 from sim2real.errors import ConfigError
 from sim2real.evaluate.episodes import SETTLE_S, CellResult, Runner, run
 from sim2real.learn.experiment import bundle_experiment
@@ -175,8 +176,10 @@ def evaluate_over_ros2(
         seconds: Length of the episodes; the task's by default.
 
     Raises:
+        ConfigError: The middleware that ``RMW_IMPLEMENTATION`` asks for is missing.
         Sim2RealError: A node did not start or answer; or, in real time, over 1 % of all cycles were late.
     """
+    check_middleware()
     from sim2real.evaluate.over_ros2 import run_fleet  # noqa: PLC0415 (in-process episodes need no rclpy)
 
     target = target_of(bundles)

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import LOCK, lock_folder, write_text
 from sim2real.types import Array, Image
 
 FORMAT, VERSION = "sim2real-images", 1
@@ -50,7 +50,8 @@ class DatasetWriter:
         fast: Write images in half the time, and up to twice as large; may be set at any time.
 
     Raises:
-        ConfigError: The folder holds something else, or a dataset and ``resume`` is not given.
+        ConfigError: The folder holds something else, a dataset and ``resume`` is not given, or another process writes
+            to it.
     """
 
     def __init__(
@@ -65,6 +66,15 @@ class DatasetWriter:
         self.folder, self._size = folder, (height, width)
         self.count = 0
         self.fast = False
+        self._lock = lock_folder(folder)
+        try:
+            self._lines = self._open(classes, about, resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, classes: Mapping[int, str] | None, about: Mapping[str, Any] | None, resume: bool) -> IO[bytes]:
+        folder, (height, width) = self.folder, self._size
         lines = folder / FRAMES
         if (folder / HEADER).is_file():
             if not resume:
@@ -79,7 +89,7 @@ class DatasetWriter:
             self.count = len(kept)
             with lines.open("ab") as file:
                 file.truncate(end)
-        elif folder.exists() and any(folder.iterdir()):
+        elif any(entry.name != LOCK for entry in folder.iterdir()):
             raise ConfigError(f"{folder} is not empty and holds no dataset; choose another folder")
         else:
             (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -88,7 +98,7 @@ class DatasetWriter:
                 "classes": {str(number): name for number, name in (classes or {}).items()}, "about": dict(about or {}),
             }  # fmt: skip
             write_text(folder / HEADER, json.dumps(header, indent=2) + "\n")
-        self._lines: IO[bytes] = lines.open("ab")
+        return lines.open("ab")
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -130,6 +140,7 @@ class DatasetWriter:
             self._lines.flush()
             os.fsync(self._lines.fileno())
             self._lines.close()
+        self._lock.release()
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,23 @@ consequences of its own errors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 
+from sim2real.files import write_text
 from sim2real.learn.rsl_rl import MLP, EmpiricalNormalization
+from sim2real.learn.torch_io import save_state
 from sim2real.robots.identified import ParameterTerm, nominal_parameters
+from sim2real.runtime.policy import Network
 from sim2real.tasks.env import TaskEnv
-from sim2real.types import Float32, Model
+from sim2real.types import Float32, Model, Widths
 
 CLIP = 1.2  # normalised parameters are told within ± this
 
@@ -41,7 +46,7 @@ class OSISettings(Model):
     batches_per_round: int = Field(default=2000, ge=1)
     batch_size: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: Widths = (128, 128)
     estimate_time_constant_s: float = Field(default=0.4, ge=0)
 
 
@@ -134,6 +139,23 @@ class IdentifyingPolicy(nn.Module):
             self.low + (filtered + 1.0) * self.half_range,
             std * self.half_range,
         )
+
+
+def told_network(network: IdentifyingPolicy, parameters: torch.Tensor, outputs: Mapping[str, int]) -> Network:
+    """Make a network of π that is told parameters in place of φ's estimates; its other outputs stay zero.
+
+    Args:
+        network: π with φ.
+        parameters: Normalised, one row a robot [N, P].
+        outputs: Widths of the contract's outputs by name.
+    """
+    silent = {name: np.zeros((len(parameters), size), np.float32) for name, size in outputs.items()}
+
+    def told(inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
+        with torch.inference_mode():
+            return silent | {"action": network.policy(torch.from_numpy(inputs["observation"]), parameters).numpy()}
+
+    return told
 
 
 @dataclass
@@ -285,3 +307,21 @@ def train_estimator(
         if on_round:
             on_round(index, metrics[-1])
     return estimator, metrics
+
+
+def write_estimator(folder: Path, estimator: Estimator, rounds: list[dict[str, float]]) -> None:
+    """Write φ and the metrics of its rounds into a run's folder, so that no later call trains it again."""
+    save_state(estimator.state_dict(), folder / "estimator.pt")
+    write_text(folder / "estimator.json", json.dumps(rounds))
+
+
+def read_estimator(
+    folder: Path, size: int, parameters: int, hidden: tuple[int, ...]
+) -> tuple[Estimator, list[dict[str, float]]] | None:
+    """Read what :func:`write_estimator` wrote; None where it has not. The sizes are those of :class:`Estimator`."""
+    file, log = folder / "estimator.pt", folder / "estimator.json"
+    if not (file.is_file() and log.is_file()):
+        return None
+    estimator = Estimator(size, parameters, hidden).eval()
+    estimator.load_state_dict(torch.load(file, weights_only=True))
+    return estimator, json.loads(log.read_text())

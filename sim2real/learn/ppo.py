@@ -17,6 +17,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from sim2real.config import PPOConfig
+from sim2real.errors import SimulationError
 from sim2real.learn.buffers import Buffers, EpisodeTable
 from sim2real.learn.imitation import imitate
 from sim2real.learn.rollout import EnvFactory, RolloutStats, SamplerState, Workers
@@ -157,11 +158,32 @@ class Trainer:
             chosen = self._hooks.weigh(self.iteration, stats.table, self.config.steps, columns)
             weights = None if chosen is None else torch.from_numpy(np.asarray(chosen, dtype=np.float32))
         critic_only = self.iteration < self.config.critic_first
-        losses = self._learner.update(self._buffers, self._rate(), weights, critic_only)
+        losses = self._update(weights, critic_only)
         if self._hooks.learn_sampler is not None:
             self._sampler_state = self._hooks.learn_sampler(self.iteration, stats.table)
         self.iteration += 1
         return self._metrics(stats, losses, collected - started, time.perf_counter() - collected)
+
+    def _update(self, weights: torch.Tensor | None, critic_only: bool) -> dict[str, float]:
+        """Learn from the last rollout.
+
+        Raises:
+            SimulationError: Networks or losses are not finite any more; the checkpoint is of before.
+        """
+        fault: ValueError | None = None
+        try:
+            losses = self._learner.update(self._buffers, self._rate(), weights, critic_only)
+        except ValueError as error:  # torch's distributions refuse what is not finite
+            fault, losses = error, {}
+        finite = all(bool(torch.isfinite(p).all()) for p in self.actor.parameters())
+        if not finite or not np.isfinite(list(losses.values())).all():
+            raise SimulationError(
+                f"training diverged in iteration {self.iteration + 1}: the networks are not finite any more; lower "
+                "'ppo.learning_rate', and train into another folder with --run"
+            ) from fault
+        if fault is not None:
+            raise fault
+        return losses
 
     def _rate(self) -> float:
         left = 1.0 - self.iteration / self.config.iterations

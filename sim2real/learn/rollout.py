@@ -6,8 +6,8 @@ meet once an iteration.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing as mp
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from sim2real.errors import SimulationError
+from sim2real.interrupts import shielded
 from sim2real.learn.buffers import Buffers, EpisodeTable
 from sim2real.learn.rsl_rl import act, hidden_state, read_groups
 from sim2real.tasks.env import EndedEpisodes, TaskEnv
@@ -90,7 +91,6 @@ def _serve(
     names: Sequence[str],
     state: SamplerState,
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     env = make_env(seed)
@@ -100,10 +100,11 @@ def _serve(
     # Spread the first episodes' ends, or all robots would start anew in the same step for ever.
     env.steps[:] = env.sim.rng.integers(0, env.episode_steps, env.count)
     pipe.send("ready")
-    while (message := pipe.recv()) is not None:
-        if message and env.sim.randomization.sampler is not None:
-            env.sim.randomization.sampler.load(message)
-        pipe.send(collect(env, actor, buffers, names))
+    with contextlib.suppress(EOFError):  # the learner was killed
+        while (message := pipe.recv()) is not None:
+            if message and env.sim.randomization.sampler is not None:
+                env.sim.randomization.sampler.load(message)
+            pipe.send(collect(env, actor, buffers, names))
     env.sim.close()
 
 
@@ -136,11 +137,16 @@ class Workers:
             here, there = context.Pipe()
             arguments = (there, make_env, seed, actor, buffer, names, state or {})
             process = context.Process(target=_serve, args=arguments, daemon=True)
-            process.start()
+            with shielded():  # the learner decides when to stop
+                process.start()
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
-        self._receive()
+        try:
+            self._receive()
+        except BaseException:
+            self.close()
+            raise
 
     def _receive(self) -> list[Any]:
         try:
@@ -175,5 +181,5 @@ class Workers:
         for process in self._processes:
             process.join(timeout=5.0)
             if process.is_alive():
-                process.terminate()
+                process.kill()
         self._pipes, self._processes = [], []

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from sim2real.files import write_bytes
+
 OPSET = 18
 RAMP = 0.1  # of a run, in which a teacher's weight grows to its value
 
@@ -99,7 +101,7 @@ def to_onnx(
 
 
 def save_state(state: Any, path: Path) -> None:
-    """Write a state dict at once: to a temporary name beside ``path``, then renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Write a state dict at once, see :func:`sim2real.files.write_bytes`."""
+    data = io.BytesIO()  # torch's own writer says nothing of a full disk
+    torch.save(state, data)
+    write_bytes(path, data.getbuffer())

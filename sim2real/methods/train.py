@@ -10,7 +10,7 @@ import yaml
 
 from sim2real.config import ExperimentConfig, prepare_run, validate_config
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import lock_folder, write_text
 from sim2real.learn.artifact import Candidate
 from sim2real.learn.experiment import Experiment, load_experiment
 from sim2real.learn.ppo import seed_of
@@ -19,7 +19,7 @@ from sim2real.methods import load_method
 from sim2real.methods.base import Run, Stopped
 from sim2real.provenance import provenance
 from sim2real.runtime.bundle import write_bundle
-from sim2real.runtime.golden import record_golden
+from sim2real.runtime.golden import record_golden, recorded_inputs
 from sim2real.runtime.policy import PolicyRunner
 from sim2real.types import Array, Progress
 
@@ -38,20 +38,21 @@ def train(
         bundle_dir: Where the bundle goes; ``run_dir / "bundle"`` by default.
 
     Returns:
-        The bundle's path, or None when Ctrl-C ended training early (a checkpoint is there).
+        The bundle's path, or None when Ctrl-C ended it early; what was finished is kept.
 
     Raises:
-        ConfigError: The configuration is wrong, or the folder holds a run of another one.
+        ConfigError: The configuration is wrong, the folder holds a run of another one, or another process trains there.
     """
     experiment, method = load_experiment(config), load_method(config.method)
     method.check(experiment)
-    prepare_run(config, run_dir)
-    try:
-        candidate = method.train(experiment, Run(run_dir, on_progress))
-    except Stopped:
-        return None
-    write_text(run_dir / "history.json", json.dumps(candidate.history))
-    return export(experiment, candidate, bundle_dir or run_dir / "bundle", on_progress)
+    with lock_folder(run_dir):
+        prepare_run(config, run_dir)
+        try:
+            candidate = method.train(experiment, Run(run_dir, on_progress))
+            write_text(run_dir / "history.json", json.dumps(candidate.history))
+            return export(experiment, candidate, bundle_dir or run_dir / "bundle", on_progress)
+        except (Stopped, KeyboardInterrupt):
+            return None
 
 
 def export(experiment: Experiment, candidate: Candidate, bundle_dir: Path, on_progress: Progress) -> Path:
@@ -60,6 +61,7 @@ def export(experiment: Experiment, candidate: Candidate, bundle_dir: Path, on_pr
     on_progress("export", 1, 3, {})
     runner = PolicyRunner.from_onnx(spec, model)
     golden = record_golden(runner, _closed_loop(experiment, runner))
+    candidate.check(model, recorded_inputs(spec, golden))
     held_out = seed_of(experiment.config.seed, "held out")
     measured = run_simulated(experiment, PolicyRunner.from_onnx(spec, model, 256), held_out)
     on_progress("export", 2, 3, {"success": measured.success})
@@ -77,8 +79,11 @@ def export(experiment: Experiment, candidate: Candidate, bundle_dir: Path, on_pr
     return path
 
 
-def export_run(run_dir: Path, bundle_dir: Path, on_progress: Progress) -> Path:
+def export_run(run_dir: Path, bundle_dir: Path, on_progress: Progress) -> Path | None:
     """Export a finished run again.
+
+    Returns:
+        The bundle's path, or None when Ctrl-C came before it was written.
 
     Raises:
         ConfigError: The folder is not a finished run.
@@ -86,9 +91,7 @@ def export_run(run_dir: Path, bundle_dir: Path, on_progress: Progress) -> Path:
     config = load_run(run_dir)
     if not (run_dir / "history.json").is_file():
         raise ConfigError(f"{run_dir} is not finished; run 'sim2real train' again to finish it")
-    path = train(config, run_dir, on_progress, bundle_dir)
-    assert path is not None, "a finished run trains nothing"
-    return path
+    return train(config, run_dir, on_progress, bundle_dir)
 
 
 def load_run(run_dir: Path) -> ExperimentConfig:

@@ -7,33 +7,31 @@ its report is the estimate with its standard deviation.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import cast
 
-import numpy as np
 import torch
 from torch import nn
 
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
 from sim2real.learn.artifact import Candidate
 from sim2real.learn.estimator import (
     EstimateFilter,
     Estimator,
     IdentifyingPolicy,
     OSISettings,
+    read_estimator,
+    told_network,
     train_estimator,
+    write_estimator,
 )
 from sim2real.learn.experiment import Experiment
 from sim2real.learn.ppo import seed_of
 from sim2real.learn.rsl_rl import make_network
-from sim2real.learn.torch_io import save_state
 from sim2real.methods.base import Method, PolicyMethod, Run, train_policy
 from sim2real.robots.identified import normalise_parameters
 from sim2real.runtime.policy import PolicyRunner
-from sim2real.runtime.spec import ReportTerm
-from sim2real.types import Array, Float32
+from sim2real.runtime.spec import ReportTerm, group_size
+from sim2real.types import Array
 
 
 class UpOsiSettings(OSISettings):
@@ -84,15 +82,13 @@ class UpOsi(PolicyMethod):
     def _estimator(
         self, experiment: Experiment, run: Run, policy: nn.Module, estimates: EstimateFilter
     ) -> tuple[Estimator, list[dict[str, float]]]:
-        file, log = run.folder / "estimator.pt", run.folder / "estimator.json"
         seed, settings = seed_of(experiment.config.seed, "osi"), self.settings
-        env = experiment.make_env(seed, settings.robots)
-        if file.is_file() and log.is_file():
-            estimator = Estimator(env.observation("history").shape[1], len(experiment.told), settings.hidden).eval()
-            estimator.load_state_dict(torch.load(file, weights_only=True))
-            rounds = json.loads(log.read_text())
-        else:
-            estimator, rounds = train_estimator(
+        assert experiment.groups is not None
+        inputs = group_size(experiment.groups["history"])
+        kept = read_estimator(run.folder, inputs, len(experiment.told), settings.hidden)
+        if kept is None:
+            env = experiment.make_env(seed, settings.robots)
+            kept = train_estimator(
                 env,
                 policy,
                 estimates,
@@ -100,10 +96,9 @@ class UpOsi(PolicyMethod):
                 seed,
                 lambda i, metrics: run.on_progress("identification", i + 1, settings.rounds, metrics),
             )
-            save_state(estimator.state_dict(), file)
-            write_text(log, json.dumps(rounds))
-        env.sim.close()
-        return estimator, rounds
+            env.sim.close()
+            write_estimator(run.folder, *kept)
+        return kept
 
     def told(self, experiment: Experiment, run: Run, values: Array) -> PolicyRunner:
         """Make a runner of a finished run's π that is told parameters in place of φ's estimates: an oracle.
@@ -114,14 +109,8 @@ class UpOsi(PolicyMethod):
             values: Physical values [N, P] of :attr:`UpOsiSettings.identify`, one row a robot.
         """
         candidate, terms = self.train(experiment, run), self.prepare(experiment).told
-        policy = cast(IdentifyingPolicy, candidate.network).policy
         mu = torch.from_numpy(normalise_parameters(terms, values))
-        silent = {name: np.zeros((len(mu), size), np.float32) for name, size in candidate.spec.outputs().items()}
-
-        def network(inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
-            with torch.inference_mode():
-                return silent | {"action": policy(torch.from_numpy(inputs["observation"]), mu).numpy()}
-
+        network = told_network(cast(IdentifyingPolicy, candidate.network), mu, candidate.spec.outputs())
         return PolicyRunner(candidate.spec, network, len(mu))
 
     def off(self) -> Method:

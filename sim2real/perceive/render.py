@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import signal
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from sim2real.errors import ConfigError
 from sim2real.images.dataset import DatasetWriter
+from sim2real.interrupts import shielded
 from sim2real.perceive.config import LocalizeConfig
 from sim2real.robots import robot_folder
 from sim2real.robots.arm import Arm
@@ -220,7 +220,6 @@ _RENDERER: SceneRenderer | None = None
 
 def _start(config: LocalizeConfig) -> None:
     global _RENDERER  # noqa: PLW0603 (a worker process has one painter for its life)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     _RENDERER = SceneRenderer(config)
 
 
@@ -241,7 +240,8 @@ def render_all(
         try:
             # A few chunks ahead: a fast renderer must not fill the memory of a slow writer.
             for chunk in itertools.islice(todo, 2 * workers):
-                waiting.append(pool.submit(_render_chunk, *chunk))
+                with shielded():  # this starts the workers; Ctrl-C is the parent's
+                    waiting.append(pool.submit(_render_chunk, *chunk))
             while waiting:
                 done = waiting.pop(0).result()
                 for chunk in itertools.islice(todo, 1):

@@ -12,7 +12,7 @@ import numpy as np
 
 from sim2real.config import prepare_run
 from sim2real.errors import ConfigError
-from sim2real.files import write_text
+from sim2real.files import lock_folder, write_text
 from sim2real.images.dataset import digest
 from sim2real.images.pictures import contact_sheet
 from sim2real.perceive.adapt import adapt_dataset
@@ -57,7 +57,12 @@ def train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path 
         AdaptationError: The gate refused the adaptation, or it is for images of another size.
         SimulationError: Training diverged.
     """
-    prepare_run(config, run_dir)
+    with lock_folder(run_dir):
+        prepare_run(config, run_dir)
+        return _train(config, run_dir, on_progress)
+
+
+def _train(config: LocalizeConfig, run_dir: Path, on_progress: Progress) -> Path | None:
     camera = looking_through(config)
     if config.adapted is not None:  # what is wrong with it is said at once, not after hours of drawing
         Translator(config.adapted).need_size(camera.height, camera.width)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 
 from sim2real.errors import ConfigError
 from sim2real.registry import resolve
 from sim2real.robots.flight_body import GUSTS, FlightBody, flight_state
 from sim2real.robots.identified import IdentifiedQuantity
 from sim2real.robots.multirotor_file import read_multirotor_file
+from sim2real.robots.parameters_file import read_document
 from sim2real.robots.physics import PhysicsParams
 from sim2real.robots.residual import Residual, read_residual
 from sim2real.robots.rotors import RotorActuation
@@ -70,7 +70,7 @@ class Multirotor:
             **{name: IdentifiedQuantity(self.parameters[name].unit, _Value(name)) for name in _DIRECT},
             "drag": IdentifiedQuantity("1/s", _drag),
         }
-        self.residual, self.lift_per_input = _read_network(identified) if identified else (None, 1.0)
+        self.residual, self.lift_per_input = _read_network(identified, self.name) if identified else (None, 1.0)
 
     def action_range(self, command: str) -> tuple[float, float]:
         """Range of a command component that policies use, inside its limits."""
@@ -122,13 +122,11 @@ class Multirotor:
         Raises:
             ConfigError: The file cannot be used.
         """
+        content = read_document(path, self.name)
         try:
-            content = yaml.safe_load(path.read_text())
             entries, mass = content["parameters"], float(content["mass"])
-        except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path} is no parameters file of a drone ({error}); run 'sim2real identify'") from error
-        if content.get("robot") != self.name:
-            raise ConfigError(f"{path} holds parameters of '{content.get('robot')}', not of '{self.name}'")
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{path} has no number as its 'mass'; run 'sim2real identify' again") from None
         terms = dict(self.randomization)
         names = {"time_constant": ("rotor_time_constant", 1.0), "drag_x": ("drag_xy", mass), "drag_z": ("drag_z", mass)}
         for name, (parameter, factor) in names.items():
@@ -161,10 +159,13 @@ def _drag(p: Mapping[str, Array]) -> Array:
     return p["drag_xy"] / p["mass"]
 
 
-def _read_network(path: Path) -> tuple[Residual | None, float]:
+def _read_network(path: Path, robot: str) -> tuple[Residual | None, float]:
+    content = read_document(path, robot)
     try:
-        content: Any = yaml.safe_load(path.read_text())
         network = read_residual(path, content.get("residual"))
         return network, float(np.sum(content["flight_model"]["thrust"])) if network else 1.0
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is no parameters file of a drone ({error}); run 'sim2real identify'") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} is damaged: 'residual' and 'flight_model' do not belong together ({error}); run 'sim2real "
+            "identify' again"
+        ) from error

@@ -16,6 +16,7 @@ from sim2real.types import Array
 if TYPE_CHECKING:
     from sim2real.robots.arm import Arm
 
+KIND = "sim2real_parameters"
 STOPS = ("low_stop", "high_stop")
 
 
@@ -32,36 +33,26 @@ class ParametersFile:
     correlations: dict[str, dict[str, float]]
 
 
-def read_parameters_file(path: Path, arm: Arm) -> ParametersFile:
-    """Read what 'sim2real identify' wrote.
+def read_document(path: Path, robot: str) -> dict[str, Any]:
+    """Read the parameters file of a robot of any kind; ``parameters`` in it has a number as every value, low and high.
 
     Raises:
-        ConfigError: The file is missing, damaged, of another robot, names or values are wrong, or it was written when a
-            servo had fewer quantities.
+        ConfigError: The file is missing, no parameters file, damaged, or of another robot.
     """
     try:
         content: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, Mapping) or content.get("kind") != "sim2real_parameters":
-        raise ConfigError(f"{path} is not a parameters file; 'sim2real identify {arm.name} LOG … --out' writes one")
-    if content.get("robot") != arm.name:
-        raise ConfigError(f"{path} holds parameters of '{content.get('robot')}', not of '{arm.name}'")
-    return ParametersFile(
-        _entries(path, arm, content.get("parameters")), _correlations(path, arm, content.get("correlation") or {})
-    )
-
-
-def _entries(path: Path, arm: Arm, entries: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise ConfigError(f"{path} is not a parameters file; 'sim2real identify {robot} LOG … --out' writes one")
+    if content.get("robot") != robot:
+        raise ConfigError(f"{path} holds parameters of '{content.get('robot')}', not of '{robot}'")
+    entries = content.get("parameters")
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise ConfigError(
-            f"{path} is damaged: 'parameters' must hold JOINT.QUANTITY: {{value: …}}; run 'sim2real identify' again"
+            f"{path} is damaged: 'parameters' must hold NAME: {{value: …}}; run 'sim2real identify' again"
         )
     for name, entry in entries.items():
-        joint, _, quantity = str(name).rpartition(".")
-        if joint not in arm.joints or quantity not in arm.servo:
-            raise ConfigError(f"{path}: '{name}' is no parameter of '{arm.name}'; they are JOINT.QUANTITY")
-        bounds = arm.servo[quantity]
         try:
             value = float(entry["value"])
             ends = [float(entry[end]) for end in ("low", "high") if end in entry or entry.get("identified")]
@@ -71,6 +62,28 @@ def _entries(path: Path, arm: Arm, entries: Any) -> dict[str, dict[str, Any]]:
             raise ConfigError(f"{path}: {name} is not finite")
         if len(ends) == 2 and ends[0] > ends[1]:
             raise ConfigError(f"{path}: the low of {name}, {ends[0]}, is above its high, {ends[1]}")
+    return content
+
+
+def read_parameters_file(path: Path, arm: Arm) -> ParametersFile:
+    """Read what 'sim2real identify' wrote.
+
+    Raises:
+        ConfigError: The file is missing, damaged, of another robot, names or values are wrong, or it was written when a
+            servo had fewer quantities.
+    """
+    content = read_document(path, arm.name)
+    return ParametersFile(
+        _entries(path, arm, content["parameters"]), _correlations(path, arm, content.get("correlation") or {})
+    )
+
+
+def _entries(path: Path, arm: Arm, entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name, entry in entries.items():
+        joint, _, quantity = str(name).rpartition(".")
+        if joint not in arm.joints or quantity not in arm.servo:
+            raise ConfigError(f"{path}: '{name}' is no parameter of '{arm.name}'; they are JOINT.QUANTITY")
+        bounds, value = arm.servo[quantity], float(entry["value"])
         if not bounds.low <= value <= bounds.high:
             raise ConfigError(f"{path}: {name} is {value}, outside {bounds.low} .. {bounds.high} {bounds.unit}")
     for joint in arm.joints:

@@ -13,7 +13,7 @@ from sim2real.errors import BundleError, SpecError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.bundle_files import Golden
 from sim2real.runtime.observation import ObservationHistory, decode_action
-from sim2real.runtime.policy import PolicyRunner, onnx_session
+from sim2real.runtime.policy import PolicyRunner, onnx_network
 from sim2real.runtime.spec import ObservationTerm, PolicySpec
 from sim2real.types import Array, Float32
 
@@ -85,7 +85,7 @@ class VerifyReport:
 def verify(bundle: PolicyBundle) -> VerifyReport:
     """Replay the golden trace in three stages (encode, network, decode), each fed with the recorded inputs.
 
-    Encoding and decoding must give the recorded bits; the network may differ by 1e-5.
+    Encoding and decoding must give the recorded bits; the network may differ by 1e-5, see :func:`comparable`.
     """
     spec, golden = bundle.spec, bundle.golden()
     steps = len(golden["action"])
@@ -94,16 +94,31 @@ def verify(bundle: PolicyBundle) -> VerifyReport:
     recorded = np.concatenate([golden[f"observation.{name}"] for name in spec.observation], axis=1)
     labels = [label for terms in spec.observation.values() for label in _labels(terms)]
     stages = [_compare("encode", encoded, recorded, 0.0, labels)]
-    inputs = {name: golden[name if name == "memory" else f"observation.{name}"] for name in spec.inputs()}
-    got = _run(bundle, inputs)
-    expected = np.concatenate([golden[name] for name in spec.outputs()], axis=1)
-    # Rounding grows with the value: a report may be in any unit.
-    scale = np.maximum(1.0, np.abs(expected))
-    stages.append(_compare("network", got / scale, expected / scale, NETWORK_TOLERANCE, _outputs(spec)))
+    got = _run(bundle, recorded_inputs(spec, golden))
+    pairs = [comparable(name, got[name], golden[name]) for name in spec.outputs()]
+    here, recorded = (np.concatenate(side, axis=1) for side in zip(*pairs, strict=True))
+    stages.append(_compare("network", here, recorded, NETWORK_TOLERANCE, _outputs(spec)))
     command = decode_action(spec.action, golden["action"], golden["previous_command"])
     actions = [term.name for term in spec.action]
     stages.append(_compare("decode", command, golden["command"], 0.0, actions))
     return VerifyReport(tuple(stages))
+
+
+def recorded_inputs(spec: PolicySpec, golden: Golden) -> dict[str, Float32]:
+    """Inputs of the network [T, d] by name, as a golden trace holds them."""
+    return {name: golden[name if name == "memory" else f"observation.{name}"] for name in spec.inputs()}
+
+
+def comparable(output: str, got: NDArray[Any], expected: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Values of a network's output and what they should be, both so that 1 is much.
+
+    An action counts as far as it reaches the command, -1 .. 1. All else is divided by its value where that is above 1:
+    rounding grows with the value, and a report may be in any unit.
+    """
+    if output == "action":
+        return np.clip(got, -1.0, 1.0), np.clip(expected, -1.0, 1.0)
+    scale = np.maximum(1.0, np.abs(expected))
+    return got / scale, expected / scale
 
 
 def _outputs(spec: PolicySpec) -> list[str]:
@@ -112,9 +127,9 @@ def _outputs(spec: PolicySpec) -> list[str]:
     return [f"{output}.{name}" for output in spec.outputs() for name in names[output]]
 
 
-def _run(bundle: PolicyBundle, inputs: Mapping[str, Float32]) -> Float32:
+def _run(bundle: PolicyBundle, inputs: Mapping[str, Float32]) -> Mapping[str, Float32]:
     try:
-        return np.concatenate(onnx_session(bundle.network).run(list(bundle.spec.outputs()), dict(inputs)), axis=1)
+        return onnx_network(bundle.network)(inputs)
     except Exception as error:
         raise BundleError(f"policy.onnx does not run on the golden trace ({error}); export the run again") from error
 

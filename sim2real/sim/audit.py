@@ -3,7 +3,8 @@
 A term that changes nothing (a misspelt name, a parameter overwritten later, an inertia the engine
 ignores) looks exactly like a working one in a learning curve. Here each term alone is moved to both
 ends of its range, from the middle of all ranges, with the same commands and the same random numbers;
-what differs in the measured signals is what the term does.
+what differs in the measured signals is what the term does. It matters if it moves the robot by a part of the task's
+tolerance, or a signal by a part of its own noise; a term that does neither can be felt by no policy.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from sim2real.sim.simulation import Simulation
 from sim2real.types import Array, State
 
 NO_EFFECT = 1e-9
+LEAST_OF_TOLERANCE, LEAST_OF_NOISE = 0.05, 0.1  # below both a term is nearly dead
+LEAST_RESOLVED = 1e-3  # of a signal's spread in the rollout: where a signal has no noise, it is read no finer
 DRAWS = 20_000  # to count those that leave the bounds
 
 
@@ -51,6 +54,9 @@ class AuditRow:
         effect: The same over all measured signals, each divided by its own spread in the rollout.
         moves: Whether anything changed at all.
         cut: Share of the draws that leave the parameter's bounds, and are set to the bound.
+        of_tolerance: ``distance_m`` divided by the task's tolerance.
+        of_noise: Largest root-mean-square change of a signal, divided by the noise of that signal.
+        matters: Whether one of the two is large enough to be felt; a term that moves and does not is nearly dead.
     """
 
     term: str
@@ -60,6 +66,9 @@ class AuditRow:
     effect: float
     moves: bool
     cut: float
+    of_tolerance: float
+    of_noise: float
+    matters: bool
 
 
 def ends(term: RandomizationTerm, around: float, parameter: PhysicsParameter) -> tuple[float, float, float]:
@@ -113,6 +122,7 @@ class Auditor:
         decimation: Physics steps in one control step.
         seed: Seed of commands and noise.
         excitation: What they do; by default they wiggle every command around a plain start.
+        tolerance_m: Distance that decides on success.
     """
 
     def __init__(
@@ -127,7 +137,9 @@ class Auditor:
         decimation: int = 2,
         seed: int = 0,
         excitation: Excitation | None = None,
+        tolerance_m: float = 0.01,
     ) -> None:
+        self.tolerance_m = tolerance_m
         self._robot, self._signals, self._scene = robot, signals, scene
         self.error_signal = error_signal
         self.parameters = {**robot.parameters, **(scene.parameters if scene else {})}
@@ -139,9 +151,34 @@ class Auditor:
         self._does = excitation
         self._robots = len(excitation.goal)
 
-    def rollout(self, values: Mapping[str, float], step_terms: Mapping[str, RandomizationTerm]) -> dict[str, Array]:
-        """Measured signals over time, each [T, robots, d], with the given parameter values."""
-        sim = Simulation(self._robot, self._robots, step_terms, self._decimation, self._seed, self._scene)
+    def noise(self, values: Mapping[str, float], reference: Mapping[str, Array]) -> dict[str, float]:
+        """Standard deviation of every measured signal's noise with the given parameter values.
+
+        Other random numbers change noise, gusts and biases. Second differences over time keep what is independent from
+        step to step, with 6 times its variance, and lose what the robot's motion has made smooth.
+
+        Args:
+            values: Of the parameters.
+            reference: :meth:`rollout` with them.
+        """
+        other = self.rollout(values, {}, self._seed + 1)
+        return {
+            name: float(np.sqrt((np.diff(other[name] - value, n=2, axis=0) ** 2).mean() / 12.0))
+            for name, value in reference.items()
+        }
+
+    def rollout(
+        self, values: Mapping[str, float], step_terms: Mapping[str, RandomizationTerm], seed: int | None = None
+    ) -> dict[str, Array]:
+        """Measured signals over time, each [T, robots, d], with the given parameter values.
+
+        Args:
+            values: Of the parameters; nominal where they are not named.
+            step_terms: What is drawn anew at every step.
+            seed: Of noise; the auditor's by default.
+        """
+        seed = self._seed if seed is None else seed
+        sim = Simulation(self._robot, self._robots, step_terms, self._decimation, seed, self._scene)
         params = np.tile(sim.params.nominal, (self._robots, 1))
         for name, value in values.items():
             params[:, sim.params.column(name)] = value
@@ -172,6 +209,8 @@ def audit(terms: Mapping[str, RandomizationTerm], auditor: Auditor) -> list[Audi
             middle[parameter] = ends(term, table[parameter].nominal, table[parameter])[1]
     reference = auditor.rollout(middle, {})
     spread = {name: max(float(value.std()), 1e-9) for name, value in reference.items()}
+    noise = auditor.noise(middle, reference)
+    resolved = {name: max(value, LEAST_RESOLVED * spread[name]) for name, value in noise.items()}
     rows = []
     for name, term in terms.items():
         parameter = term.parameter or name
@@ -181,21 +220,33 @@ def audit(terms: Mapping[str, RandomizationTerm], auditor: Auditor) -> list[Audi
             rollouts = [auditor.rollout(middle, {name: term})]
         else:
             rollouts = [auditor.rollout({**middle, parameter: end}, {}) for end in (low, high)]
-        distance, effect = _compare(auditor.error_signal, reference, spread, rollouts)
+        distance = max(_moved(reference[auditor.error_signal], rollout[auditor.error_signal]) for rollout in rollouts)
+        changes = [_changes(reference, rollout) for rollout in rollouts]
+        effect = max(float(np.sqrt(np.mean([(c[s] / spread[s]) ** 2 for s in spread]))) for c in changes)
+        of_tolerance = distance / auditor.tolerance_m
+        of_noise = max(change[signal] / resolved[signal] for change in changes for signal in resolved)
         rows.append(
-            AuditRow(name, low, high, distance, effect, effect > NO_EFFECT, cut(term, around, table[parameter]))
+            AuditRow(
+                name,
+                low,
+                high,
+                distance,
+                effect,
+                moves=effect > NO_EFFECT,
+                cut=cut(term, around, table[parameter]),
+                of_tolerance=of_tolerance,
+                of_noise=of_noise,
+                matters=of_tolerance > LEAST_OF_TOLERANCE or of_noise > LEAST_OF_NOISE,
+            )
         )
     return sorted(rows, key=lambda row: -row.effect)
 
 
-def _compare(
-    place: str, reference: dict[str, Array], spread: dict[str, float], rollouts: list[dict[str, Array]]
-) -> tuple[float, float]:
-    """Largest change of position in m, and largest effect, of rollouts."""
-    effects, distances = [], []
-    for rollout in rollouts:
-        squares = [float((((rollout[s] - reference[s]) / spread[s]) ** 2).mean()) for s in reference]
-        effects.append(float(np.sqrt(np.mean(squares))))
-        moved = ((rollout[place] - reference[place]) ** 2).sum(axis=-1)
-        distances.append(float(np.sqrt(moved.mean())))
-    return max(distances), max(effects)
+def _moved(reference: Array, rollout: Array) -> float:
+    """Root-mean-square distance between positions [T, robots, 3], m."""
+    return float(np.sqrt(((rollout - reference) ** 2).sum(axis=-1).mean()))
+
+
+def _changes(reference: Mapping[str, Array], rollout: Mapping[str, Array]) -> dict[str, float]:
+    """Root-mean-square change of every signal, in its unit."""
+    return {name: float(np.sqrt(((rollout[name] - value) ** 2).mean())) for name, value in reference.items()}

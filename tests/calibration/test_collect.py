@@ -247,6 +247,17 @@ def test_candidates_stay_few_however_long_the_recording(tmp_path):
     assert np.abs(chosen[:, None] - chosen[None]).max(axis=2)[~np.eye(4, dtype=bool)].min() > 2.0
 
 
+def test_a_recording_belongs_to_one_process(tmp_path):
+    """Also before its first image, when there is no folder yet."""
+    collector = Collector(Wanted(tmp_path / "d", joint_names=JOINTS))
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=rf"d is being written by process {os.getpid()}"):
+            Collector(Wanted(tmp_path / "d", joint_names=JOINTS), resume)
+    collector.close()
+    Collector(Wanted(tmp_path / "d", joint_names=JOINTS)).close()
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_poses_views_are_told_apart_by_their_look(tmp_path):
     collector = Collector(Wanted(tmp_path / "d", count=3))
     for number in (0, 0, 0, 60, 60, 120, 0):

@@ -88,3 +88,15 @@ def test_bad_datasets_are_one_clear_error(tmp_path):
     (tmp_path / "d" / "dataset.json").write_text(json.dumps(header | {"version": 99}))
     with pytest.raises(ConfigError, match="version 99"):
         read_dataset(tmp_path / "d")
+
+
+def test_a_dataset_is_written_by_one_process(tmp_path):
+    with DatasetWriter(tmp_path / "d", 16, 12) as writer:
+        with pytest.raises(ConfigError, match=r"d is being written by process \d+"):
+            DatasetWriter(tmp_path / "d", 16, 12, resume=True)
+        writer.add(np.zeros((12, 16, 3), np.uint8))
+    with pytest.raises(ConfigError, match="not 8 x 12"):
+        DatasetWriter(tmp_path / "d", 8, 12, resume=True)
+    with DatasetWriter(tmp_path / "d", 16, 12, resume=True) as writer:
+        assert writer.count == 1
+    assert not (tmp_path / "d" / ".lock").exists()

@@ -1,5 +1,7 @@
 """Export: every kind of network as one ONNX graph that computes what torch computes."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -24,26 +26,67 @@ def untrained(lstm=0, groups=("observation",), seed=0):
     return Candidate(experiment.spec(memory_size(ppo)), make_network(actor, ppo))
 
 
+def made_up_inputs(candidate, rows=40, seed=1):
+    rng = np.random.default_rng(seed)
+    return {n: rng.standard_normal((rows, size)).astype(np.float32) for n, size in candidate.spec.inputs().items()}
+
+
 @pytest.mark.parametrize("lstm", [0, 8])
 @pytest.mark.parametrize("groups", [("observation",), ("observation", "history")])
 def test_an_actor_is_exported_whatever_it_reads(lstm, groups):
     candidate = untrained(lstm, groups)
     assert list(candidate.spec.inputs()) == [*groups, *(["memory"] if lstm else [])]
-    runner, generator = candidate.runner(3), torch.Generator().manual_seed(1)
-    inputs = {name: torch.randn(3, size, generator=generator) for name, size in candidate.spec.inputs().items()}
+    inputs, model = made_up_inputs(candidate), candidate.onnx()
     with torch.inference_mode():
-        made = candidate.network(*inputs.values())
+        made = candidate.network(*map(torch.from_numpy, inputs.values()))
     expected = made if isinstance(made, tuple) else (made,)
-    got = runner._network({name: value.numpy() for name, value in inputs.items()})
+    got = candidate.runner(3)._network(inputs)
     for name, value in zip(candidate.spec.outputs(), expected, strict=True):
         np.testing.assert_allclose(got[name], value, atol=1e-5, err_msg=name)
+    candidate.check(model, inputs)
+    assert {p.dtype for p in candidate.network.parameters()} == {torch.float32}, "the comparison leaves it as it was"
 
 
-def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
+def test_a_graph_that_computes_something_else_is_refused():
     candidate, other = untrained(), untrained(seed=1)
-    from sim2real.learn import artifact
-
-    export = artifact.to_onnx
-    monkeypatch.setattr(artifact, "to_onnx", lambda network, *rest: export(other.network.eval(), *rest))
     with pytest.raises(BundleError, match="the exported network's 'action' differs from torch"):
-        candidate.onnx()
+        candidate.check(other.onnx(), made_up_inputs(candidate))
+
+
+def test_a_weight_that_is_slightly_off_is_refused():
+    candidate = untrained()
+    inputs, model = made_up_inputs(candidate), candidate.onnx()
+    with torch.no_grad():
+        candidate.network.mlp[-1].bias[2] += 1e-4
+    with pytest.raises(BundleError, match="differs from torch"):
+        candidate.check(model, inputs)
+
+
+def test_a_network_that_rounds_coarsely_is_no_wrong_export():
+    """Hidden values of thousands that cancel in the action: single precision leaves few of its digits."""
+    candidate = untrained()
+    with torch.no_grad():
+        candidate.network.mlp[2].bias += 2e4
+        candidate.network.mlp[4].bias -= 2e4 * candidate.network.mlp[4].weight.sum(dim=1)
+    inputs, model = made_up_inputs(candidate), candidate.onnx()
+    double = copy.deepcopy(candidate.network).double()
+    with torch.inference_mode():
+        single = candidate.network(torch.from_numpy(inputs["observation"])).double()
+        rounding = (single - double(torch.from_numpy(inputs["observation"]).double())).abs().max()
+    assert single.abs().max() < 1.0 and 1e-5 < rounding < 1e-3, "more than a fixed tolerance would let pass"
+    candidate.check(model, inputs)
+    with torch.no_grad():
+        candidate.network.mlp[4].bias += 0.01
+    with pytest.raises(BundleError, match="differs from torch"):
+        candidate.check(model, inputs)
+
+
+def test_digits_beyond_the_reach_of_the_command_do_not_count():
+    candidate = untrained()
+    with torch.no_grad():
+        candidate.network.mlp[4].weight.zero_()
+        candidate.network.mlp[4].bias.fill_(3.0)
+    inputs, model = made_up_inputs(candidate), candidate.onnx()
+    with torch.no_grad():
+        candidate.network.mlp[4].bias += 0.5
+    candidate.check(model, inputs)

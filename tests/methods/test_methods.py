@@ -1,6 +1,8 @@
 """Methods: what they refuse, the whole pipeline to a bundle, and UP-OSI with its mechanism switched off."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import torch
 from conftest import random_frames
 
 from sim2real.config import load_config
-from sim2real.errors import ConfigError
+from sim2real.errors import BundleError, ConfigError
+from sim2real.files import lock_folder
+from sim2real.learn.artifact import Candidate
 from sim2real.learn.experiment import load_experiment
 from sim2real.methods import load_method
 from sim2real.methods.base import Run
@@ -67,6 +71,33 @@ def test_a_finished_run_is_exported_again_without_training(finished, tmp_path):
     assert load_run(folder) == config
     with pytest.raises(ConfigError, match="is not a training run"):
         load_run(tmp_path)
+
+
+def test_a_refused_export_leaves_a_way_on(finished, tmp_path, monkeypatch):
+    """Nothing is trained or identified again, and the run can be exported once the reason is gone."""
+    config, folder, _, _ = finished
+    run = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(run / "bundle")
+    (run / "history.json").unlink()
+
+    def refuse(*_):
+        raise BundleError("refused")
+
+    monkeypatch.setattr("sim2real.methods.up_osi.train_estimator", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(Candidate, "check", refuse)
+        with pytest.raises(BundleError, match="refused"):
+            train(config, run, silent)
+    assert not (run / "bundle").exists()
+    stages = []
+    path = export_run(run, run / "bundle", lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"export"} and verify(PolicyBundle.load(path)).ok
+
+
+def test_two_trainings_do_not_share_a_folder(finished):
+    config, folder, _, _ = finished
+    with lock_folder(folder), pytest.raises(ConfigError, match=rf"{folder} is being written by process {os.getpid()}"):
+        train(config, folder, silent)
 
 
 def test_up_osi_switched_off_is_told_the_nominal_parameters(finished):

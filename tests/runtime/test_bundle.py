@@ -14,7 +14,7 @@ from sim2real.robots import load_robot
 from sim2real.runtime import bundle_files
 from sim2real.runtime.bundle import PolicyBundle, write_bundle
 from sim2real.runtime.flight_signals import SPECS
-from sim2real.runtime.golden import record_golden, verify
+from sim2real.runtime.golden import comparable, record_golden, verify
 from sim2real.runtime.observation import check_signals
 from sim2real.runtime.spec import PolicySpec
 
@@ -174,9 +174,11 @@ def test_commands_in_another_order_unit_or_range(bundle_copy):
     rehash(bundle_copy)
     refused(bundle_copy, "action 'roll' is in rad, the robot's command in deg")
     (bundle_copy / "robot.json").write_text(original)
-    edit_json(bundle_copy / "robot.json", lambda r: r["commands"][1].update(high=0.3))
-    rehash(bundle_copy)
-    refused(bundle_copy, "action 'roll' reaches")
+    for end, value in (("high", 0.3), ("low", -0.3)):
+        (bundle_copy / "robot.json").write_text(original)
+        edit_json(bundle_copy / "robot.json", lambda r, end=end, value=value: r["commands"][1].update({end: value}))
+        rehash(bundle_copy)
+        refused(bundle_copy, "action 'roll' reaches")
 
 
 def test_wrong_values_in_the_specification(bundle_copy):
@@ -216,6 +218,27 @@ def test_verify_names_the_first_stage_and_term(bundle_copy, array, column, messa
 
     edit_golden(bundle_copy, change)
     assert verify(PolicyBundle.load(bundle_copy)).message.startswith(message)
+
+
+def test_a_trace_of_nothing_but_nan_verifies_nothing(bundle_copy, tiny_parts, tiny_bundle):
+    """NaN is equal to nothing, not to itself either: a policy that gives none everywhere is not what it was."""
+    runner = PolicyBundle.load(tiny_bundle).runner()
+    frames = ({name: np.full_like(value, np.nan) for name, value in frame.items()} for frame in random_frames(5, 1))
+    nan = record_golden(runner, frames)
+    assert np.isnan(nan["action"]).all() and np.isnan(nan["observation.history"]).any()
+    edit_golden(bundle_copy, lambda golden: golden.update(nan))
+    report = verify(PolicyBundle.load(bundle_copy))
+    assert [stage.ok for stage in report.stages] == [False, False, False]
+    assert report.message.startswith("encode differs first at step 0")
+
+
+def test_an_action_counts_as_far_as_it_reaches_the_command():
+    """Beyond ±1 nobody sees its last digits; any other output counts relative to its value."""
+    got, expected = (np.array([[3.0, -7.0, 0.5]]) * factor for factor in (1.001, 1.0))
+    here, recorded = comparable("action", got, expected)
+    np.testing.assert_allclose(here - recorded, [[0.0, 0.0, 0.0005]], atol=1e-12)
+    here, recorded = comparable("report_mean", got, expected)
+    np.testing.assert_allclose(here - recorded, [[0.001, -0.001, 0.0005]], atol=1e-12)
 
 
 def test_a_golden_trace_without_an_array(bundle_copy):

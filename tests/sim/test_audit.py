@@ -1,5 +1,6 @@
 """The audit finds every term alive, and a dead one."""
 
+import numpy as np
 import pytest
 
 from sim2real.config import load_config
@@ -44,6 +45,28 @@ def test_a_term_that_nothing_reads_is_found(kind):
     assert not row.moves and row.effect == 0.0
 
 
+def test_a_term_too_small_to_be_felt_is_nearly_dead():
+    """A gram more does something at the 1e-9 the audit once asked for; a milligram must not pass for a term."""
+    model, drone = load_robot("crazyflie"), load_robot("crazyflie").randomization["mass"]
+    milligram = drone.model_copy(update={"operation": "scale", "range": (1.0 - 1e-5, 1.0 + 1e-5)})
+    rows = {row.term: row for row in audit({"mass": milligram}, auditor_of_drone(model))}
+    assert rows["mass"].moves and rows["mass"].effect > 1e-9 and not rows["mass"].matters
+    assert rows["mass"].of_tolerance < 0.05 and rows["mass"].of_noise < 0.1
+    noisy = {name: model.randomization[name] for name in ("position_noise", "velocity_noise")}
+    felt = {row.term: row for row in audit({"mass": drone, **noisy}, auditor_of_drone(model))}
+    assert felt["mass"].matters and felt["mass"].of_tolerance == pytest.approx(felt["mass"].distance_m / 0.01)
+
+
+def test_noise_is_told_from_motion():
+    """White noise of 3 mm, on a position that other random numbers carry off smoothly."""
+    rng, time = np.random.default_rng(0), np.arange(75)[:, None, None] / 50
+    reference = np.sin(time) + 0.003 * rng.standard_normal((75, 8, 3))
+    other = np.sin(time) + 0.3 * time**2 + 0.003 * rng.standard_normal((75, 8, 3))
+    auditor = auditor_of_drone(load_robot("crazyflie"))
+    auditor.rollout = lambda values, terms, seed: {"pos": other}
+    assert auditor.noise({}, {"pos": reference})["pos"] == pytest.approx(0.003, rel=0.1)
+
+
 def test_ends_and_draws_stay_within_the_bounds():
     parameter = PhysicsParameter(unit="1", nominal=2.0, low=1.0, high=4.0)
     wide = RandomizationTerm(operation="scale", distribution="uniform", range=(0.0, 4.0), reason="half of it is beyond")
@@ -85,7 +108,7 @@ def test_what_is_silent_is_audited_again_with_what_the_expert_does(monkeypatch):
     def silent_at_first(terms, does):
         seen.append(does)
         moves = does is not None
-        return [AuditRow(name, 0.0, 1.0, 0.0, float(moves), moves, 0.0) for name in terms]
+        return [AuditRow(name, 0.0, 1.0, 0.0, float(moves), moves, 0.0, 0.0, 0.0, moves) for name in terms]
 
     monkeypatch.setattr("sim2real.learn.audit.auditor_of", lambda experiment, does=None: does)
     monkeypatch.setattr("sim2real.learn.audit.audit", silent_at_first)
