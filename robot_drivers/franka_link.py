@@ -106,6 +106,7 @@ def serve(pipe: Connection, host: str, dynamics: float, realtime: bool) -> None:
     pipe.send((None, None))
     try:
         while True:
+            answer: tuple[str | None, Any]
             name, *arguments = pipe.recv()
             try:
                 answer = (None, getattr(link, name)(*arguments))
