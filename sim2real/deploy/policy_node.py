@@ -98,9 +98,10 @@ class PolicyNode(LifecycleNode):
         assert self._adapter is not None and self._bundle is not None
         age = self._adapter.age_s()
         if not age <= 0.5:
-            seen = f"the last one is {age:.1f} s old" if math.isfinite(age) else "none has arrived yet"
-            self.get_logger().error(f"activate refused: no fresh state, {seen}; start the driver or check topic names")
+            self.get_logger().error(f"activate refused: no fresh state, {_missing(self._adapter, age)}")
             return FAILURE
+        if remark := _remark(self._adapter):
+            self.get_logger().warning(remark)
         self._runner.reset()
         self._safety.activate(measured_command(self._bundle.spec, self._adapter.signals())[0])
         self._answered = 0
@@ -198,6 +199,7 @@ class PolicyNode(LifecycleNode):
             "reason": self._safety.reason,
             "data_age_ms": f"{1e3 * adapter.age_s():.1f}",
             "messages_refused": str(adapter.refused),
+            "remark": _remark(adapter),
         }
         if self._loop is not None:
             figures = self._loop.figures()
@@ -225,6 +227,21 @@ class PolicyNode(LifecycleNode):
         if self._adapter is not None:
             self._adapter.close()
             self._adapter = None
+
+
+def _remark(adapter: Adapter) -> str:
+    return str(getattr(adapter, "remark", ""))
+
+
+def _missing(adapter: Adapter, age_s: float) -> str:
+    """Why there is no fresh state, and what to do."""
+    if remark := _remark(adapter):
+        return remark
+    if math.isfinite(age_s):
+        return f"the last one is {age_s:.1f} s old; start the driver again"
+    if adapter.refused:
+        return f"{adapter.refused} messages arrived and none could be used: they are not finite, or not rotations"
+    return "none has arrived yet; start the driver or check topic names"
 
 
 def _rss_mb() -> float:
