@@ -120,11 +120,8 @@ def _take(old: object, new: object, where: str) -> None:
     for name, value in list(vars(new).items()):
         had = vars(old).get(name)
         if isinstance(value, FunctionType) and isinstance(had, FunctionType) and value.__module__ == where:
-            had.__code__, had.__defaults__, had.__kwdefaults__ = (
-                value.__code__,
-                value.__defaults__,
-                value.__kwdefaults__,
-            )
+            for part in ("__code__", "__defaults__", "__kwdefaults__"):
+                setattr(had, part, getattr(value, part))
         elif isinstance(value, property) and isinstance(had, property) and had.fget and value.fget:
             had.fget.__code__ = value.fget.__code__  # type: ignore[attr-defined]
         elif isinstance(value, classmethod | staticmethod) and isinstance(had, classmethod | staticmethod):
@@ -197,12 +194,14 @@ def main() -> None:
     parser.add_argument("module")
     parser.add_argument("tests", nargs="+")
     parser.add_argument("-k", default="", help="as of pytest")
+    parser.add_argument("--noconftest", action="store_true", help="as of pytest; it starts faster")
     parser.add_argument("--slice", default="1/1", help="every nth mutant, from this one on")
     parser.add_argument("--json", type=Path, help="take the result into this file")
     given = parser.parse_args()
     part, parts = (int(number) for number in given.slice.split("/"))
     forks = Forks(given.module, part - 1, parts)
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-k", given.k]
+    options += ["--noconftest"] if given.noconftest else []
     if pytest.main([*options, *given.tests], plugins=[forks]) not in (0, 5) or not forks.total:
         raise SystemExit("the tests did not run")
     print(f"\n{given.module}: {forks.killed} of {forks.total} mutants killed")
