@@ -242,7 +242,6 @@ class DriverNode(Node):
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-
     def _slow(self) -> str:
         """What to say of a computer that does not keep real time; nothing where it does."""
         if self._lockstep is not None:
