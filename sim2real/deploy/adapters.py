@@ -27,6 +27,8 @@ class Adapter(Protocol):
     Attributes:
         provides: Signals this adapter makes, besides ``last_action``.
         refused: Messages not believed so far (not finite, not a rotation).
+
+    One that has a ``remark`` says in it, in words, what is unusual about the messages that arrive.
     """
 
     provides: Mapping[str, SignalSpec]

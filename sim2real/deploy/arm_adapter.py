@@ -12,57 +12,81 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, position, subscribe_goal
+from sim2real.deploy.messages import (
+    NEWEST,
+    Channel,
+    StateTime,
+    check_needs,
+    goal_parameter,
+    listen,
+    nearest_goal,
+    position,
+    subscribe_goal,
+)
 from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.golden import recorded_goal
 from sim2real.runtime.signals import Signals
 from sim2real.types import Array
 
 ENTRIES = ("joint_pos", "joint_vel", "object_pos")  # what its topics tell of the state
+SLOPE_S = 0.02  # of the low pass over differentiated positions: an encoder step of 1.5 mrad at 100 Hz is 0.15 rad/s
+_FRESH_S = 0.1
+_REPEATS = 5  # messages with an old stamp, one after another, before that is said
+_ANYWHERE = (0.25, 0.0, 0.1)  # a first goal of signals that do not know theirs
 
 
 class ArmAdapter:
     """Signals from joint states matched by name, commands as trajectories of one point, as ros2_control takes them.
 
-    Parameter ``goal`` [x, y, z] m in the base frame; a PoseStamped on ``goal`` moves it. A policy whose signals need
-    the object also reads a PoseStamped on ``object_pose``, base frame. Joint states need positions and velocities.
+    Parameter ``goal`` [x, y, z] m in the base frame, by default the bundle's recorded one; a PoseStamped on ``goal``
+    moves it. A policy whose signals need the object also reads a PoseStamped on ``object_pose``, base frame. Joint
+    states need positions; a velocity that is missing, or NaN, is differentiated from these.
 
     Args:
         node: Where topics and parameters live.
         bundle: Policy and joints.
         signals: What the policy reads of the state.
 
+    Attributes:
+        provides, refused: As of :class:`sim2real.deploy.adapters.Adapter`.
+        remark: What is unusual about the messages that arrive; empty where nothing is.
+
     Raises:
         SpecError: A parameter's value is not usable, or the signals need what an arm's topics do not carry.
     """
 
     def __init__(self, node: Node, bundle: PolicyBundle, signals: Signals) -> None:
-        self._node, self._measure, self._goal_spec = node, signals.measure, bundle.spec.goal
+        self._node, self._signals, self._goal_spec = node, signals, bundle.spec.goal
         self._joints = bundle.robot.actuators
         self._period_s = bundle.spec.control_dt
         check_needs(signals, ENTRIES, "arm")
         self._watches = "object_pos" in signals.needs
         self.provides = signals.specs
         if not node.has_parameter("goal"):
-            node.declare_parameter("goal", [0.25, 0.0, 0.1], ParameterDescriptor(dynamic_typing=True))
-        self._goal = goal_parameter(node.get_parameter("goal").value, self._goal_spec)
+            recorded = recorded_goal(bundle, signals)
+            default = list(_ANYWHERE) if recorded is None else recorded.tolist()
+            node.declare_parameter("goal", default, ParameterDescriptor(dynamic_typing=True))
+        goal = goal_parameter(node.get_parameter("goal").value, self._goal_spec)
+        self._goal = nearest_goal(node, signals, goal)
+        node.get_logger().info(f"goal {self._goal.tolist()} {self._goal_spec.unit}, frame {self._goal_spec.frame}")
         self._time = StateTime(node)
         self._news = threading.Condition()
         self._states, self._sightings = Channel(), Channel()
         self._pos, self._vel = np.zeros(len(self._joints)), np.zeros(len(self._joints))
+        self._stamp_s, self._derived = 0.0, np.zeros(len(self._joints), dtype=np.bool_)
         self._object = np.zeros(3)
-        self.refused = 0
+        self.refused, self._repeats = 0, 0
+        self._refusals: dict[str, str] = {}  # the newest message of a topic, where it was refused
         self._open: list[Any] = []
 
     def open(self) -> None:
         """Create subscriptions and the publisher."""
         node = self._node
         self._publisher = node.create_publisher(JointTrajectory, "joint_trajectory", NEWEST)
-        self._open = [
-            subscribe_goal(node, self._goal_spec, self._on_goal),
-            node.create_subscription(JointState, "joint_states", self._on_joints, NEWEST),
-        ]
+        self._open = [subscribe_goal(node, self._goal_spec, self._on_goal)]
+        listen(node, JointState, "joint_states", self._on_joints, self._open)
         if self._watches:
-            self._open.append(node.create_subscription(PoseStamped, "object_pose", self._on_object, NEWEST))
+            listen(node, PoseStamped, "object_pose", self._on_object, self._open)
 
     def close(self) -> None:
         """Destroy subscriptions and the publisher; harmless when closed."""
@@ -72,35 +96,71 @@ class ArmAdapter:
             self._node.destroy_publisher(self._publisher)
         self._open = []
 
+    @property
+    def remark(self) -> str:
+        """What is unusual about the messages that arrive; empty where nothing is."""
+        # Others may publish joints of their own on joint_states: what lacks ours matters where ours do not come.
+        fresh = self.age_s() <= _FRESH_S
+        remarks = [f"{name} refused: {why}" for name, why in self._refusals.items() if name == "goal" or not fresh]
+        if self._repeats > _REPEATS:
+            remarks.append("joint_states arrive, and their stamps stand still")
+        if self._watches and np.isfinite(self._states.arrival_s) and not np.isfinite(self._sightings.arrival_s):
+            remarks.append("joint_states arrive, object_pose does not")
+        if self._derived.any():
+            names = [joint for joint, derived in zip(self._joints, self._derived, strict=True) if derived]
+            remarks.append(f"joint_states carry no velocity of {', '.join(names)}: positions are differentiated")
+        return "; ".join(remarks)
+
+    def _refuse(self, topic: str, why: str) -> None:
+        self.refused += 1
+        self._refusals[topic] = why
+
     def _on_goal(self, goal: Array | None) -> None:
         if goal is None:
-            self.refused += 1
+            self._refuse("goal", "it is not finite numbers, as many as the policy's goal has")
         else:
-            self._goal = goal
+            self._refusals.pop("goal", None)
+            self._goal = nearest_goal(self._node, self._signals, goal)
 
     def _on_object(self, message: PoseStamped) -> None:
         seen = position(message.pose)
         if seen is None:
-            self.refused += 1
+            self._refuse("object_pose", "it is not finite")
             return
+        self._refusals.pop("object_pose", None)
         with self._news:
             if self._sightings.arrived(message.header.stamp, self._time.arrival(message.header.stamp)):
                 self._object = seen
 
     def _on_joints(self, message: JointState) -> None:
         rows = {name: row for row, name in enumerate(message.name)}
-        try:
-            order = [rows[joint] for joint in self._joints]
-            pos, vel = (np.array([values[row] for row in order]) for values in (message.position, message.velocity))
-        except (KeyError, IndexError):  # a joint, or its velocity, is missing
-            self.refused += 1
+        missing = [joint for joint in self._joints if rows.get(joint, len(message.position)) >= len(message.position)]
+        if missing:
+            names = ", ".join(rows) or "nothing"
+            self._refuse("joint_states", f"they lack the position of {', '.join(missing)}; they name {names}")
             return
-        if not (np.isfinite(pos).all() and np.isfinite(vel).all()):
-            self.refused += 1
+        order = [rows[joint] for joint in self._joints]
+        pos = np.array(message.position)[order]
+        has_velocity = len(message.velocity) == len(message.name)
+        vel = np.array(message.velocity)[order] if has_velocity else np.full(len(order), np.nan)
+        if not np.isfinite(pos).all() or np.isinf(vel).any():
+            self._refuse("joint_states", "they are not finite")
             return
+        self._refusals.pop("joint_states", None)
+        stamp = message.header.stamp
         with self._news:
-            if self._states.arrived(message.header.stamp, self._time.arrival(message.header.stamp)):
-                self._pos, self._vel = pos, vel
+            is_first = not np.isfinite(self._states.arrival_s)
+            self._repeats += 1
+            if self._states.arrived(stamp, self._time.arrival(stamp)):
+                self._repeats = 0
+                self._derived = np.isnan(vel)
+                stamp_s = stamp.sec + 1e-9 * stamp.nanosec
+                gap_s = stamp_s - self._stamp_s
+                if is_first or gap_s <= 0.0:  # a new clock
+                    slope = np.zeros(len(pos))
+                else:
+                    slope = self._vel + gap_s / (SLOPE_S + gap_s) * ((pos - self._pos) / gap_s - self._vel)
+                self._pos, self._vel, self._stamp_s = pos, np.where(self._derived, slope, vel), stamp_s
                 self._news.notify_all()
 
     def wait_for_new(self, since_s: float, timeout_s: float) -> bool:
@@ -125,7 +185,7 @@ class ArmAdapter:
         """Signals of the newest state relative to the goal."""
         with self._news:
             pos, vel, seen = self._pos[None], self._vel[None], self._object[None]
-        return self._measure({"joint_pos": pos, "joint_vel": vel, "object_pos": seen}, self._goal[None])
+        return self._signals.measure({"joint_pos": pos, "joint_vel": vel, "object_pos": seen}, self._goal[None])
 
     def send(self, command: Array) -> None:
         """Publish joint positions [J] rad, to be reached within a control period."""

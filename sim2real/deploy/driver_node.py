@@ -29,9 +29,11 @@ from sim2real.deploy.driver_topics import fill_pose, fill_twist, make_topics
 from sim2real.deploy.executor import positive_parameter, run_node
 from sim2real.deploy.lockstep import Lockstep
 from sim2real.deploy.messages import NEWEST
+from sim2real.runtime.loop import TOO_LATE, Lateness
 
 # A command that comes back changed by more than rounding was clamped.
 _ROUNDING = 1e-6
+_LATE_WINDOW = 5  # diagnostics, 5 s
 _KEPT_TRUTHS = 1000  # in lockstep, until they are received
 _OWN = ("seed", "stepped")  # settings of drivers that the node decides
 
@@ -78,6 +80,7 @@ class DriverNode(Node):
             self._odom = self.create_publisher(Odometry, "ground_truth/odom", quality)
             self._failure = self.create_publisher(Bool, "ground_truth/failed", NEWEST)
         self._failed: bool | None = None
+        self._late, self._lost = Lateness(_LATE_WINDOW), Lateness(_LATE_WINDOW)
         self._diagnostics = self.create_publisher(DiagnosticArray, "driver_diagnostics", 10)
         self._driver.connect()
         self._lockstep: Lockstep | None = None
@@ -225,8 +228,12 @@ class DriverNode(Node):
     def _publish_diagnostics(self) -> None:
         status = DiagnosticStatus(name="driver", hardware_id=str(self.get_parameter("driver").value))
         troubled = self._stage in (WatchdogStage.HOLD, WatchdogStage.LAND)
-        status.level = DiagnosticStatus.WARN if troubled else DiagnosticStatus.OK
         status.message = f"no commands: {self._stage.value}" if troubled else "armed" if self._armed else "disarmed"
+        if warning := self._slow():
+            troubled = True
+            status.message += f"; {warning}"
+            self.get_logger().warning(warning, throttle_duration_sec=5.0)
+        status.level = DiagnosticStatus.WARN if troubled else DiagnosticStatus.OK
         figures = {"armed": self._armed, "watchdog": self._stage.value, "seed": self._seed, **self._counts}
         if isinstance(self._driver, CountsLost):
             figures["lost_s"] = f"{self._driver.lost_s:.3f}"
@@ -234,6 +241,20 @@ class DriverNode(Node):
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def _slow(self) -> str:
+        """What to say of a computer that does not keep real time; nothing where it does."""
+        if self._lockstep is not None:
+            return ""
+        late = self._late.update(self._counts["late"], self._counts["cycles"] + self._counts["late"])
+        lost_s = self._driver.lost_s if isinstance(self._driver, CountsLost) else 0.0
+        lost = self._lost.update(lost_s, time.monotonic())
+        if lost > TOO_LATE:
+            return (
+                f"the simulated robot stood still for {lost:.0%} of the time: its simulator cannot keep real time; "
+                "stop other programs, or use lockstep"
+            )
+        return f"{late:.0%} of the states came late: the computer is too busy" if late > TOO_LATE else ""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
@@ -18,13 +19,14 @@ from std_msgs.msg import Float64MultiArray
 
 from sim2real.errors import SpecError
 from sim2real.runtime.geometry import rpy_to_quat, yaw_of
-from sim2real.runtime.signals import Signals
+from sim2real.runtime.signals import KnowsGoals, Signals
 from sim2real.runtime.spec import SignalSpec
 from sim2real.types import Array
 
 # Only the newest state and command matter; a lost command would be a missed control period, so reliable.
 NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 _POINT, _POINT_AND_HEADING = ("x", "y", "z"), ("x", "y", "z", "yaw")
+_BEST_EFFORT = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 _NEW_CLOCK_S = 1.0
 _LONGEST_INTERVAL_S = 0.1  # what is longer is an interruption
 _INTERVAL_GAIN = 0.05
@@ -76,6 +78,28 @@ def clock_message(stamp_s: float) -> Clock:
     """Time as a message: which state a command answers, by its stamp (see :mod:`sim2real.deploy.lockstep`)."""
     stamp_ns = round(1e9 * stamp_s)
     return Clock(clock=Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9))
+
+
+def listen(node: Node, kind: Any, topic: str, callback: Callable[[Any], None], into: list[Subscription]) -> None:
+    """Subscribe to the newest message of a topic, whether its publishers are reliable or best effort.
+
+    Args:
+        node: Where the topic lives.
+        kind: Type of message.
+        topic: Its name.
+        callback: Takes each message; where publishers of both kinds are there, it may get one twice.
+        into: Subscriptions are appended to this; a second one where a best effort publisher is found.
+    """
+
+    def also_best_effort(event: Any) -> None:
+        if not heard:
+            node.get_logger().info(f"a publisher of '{topic}' is best effort: listening that way too")
+            heard.append(node.create_subscription(kind, topic, callback, _BEST_EFFORT))
+            into.append(heard[0])
+
+    heard: list[Subscription] = []
+    events = SubscriptionEventCallbacks(incompatible_qos=also_best_effort)
+    into.append(node.create_subscription(kind, topic, callback, NEWEST, event_callbacks=events))
 
 
 def goal_parameter(value: Any, goal: SignalSpec) -> Array:
@@ -134,6 +158,18 @@ def goal_message(goal: SignalSpec, values: Array) -> PoseStamped | Float64MultiA
     yaw = values[3] if len(values) > 3 else 0.0
     turn.x, turn.y, turn.z, turn.w = rpy_to_quat(np.array([0.0, 0.0, yaw])).tolist()
     return message
+
+
+def nearest_goal(node: Node, signals: Signals, goal: Array) -> Array:
+    """The goal [G] that a policy can go to, nearest to ``goal``; the log says where it is another one."""
+    if not isinstance(signals, KnowsGoals):
+        return goal
+    nearest, reason = signals.nearest_goal(goal)
+    if reason:
+        node.get_logger().warning(
+            f"goal {goal.tolist()} becomes {nearest.tolist()}: {reason}", throttle_duration_sec=5.0
+        )
+    return nearest
 
 
 def check_needs(signals: Signals, entries: Collection[str], robot: str) -> None:

@@ -31,7 +31,7 @@ from sim2real.deploy.messages import NEWEST, clock_message
 from sim2real.errors import BundleError, Sim2RealError
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.golden import verify
-from sim2real.runtime.loop import FixedRateLoop, Loop, StateLoop
+from sim2real.runtime.loop import TOO_LATE, FixedRateLoop, Lateness, Loop, StateLoop
 from sim2real.runtime.observation import check_signals, measured_command
 from sim2real.runtime.policy import PolicyRunner
 from sim2real.runtime.safety import SafetyFilter, SafetyState
@@ -39,6 +39,7 @@ from sim2real.runtime.safety import SafetyFilter, SafetyState
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _LATENCIES = 16384
 _SETTLING_STEPS = 10
+_LATE_WINDOW = 10  # diagnostics, 5 s
 
 
 class PolicyNode(LifecycleNode):
@@ -65,6 +66,7 @@ class PolicyNode(LifecycleNode):
         self._loop: Loop | None = None
         self._latency = np.zeros(_LATENCIES)
         self._answered = 0
+        self._lateness = Lateness(_LATE_WINDOW)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", 10)
         simulated = bool(self.get_parameter("use_sim_time").value)
         self._answers = self.create_publisher(Clock, "answered", NEWEST) if simulated else None
@@ -98,9 +100,10 @@ class PolicyNode(LifecycleNode):
         assert self._adapter is not None and self._bundle is not None
         age = self._adapter.age_s()
         if not age <= 0.5:
-            seen = f"the last one is {age:.1f} s old" if math.isfinite(age) else "none has arrived yet"
-            self.get_logger().error(f"activate refused: no fresh state, {seen}; start the driver or check topic names")
+            self.get_logger().error(f"activate refused: no fresh state, {_missing(self._adapter, age)}")
             return FAILURE
+        if remark := _remark(self._adapter):
+            self.get_logger().warning(remark)
         self._runner.reset()
         self._safety.activate(measured_command(self._bundle.spec, self._adapter.signals())[0])
         self._answered = 0
@@ -185,6 +188,10 @@ class PolicyNode(LifecycleNode):
             flying = self._safety.state
             status.message = f"{flying.value}{': ' + self._safety.reason if self._safety.reason else ''}"
             trouble = flying in (SafetyState.SLOW, SafetyState.HOLD, SafetyState.LAND)
+            if warning := self._busy():
+                trouble = True
+                status.message += f"; {warning}"
+                self.get_logger().warning(warning, throttle_duration_sec=5.0)
             status.level = DiagnosticStatus.WARN if trouble else DiagnosticStatus.OK
             status.hardware_id = self._bundle.robot.name if self._bundle else ""
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
@@ -198,6 +205,7 @@ class PolicyNode(LifecycleNode):
             "reason": self._safety.reason,
             "data_age_ms": f"{1e3 * adapter.age_s():.1f}",
             "messages_refused": str(adapter.refused),
+            "remark": _remark(adapter),
         }
         if self._loop is not None:
             figures = self._loop.figures()
@@ -214,6 +222,16 @@ class PolicyNode(LifecycleNode):
                 values[f"estimate/{name}"] = f"{value:.5g} ± {std:.2g}"
         return values
 
+    def _busy(self) -> str:
+        """What to say of a computer that does not keep the control rate; nothing where it does."""
+        if self._loop is None:
+            return ""
+        figures = self._loop.figures()
+        late = self._lateness.update(figures.late, figures.cycles)
+        if late <= TOO_LATE:
+            return ""
+        return f"{min(late, 1.0):.0%} of the control cycles came late: the computer is too busy; stop other programs"
+
     def destroy_node(self) -> None:
         """Destroy the node and its lifecycle; rclpy keeps that, and all DDS threads, until garbage is collected."""
         super().destroy_node()
@@ -225,6 +243,21 @@ class PolicyNode(LifecycleNode):
         if self._adapter is not None:
             self._adapter.close()
             self._adapter = None
+
+
+def _remark(adapter: Adapter) -> str:
+    return str(getattr(adapter, "remark", ""))
+
+
+def _missing(adapter: Adapter, age_s: float) -> str:
+    """Why there is no fresh state, and what to do."""
+    if remark := _remark(adapter):
+        return remark
+    if math.isfinite(age_s):
+        return f"the last one is {age_s:.1f} s old; start the driver again"
+    if adapter.refused:
+        return f"{adapter.refused} messages arrived and none could be used: they are not finite, or not rotations"
+    return "none has arrived yet; start the driver or check topic names"
 
 
 def _rss_mb() -> float:

@@ -16,7 +16,8 @@ from xml.sax.saxutils import escape
 
 from sim2real.errors import BundleError, ConfigError
 from sim2real.runtime.bundle import PolicyBundle
-from sim2real.runtime.signals import load_signals
+from sim2real.runtime.golden import recorded_goal
+from sim2real.runtime.signals import Signals, load_signals
 
 PACKAGE = Path(__file__).parents[1]
 TEMPLATES = Path(__file__).parent / "package_template"
@@ -47,16 +48,15 @@ def export_ros_package(bundle: Path, directory: Path, name: str) -> Path:
     target = directory / name
     if target.exists() and not (target / name / "_runtime").is_dir():
         raise ConfigError(f"{target} exists and is not an exported policy; choose another --name or folder")
-    goal = loaded.spec.goal
     values = {
         "name": name,
         # A bundle's own words, escaped for package.xml; no template puts them into code.
         "robot": escape(loaded.robot.name),
         "task": escape(loaded.spec.task),
         "commit": escape(str(loaded.provenance.get("commit", "unknown"))),
-        "goal": json.dumps(goal.model_dump()),
+        "parameters": _parameters(loaded),
         "trusted": json.dumps(own_modules(loaded) or [""]),
-        "perception": str(_watches(loaded)),
+        "perception": str("object_pos" in _signals(loaded).needs),
     }
     directory.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=directory))
@@ -120,9 +120,24 @@ def runtime_files(bundle: PolicyBundle) -> dict[Path, Path]:
     return files
 
 
-def _watches(bundle: PolicyBundle) -> bool:
-    """Tell whether the policy reads the place of an object, which a perception node can find."""
-    return "object_pos" in load_signals(bundle.spec.signals, bundle.robot, bundle.chain()).needs
+def _signals(bundle: PolicyBundle) -> Signals:
+    return load_signals(bundle.spec.signals, bundle.robot, bundle.chain())
+
+
+def _parameters(bundle: PolicyBundle) -> str:
+    """Lines of params.yaml that depend on the robot: where it goes, and for a drone how its state arrives."""
+    goal = bundle.spec.goal
+    what = f"{', '.join(goal.components)} in {goal.unit}, frame {goal.frame}"
+    recorded = recorded_goal(bundle, _signals(bundle))
+    lines = [f"# Where it goes before anybody sends a goal on the topic goal: {what}"]
+    if recorded is not None:
+        lines += ["# (the goal of the episode that the bundle was recorded in)", f"goal: {recorded.tolist()}"]
+    elif bundle.robot.interface == "cmd_vel_legacy":
+        lines += [f"# goal: {[0.0, 0.0, 1.0, *[0.0] * goal.size][: goal.size]}"]
+        lines += ["# Its state: pose_twist (topics pose and twist) or odom.", "# state_source: pose_twist"]
+    else:
+        lines += [f"# goal: {[0.0] * goal.size}"]
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def own_modules(bundle: PolicyBundle) -> list[str]:

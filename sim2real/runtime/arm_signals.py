@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sim2real.errors import SpecError
 from sim2real.runtime.kinematics import POSTURE, STEP_DAMPING, Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
@@ -22,6 +24,14 @@ class ArmSignals:
     def measure(self, state: State, goal: Array) -> dict[str, Array]:
         """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`arm_signals`."""
         return arm_signals(self._chain, self._ee, state["joint_pos"], state["joint_vel"], goal)
+
+    def goal(self, signals: Mapping[str, Array]) -> Array:
+        """The goal [N, 3] of measured signals."""
+        return self._chain.frames(signals["joint_pos"])[self._ee][0] - signals["goal_error"]
+
+    def nearest_goal(self, goal: Array) -> tuple[Array, str]:
+        """Any point is a goal."""
+        return goal, ""
 
 
 def signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:

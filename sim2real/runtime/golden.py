@@ -14,6 +14,7 @@ from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.bundle_files import Golden
 from sim2real.runtime.observation import ObservationHistory, decode_action
 from sim2real.runtime.policy import PolicyRunner, onnx_network
+from sim2real.runtime.signals import KnowsGoals, Signals
 from sim2real.runtime.spec import ObservationTerm, PolicySpec
 from sim2real.types import Array, Float32
 
@@ -40,6 +41,15 @@ def record_golden(runner: PolicyRunner, frames: Iterable[Mapping[str, Array]]) -
     if not spec.memory:
         golden.pop("memory", None)
     return golden
+
+
+def recorded_goal(bundle: PolicyBundle, signals: Signals) -> Array | None:
+    """The goal [G] of the recorded episode, rounded to 1e-3; None where the bundle's ``signals`` do not tell it."""
+    if not isinstance(signals, KnowsGoals):
+        return None
+    golden = bundle.golden()
+    first = {name: golden[f"signals.{name}"][:1] for name in bundle.spec.measured_signals()}
+    return np.round(signals.goal(first)[0], 3) + 0.0  # no -0.0
 
 
 @dataclass(frozen=True)

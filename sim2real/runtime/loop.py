@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 LATE_SHARE = 0.2
+TOO_LATE = 0.05  # share of late cycles from which results say more about the computer than about the policy
 WINDOW_SHARE = 0.15  # a message this close to when a cycle is due begins it
 PULL_GAIN = 0.1
 PULL_SHARE = 0.005
@@ -57,6 +59,21 @@ class LoopFigures:
     jitter_p99_ms: float
     duration_p50_ms: float
     duration_p99_ms: float
+
+
+class Lateness:
+    """Share of what is late in the last ``calls`` updates of two counters."""
+
+    def __init__(self, calls: int) -> None:
+        self._seen: deque[tuple[float, float]] = deque(maxlen=calls + 1)
+
+    def update(self, late: float, total: float) -> float:
+        """Take in both counters; a total that has become smaller begins anew."""
+        if self._seen and total < self._seen[-1][1]:
+            self._seen.clear()
+        self._seen.append((late, total))
+        gone = total - self._seen[0][1]
+        return (late - self._seen[0][0]) / gone if gone > 0.0 else 0.0
 
 
 class Loop(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sim2real.errors import SpecError
@@ -17,6 +19,7 @@ CLOSE_M = 0.035  # the same while pushing: the tip presses against the object's 
 LOW_M = 0.034  # a tip higher than this might slide over the object
 LEAD_M = 0.05  # how far ahead of the tip the push aims
 ALIGNED_M = 0.012  # sideways distance from the line of the push up to which it may begin
+TABLE_M = 0.01  # a goal further than this above or below z = 0 is not on the table
 
 
 class PushSignals:
@@ -33,6 +36,19 @@ class PushSignals:
     def measure(self, state: State, goal: Array) -> dict[str, Array]:
         """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`push_signals`."""
         return push_signals(self._chain, self._ee, state["joint_pos"], state["joint_vel"], state["object_pos"], goal)
+
+    def goal(self, signals: Mapping[str, Array]) -> Array:
+        """The goal [N, 3] of measured signals, on the table."""
+        goal = self._chain.frames(signals["joint_pos"])[self._ee][0] + signals["ee_to_object"]
+        goal[:, :2] -= signals["object_error"]
+        goal[:, 2] = 0.0
+        return goal
+
+    def nearest_goal(self, goal: Array) -> tuple[Array, str]:
+        """The point of the table under or over ``goal`` [3]: above it, the finger would pass over the object."""
+        if abs(goal[2]) <= TABLE_M:
+            return goal, ""
+        return goal * [1.0, 1.0, 0.0], "an object is pushed on the table, at z = 0 of the base frame"
 
 
 def push_signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from sim2real.errors import SpecError
 from sim2real.registry import resolve
@@ -39,6 +39,17 @@ class Signals(Protocol):
 
     def measure(self, state: State, goal: Array) -> dict[str, Array]:
         """Signals [N, d] of ``state`` relative to ``goal`` [N, G]."""
+
+
+@runtime_checkable
+class KnowsGoals(Protocol):
+    """Additions of signals that know which goals make sense; those of one's own may leave them out."""
+
+    def goal(self, signals: Mapping[str, Array]) -> Array:
+        """The goal [N, G] that ``signals`` were measured relative to."""
+
+    def nearest_goal(self, goal: Array) -> tuple[Array, str]:
+        """The goal [G] nearest to ``goal`` [G] that a policy can go to, and why it is another one, or nothing."""
 
 
 def load_signals(name: str, robot: RobotSpec, chain: Chain | None, trusted: Collection[str] | None = None) -> Signals:

@@ -23,6 +23,8 @@ from sim2real.types import Array
 
 _PERIOD_S = 0.01  # the simulation catches up at least this often
 _STEP_S = 0.01  # where a target names no grid of its own
+# The longest that catching up may keep others waiting: a simulator slower than real time would never be done.
+_PATIENCE_S = 0.05
 
 
 class TargetDriver:
@@ -43,7 +45,7 @@ class TargetDriver:
         clock: Monotonic time, s.
 
     Attributes:
-        lost_s: Simulated time that a busy computer could not make up for, s.
+        lost_s: Time in which the robot stood still because its simulator was slower than real time, s.
 
     Raises:
         DriverError: Unknown robot, task, target, variant or condition, or a package is missing.
@@ -241,11 +243,15 @@ class TargetDriver:
         if isinstance(self._sim, Paced):
             step_s, longest_s = self._sim.step_s, self._sim.longest_catch_up_s
         steps = int((now - self._moved_until_s) / step_s)  # odd remainders would be steps of their own
-        taken = steps if steps * step_s <= longest_s else round(longest_s / step_s)
-        for _ in range(taken):
+        taken = 0
+        while taken < steps and taken * step_s < longest_s - 1e-9 and self._clock() - now < _PATIENCE_S:
             self._sim.advance(step_s)
-        self._moved_until_s += steps * step_s
-        self.lost_s += (steps - taken) * step_s
+            taken += 1
+        self._moved_until_s += taken * step_s
+        if taken < steps:  # what is left is given up, or commands, services and signals would wait ever longer
+            now = self._clock()
+            self.lost_s += now - self._moved_until_s
+            self._moved_until_s = now
         return now
 
     def _now(self) -> float:

@@ -10,16 +10,19 @@ pytest.importorskip("mujoco", reason="the arm target needs mujoco and lerobot-en
 
 import rclpy
 from arm_bundles import make_controller_bundle
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from sim2real.deploy.policy_node import FAILURE, SUCCESS, PolicyNode
+from sim2real.deploy.policy_node import FAILURE, SUCCESS, PolicyNode, _missing
 from sim2real.evaluate.over_ros2 import Fleet
 from sim2real.evaluate.table import run_cell
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.golden import verify
+from sim2real.runtime.signals import load_signals
 from sim2real.targets.so101_arm import JOINTS
 
 pytestmark = pytest.mark.ros
@@ -35,19 +38,21 @@ def bundles(tmp_path_factory):
 class Robot:
     """A policy node and the robot it sees, in this process."""
 
-    def __init__(self, bundle):
-        rclpy.init(args=["--ros-args", "-p", f"bundle:={bundle}"])
+    def __init__(self, bundle, quality=1, **parameters):
+        given = [item for name, value in parameters.items() for item in ("-p", f"{name}:={value}")]
+        rclpy.init(args=["--ros-args", "-p", f"bundle:={bundle}", *given])
         self.policy, self.node = PolicyNode(), rclpy.create_node("robot")
         self.executor = SingleThreadedExecutor()
         for node in (self.policy, self.node):
             self.executor.add_node(node)
-        self.joints = self.node.create_publisher(JointState, "joint_states", 1)
-        self.object = self.node.create_publisher(PoseStamped, "object_pose", 1)
+        self.joints = self.node.create_publisher(JointState, "joint_states", quality)
+        self.object = self.node.create_publisher(PoseStamped, "object_pose", quality)
+        self.goal = self.node.create_publisher(PoseStamped, "goal", 1)
         self.commands = []
         self.node.create_subscription(JointTrajectory, "joint_trajectory", self.commands.append, 100)
 
-    def publish(self, names=JOINTS, position=START, velocity=None, sees=True):
-        stamp = self.node.get_clock().now().to_msg()
+    def publish(self, names=JOINTS, position=START, velocity=None, sees=True, stamp_s=None):
+        stamp = self.node.get_clock().now().to_msg() if stamp_s is None else Time(sec=int(stamp_s))
         message = JointState(name=list(names), position=[float(v) for v in position])
         message.velocity = [0.0] * len(names) if velocity is None else velocity
         message.header.stamp = stamp
@@ -84,8 +89,8 @@ def start_robot(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     robots = []
 
-    def start(bundle):
-        robots.append(Robot(bundle))
+    def start(bundle, **settings):
+        robots.append(Robot(bundle, **settings))
         return robots[-1]
 
     yield start
@@ -130,12 +135,116 @@ def test_broken_joint_states_are_not_believed(bundles, start_robot):
     for broken in (
         {"names": JOINTS[:5], "position": START[:5]},
         {"position": [*START[:5], np.nan]},
-        {"velocity": []},
+        {"velocity": [*[0.0] * 5, np.inf]},
     ):
         before = robot.policy._adapter.refused
         robot.run(0.2, **broken)
         assert robot.policy._adapter.refused > before
     assert robot.policy._adapter.age_s() > 0.3
+
+
+@pytest.mark.parametrize("velocity", [[], [0.7] * 4, [0.7, np.nan, 0.7, np.nan, 0.7, 0.7]])
+def test_velocities_that_are_missing_are_differentiated_and_it_says_so(bundles, start_robot, velocity):
+    """None at all, not as many as names, or NaN where an interface has none (as joint_state_broadcaster does)."""
+    robot = start_robot(bundles["reach"])
+    assert robot.policy.trigger_configure() is SUCCESS
+    begun = time.monotonic()
+    while time.monotonic() < begun + 1.0:
+        moved = START + 0.3 * (time.monotonic() - begun) * np.array([1, 2, 0, 0, 0, 0])
+        robot.run(0.01, position=moved, velocity=list(velocity))
+    adapter = robot.policy._adapter
+    wanted = np.full(6, 0.7) if len(velocity) == 6 else np.array([0.3, 0.6, 0, 0, 0, 0])
+    wanted[[1, 3]] = 0.6, 0.0
+    np.testing.assert_allclose(adapter.signals()["joint_vel"][0], wanted, atol=0.06)
+    named = "shoulder_lift, wrist_flex" if len(velocity) == 6 else ", ".join(JOINTS)
+    assert adapter.remark == f"joint_states carry no velocity of {named}: positions are differentiated"
+    assert robot.policy._figures(adapter)["remark"] == adapter.remark
+    assert robot.policy.trigger_activate() is SUCCESS
+    assert adapter.refused == 0
+
+
+def test_the_filter_of_differentiated_positions_by_hand(bundles, start_robot):
+    robot = start_robot(bundles["reach"])
+    assert robot.policy.trigger_configure() is SUCCESS
+    adapter = robot.policy._adapter
+
+    def arrive(stamp_s, position):
+        message = JointState(name=list(JOINTS), position=[position] * 6)
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(round(1e9 * stamp_s), 10**9)
+        adapter._on_joints(message)
+        return float(adapter.signals()["joint_vel"][0, 0])
+
+    assert arrive(5.00, 0.1) == 0.0
+    assert arrive(5.01, 0.2) == pytest.approx(10.0 / 3.0)  # gap / (20 ms + gap) = 1/3 of the slope
+    assert arrive(5.01, 0.9) == pytest.approx(10.0 / 3.0), "an old stamp is no news"
+    assert arrive(5.03, 0.2) == pytest.approx(5.0 / 3.0)
+    assert arrive(2.00, 0.7) == 0.0, "a new clock begins anew"
+
+
+def test_best_effort_publishers_are_heard(bundles, start_robot):
+    best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    robot = start_robot(bundles["push"], quality=best_effort)
+    assert robot.policy.trigger_configure() is SUCCESS
+    robot.run(0.6)
+    assert robot.policy.trigger_activate() is SUCCESS
+    assert robot.policy.trigger_deactivate() is SUCCESS
+    assert robot.policy.trigger_cleanup() is SUCCESS
+    assert robot.joints.get_subscription_count() == 0, "nothing is left listening"
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"names": JOINTS[:5], "position": START[:5]}, "joint_states refused: they lack the position of gripper; they"),
+        ({"position": [np.nan] * 6}, "joint_states refused: they are not finite"),
+        ({"sees": False}, "joint_states arrive, object_pose does not"),
+        ({"stamp_s": 7.0}, "joint_states arrive, and their stamps stand still"),
+        ({"alive": False}, "none has arrived yet; start the driver or check topic names"),
+    ],
+)
+def test_a_refused_activation_names_what_is_wrong_with_what_arrives(bundles, start_robot, state, said):
+    robot = start_robot(bundles["push"])
+    assert robot.policy.trigger_configure() is SUCCESS
+    robot.run(0.8, **state)
+    assert robot.policy.trigger_activate() is FAILURE
+    adapter = robot.policy._adapter
+    assert said in _missing(adapter, adapter.age_s())
+
+
+def test_a_goal_off_the_table_becomes_one_on_it(bundles, start_robot):
+    """The finger would pass over the object and never touch it."""
+    robot = start_robot(bundles["push"], goal="[0.25, 0.05, 0.1]")
+    assert robot.policy.trigger_configure() is SUCCESS
+    adapter = robot.policy._adapter
+    assert adapter._goal.tolist() == [0.25, 0.05, 0.0]
+    for height, kept in ((0.008, 0.008), (-0.2, 0.0), (0.02, 0.0)):
+        message = PoseStamped()
+        message.pose.position.x, message.pose.position.z = 0.3, height
+        robot.goal.publish(message)
+        robot.run(0.3)
+        assert adapter._goal.tolist() == [0.3, 0.0, kept]
+
+
+@pytest.mark.parametrize("task", ["reach", "push"])
+def test_without_a_goal_it_goes_to_the_recorded_one(bundles, start_robot, task):
+    robot = start_robot(bundles[task])
+    assert robot.policy.trigger_configure() is SUCCESS
+    goal = robot.policy._adapter._goal
+    signals = load_signals(*_signals_of(bundles[task]))
+    golden = PolicyBundle.load(bundles[task]).golden()
+    state = {"joint_pos": golden["signals.joint_pos"][:1], "joint_vel": np.zeros((1, 6))}
+    if task == "push":
+        tip = signals._chain.frames(state["joint_pos"])["ee"][0]
+        state["object_pos"] = tip + golden["signals.ee_to_object"][:1]
+    error = "goal_error" if task == "reach" else "object_error"
+    np.testing.assert_allclose(
+        signals.measure(state, goal[None])[error], golden[f"signals.{error}"][:1], atol=1e-3, err_msg="the same goal"
+    )
+
+
+def _signals_of(path):
+    bundle = PolicyBundle.load(path)
+    return bundle.spec.signals, bundle.robot, bundle.chain()
 
 
 def test_a_pushing_policy_stops_when_the_camera_does(bundles, start_robot):

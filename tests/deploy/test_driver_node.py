@@ -22,6 +22,7 @@ from nav_msgs.msg import Odometry  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
+from robot_drivers.limits import WatchdogStage  # noqa: E402
 from sim2real.deploy.crazyflie_messages import to_legacy  # noqa: E402
 from sim2real.deploy.driver_node import NEWEST, DriverNode  # noqa: E402
 
@@ -31,7 +32,8 @@ pytestmark = pytest.mark.ros
 class Pilot:
     """The other end of the node's topics."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: DriverNode) -> None:
+        self.driver = driver
         self.node = rclpy.create_node("pilot")
         self.got: dict[str, list[Any]] = {"pose": [], "twist": [], "ground_truth/odom": [], "driver_diagnostics": []}
         kinds = (PoseStamped, TwistStamped, Odometry, DiagnosticArray)
@@ -75,7 +77,7 @@ def pilot() -> Iterator[Pilot]:
     rclpy.init()
     executor = SingleThreadedExecutor()
     driver = DriverNode({"variant": "cf2x_P250", "condition": "fresh", "seed": 4, "rate_hz": 100.0})
-    pilot = Pilot()
+    pilot = Pilot(driver)
     executor.add_node(driver)
     executor.add_node(pilot.node)
     thread = threading.Thread(target=executor.spin, daemon=True)
@@ -145,6 +147,35 @@ def test_watchdog_holds_and_lands_and_reset_starts_anew(pilot: Pilot) -> None:
     time.sleep(0.3)
     assert np.array_equal(pilot.position(), again) and not np.allclose(again, start)
     assert pilot.figures()["armed"] == "False"
+
+
+def test_refused_commands_do_not_keep_it_flying(pilot: Pilot) -> None:
+    """A policy that sends NaN is as silent as one that sends nothing."""
+    assert pilot.ask(pilot.arm, SetBool.Request(data=True)).success
+    pilot.send(0.33)
+    wait_until(lambda: pilot.figures()["commands"] == "1")
+    end = time.monotonic() + 1.4
+    while time.monotonic() < end:
+        pilot.send(float("nan"))
+        time.sleep(0.02)
+    assert pilot.driver._stage is WatchdogStage.LAND
+    assert pilot.driver._counts["commands"] == 1 and pilot.driver._counts["refused"] > 10
+
+
+def test_arming_again_does_not_land_a_robot_that_nobody_has_commanded_yet(pilot: Pilot) -> None:
+    assert pilot.ask(pilot.arm, SetBool.Request(data=True)).success
+    pilot.send(0.33)
+    wait_until(lambda: pilot.driver._stage is WatchdogStage.LAND)
+    pilot.ask(pilot.reset, Trigger.Request())
+    assert pilot.ask(pilot.arm, SetBool.Request(data=True)).success
+    time.sleep(0.2)
+    assert pilot.driver._stage is WatchdogStage.IDLE
+    pilot.send(0.33)
+    wait_until(lambda: pilot.driver._stage is WatchdogStage.LAND)
+    assert pilot.ask(pilot.arm, SetBool.Request(data=False)).success
+    assert pilot.ask(pilot.arm, SetBool.Request(data=True)).success
+    time.sleep(0.2)
+    assert pilot.driver._stage is WatchdogStage.IDLE
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

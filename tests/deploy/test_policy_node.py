@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ros_rig import LIMITS, Rig, make_pd_bundle
 from sim2real.deploy.crazyflie_messages import from_legacy
 from sim2real.deploy.policy_node import FAILURE, SUCCESS, PolicyNode
 from sim2real.runtime.bundle_files import sha256
+from sim2real.runtime.loop import FixedRateLoop
 
 pytestmark = pytest.mark.ros
 
@@ -155,6 +157,21 @@ def test_activation_needs_a_fresh_state_and_halting_obeys_the_slew(pd_bundle, st
     assert commands[-1] == pytest.approx(HOLD, abs=0.15), "it ends level, with a thrust that carries"
     for before, after in zip(commands[-3:-1], commands[-2:], strict=True):
         assert all(abs(after[name] - before[name]) <= SLEW[name] + 1e-6 for name in SLEW)
+
+
+def test_a_computer_that_is_too_busy_is_said(pd_bundle, start_node):
+    node = start_node(bundle=pd_bundle)
+    assert node.trigger_configure() is SUCCESS
+    said, loop = [], FixedRateLoop(0.02, lambda: None, pytest.fail)
+    node._diagnostics, node._loop = SimpleNamespace(publish=lambda message: said.append(message.status[0])), loop
+    for cycles, late in ((0, 0), (25, 0), (50, 1), (75, 9)):
+        loop._cycles, loop._late = cycles, late
+        node._publish_diagnostics()
+    assert [status.level for status in said] == [b"\0", b"\0", b"\0", b"\1"]
+    assert said[-1].message.endswith(
+        "; 12% of the control cycles came late: the computer is too busy; stop other programs"
+    )
+    assert {item.key: item.value for item in said[-1].values}["late"] == "9"
 
 
 @pytest.mark.slow

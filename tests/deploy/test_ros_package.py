@@ -9,11 +9,16 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import yaml
+from arm_bundles import make_controller_bundle
 from conftest import rehash
 
+from sim2real.config import load_config
 from sim2real.deploy.ros_package import export_ros_package, runtime_files
 from sim2real.errors import ConfigError
+from sim2real.learn.experiment import load_experiment
 from sim2real.runtime.bundle import PolicyBundle
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +67,42 @@ def test_files_shim_and_runtime(tiny_bundle, tmp_path):
     assert not [f for f in carried if robot_drivers.search(_text(package, f))], "the robot's own driver is not ours"
     export_ros_package(tiny_bundle, tmp_path, "my_drone")
     assert [p.name for p in tmp_path.iterdir()] == ["my_drone"]
+
+
+def _parameters(package):
+    text = (package / "config" / "params.yaml").read_text()
+    return text, yaml.safe_load(text)["/**"]["ros__parameters"]
+
+
+@pytest.mark.parametrize("task", ["reach", "push"])
+def test_an_arms_package_holds_a_goal_it_can_reach_and_nothing_of_a_drones(tmp_path, task):
+    bundle = make_controller_bundle(tmp_path / "bundle", f"so101_{task}")
+    package = export_ros_package(bundle, tmp_path / "src", "my_arm")
+    text, given = _parameters(package)
+    experiment = load_experiment(load_config(f"so101_{task}"))
+    env = experiment.make_env(0, 1, restart=False)  # as the bundle was recorded
+    env.sim.close()
+    np.testing.assert_allclose(given["goal"], env.goal[0], atol=2e-3 if task == "reach" else 0.02)
+    assert np.linalg.norm(given["goal"]) < experiment.robot.reach_m
+    assert task == "reach" or given["goal"][2] == 0.0, "an object is pushed on the table"
+    assert "frame base" in text and "state_source" not in text and "flies" not in text and "world" not in text
+    assert set(given) == {"autostart", "trusted_modules", "goal"}
+    needs = {item.text for item in ElementTree.parse(package / "package.xml").iterfind("exec_depend")}
+    assert {"sensor_msgs", "trajectory_msgs", "geometry_msgs", "rclpy"} <= needs
+
+
+def test_a_drones_package_says_how_its_state_arrives_and_where_it_may_go(tiny_bundle, tmp_path):
+    text, given = _parameters(export_ros_package(tiny_bundle, tmp_path, "my_drone"))
+    assert "# state_source: pose_twist" in text and "frame world" in text and "# goal: [0.0, 0.0, 1.0" in text
+    assert set(given) == {"autostart", "trusted_modules"}
+
+
+def test_every_ros_module_that_travels_along_is_a_dependency(tiny_bundle, tmp_path):
+    package = export_ros_package(tiny_bundle, tmp_path, "my_drone")
+    needs = {item.text for item in ElementTree.parse(package / "package.xml").iterfind("exec_depend")}
+    code = "\n".join(file.read_text() for file in package.rglob("*.py"))
+    named = re.findall(r"^\s*(?:from|import) (\w+_(?:msgs|srvs|interfaces)|rclpy|ament_index_python)\b", code, re.M)
+    assert set(named) <= needs, "a robot without them cannot start the node"
 
 
 def test_a_bundle_cannot_write_into_the_package_files(bundle_copy, tmp_path):

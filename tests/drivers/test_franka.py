@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -29,7 +30,8 @@ sys.stdout.write("moving\\n"), sys.stdout.flush()
 for k in range(400):
     target = here.copy()
     target[0] += 0.05 * k
-    driver.command(dict(zip(driver.read().joint_names, target.tolist())))
+    sent = driver.command(dict(zip(driver.read().joint_names, target.tolist())))
+    sys.stdout.write(f"{sent['fr3_joint1']}\\n"), sys.stdout.flush()
     time.sleep(0.05)
 """
 
@@ -131,6 +133,28 @@ def test_a_client_killed_in_motion_leaves_a_still_arm_and_the_next_one_goes_on(d
         np.testing.assert_allclose(again.read().joint_pos, target, atol=5e-3)
     finally:
         again.disconnect()
+
+
+@pytest.mark.parametrize("whole_group", [False, True], ids=["a debugger", "Ctrl-Z"])
+def test_a_client_stopped_in_motion_leaves_an_arm_that_comes_to_rest_before_its_last_command(driver, whole_group):
+    driver.arm(True)
+    home = np.array([0.0, 0.0, 0.0, -1.57, 0.0, 1.57, 0.785])
+    send(driver, home, 4.0)
+    driver.disconnect()
+    client = subprocess.Popen([sys.executable, "-c", MOVES], stdout=subprocess.PIPE, text=True, process_group=0)
+    assert client.stdout is not None and client.stdout.readline() == "moving\n"
+    time.sleep(0.8)
+    (os.killpg if whole_group else os.kill)(client.pid, signal.SIGSTOP)
+    time.sleep(1.5)
+    client.kill()
+    last = float(client.communicate()[0].split()[-1])
+    after = connect()
+    try:
+        gone = after.read().joint_pos[0]
+        assert 0.05 < gone < last + 5e-3, "it moved, and not to where nobody sent it"
+        assert_still(after)
+    finally:
+        after.disconnect()
 
 
 def test_nobody_there_is_one_clear_error():

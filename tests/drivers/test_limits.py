@@ -34,6 +34,20 @@ def test_a_pause_does_not_allow_a_jump(limits: CommandLimits) -> None:
     assert limits.apply({"thrust": 0.7, "roll": 0.0}, 60.0)["thrust"] == pytest.approx(0.3 + 2.0 * 0.1)
 
 
+def test_after_a_pause_it_goes_on_from_the_last_command(limits: CommandLimits) -> None:
+    """Neither from zero nor from the start values."""
+    for k in range(5):
+        limits.apply({"thrust": 0.6, "roll": -0.4}, 1.0 + 0.1 * k)
+    sent = limits.apply({"thrust": 0.0, "roll": -0.4}, 60.0)
+    assert sent == pytest.approx({"thrust": 0.6 - 2.0 * 0.1, "roll": -0.4})
+
+
+def test_two_commands_that_arrive_together_both_move_it(limits: CommandLimits) -> None:
+    limits.apply({"thrust": 0.3, "roll": 0.0}, 1.0)
+    assert limits.apply({"thrust": 0.7, "roll": 0.0}, 1.0)["thrust"] == pytest.approx(0.3 + 2.0 * 0.005)
+    assert limits.apply({"thrust": 0.7, "roll": 0.0}, 0.9)["thrust"] == pytest.approx(0.3 + 2.0 * 0.010)
+
+
 def test_reset_starts_from_the_start_values(limits: CommandLimits) -> None:
     for k in range(10):
         limits.apply({"thrust": 0.7, "roll": 0.0}, 1.0 + 0.1 * k)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sim2real.runtime.loop import FixedRateLoop, StateLoop
+from sim2real.runtime.loop import FixedRateLoop, Lateness, StateLoop
 
 pytestmark = pytest.mark.realtime
 
@@ -164,3 +164,13 @@ def test_a_state_loop_ends_with_an_exception():
     time.sleep(0.1)
     loop.stop()
     assert [str(error) for error in errors] == ["broken"] and loop.figures().cycles == 0
+
+
+def test_lateness_is_that_of_the_last_calls():
+    lateness = Lateness(2)
+    assert lateness.update(0, 0) == 0.0
+    assert lateness.update(5, 10) == 0.5
+    assert lateness.update(5, 20) == 0.25
+    assert lateness.update(5, 30) == 0.0, "two calls back only"
+    assert lateness.update(1, 4) == 0.0, "counters that begin anew"
+    assert lateness.update(3, 8) == 0.5

@@ -62,6 +62,52 @@ def test_stale_data_holds_then_lands_for_good(safety):
     assert safety.state is SafetyState.FLY
 
 
+def test_good_data_ends_the_time_without_data(safety):
+    """Two gaps, each too short to land on, with one good period in between."""
+    for _ in range(2):
+        for tick in range(int(0.9 * SafetySettings().land_after_s / DT)):
+            safety.step(GOOD, 0.11 + tick * DT, {})
+            assert safety.state is SafetyState.HOLD
+        safety.step(GOOD, 0.0, {})
+
+
+def test_commands_that_are_not_finite_do_not_land_it_where_data_is_fresh(safety):
+    for _ in range(100):
+        safety.step(np.full(4, np.nan), 0.0, {})
+    assert safety.state is SafetyState.HOLD
+
+
+def test_an_age_that_is_no_number_is_no_fresh_data(safety):
+    safety.step(GOOD, 0.0, {})
+    states = []
+    for _ in range(40):
+        assert np.isfinite(safety.step(GOOD, np.nan, {})).all()
+        assert safety.reason == "no state yet"
+        states.append(safety.state)
+    assert states[0] is SafetyState.HOLD
+    assert states.index(SafetyState.LAND) == pytest.approx(SafetySettings().land_after_s / DT, abs=1)
+
+
+@pytest.mark.parametrize("activated", [True, False])
+def test_slew_rates_hold_in_every_state(activated):
+    """By a robot whose thrust changes so slowly that landing takes longer than it lasts."""
+    slow = ROBOT.model_copy(
+        update={"commands": tuple(c.model_copy(update={"slew_per_s": 0.05}) for c in ROBOT.commands)}
+    )
+    safety = SafetyFilter(slow, DT)
+    safety.activate(HOLD)
+    seen = []
+    for tick in range(200):
+        if tick == 5 and not activated:
+            safety.deactivate()
+        before = safety.sent
+        sent = safety.step(np.array([0.7, 0.4, 0.4, 3.0]), 0.0 if tick < 20 else np.inf, {})
+        assert np.abs(sent - before).max() <= 0.05 * DT + 1e-12
+        seen.append(safety.state)
+    assert (SafetyState.LAND in seen) is activated
+    assert not activated or sent[0] < HOLD[0], "it lands"
+
+
 def test_no_data_at_all_holds(safety):
     safety.step(None, float("inf"), {})
     assert safety.state is SafetyState.HOLD and safety.reason == "no state yet"

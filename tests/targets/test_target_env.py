@@ -1,5 +1,7 @@
 """Environments on targets: a budget that refuses, no truth without cheating, and the evaluation's own episodes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from sim2real.errors import SimulationError
 from sim2real.evaluate.episodes import run
 from sim2real.learn.experiment import bundle_experiment
 from sim2real.runtime.bundle import PolicyBundle
+from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec
 from sim2real.targets.base import begin, target_for
 from sim2real.targets.env import Budget, TargetEnv
 
@@ -107,3 +110,72 @@ def test_parameters_and_history_are_what_a_robot_would_have(bundle, case):
     with pytest.raises(KeyError):
         env.observation("history")
     env.close()
+
+
+class Scripted:
+    """Five points that are where a script says; the third crashes early and stays near."""
+
+    name, variants, commands = "scripted", ("point",), ("x",)
+
+    def conditions(self):
+        return ("fresh",)
+
+    def start(self, task, rng, n):
+        return {"x": np.zeros((n, 1))}
+
+    def make(self, variant, condition, n, seed):
+        self.failed, self.step = np.zeros(n, dtype=bool), 0
+        return self
+
+    def reset(self, start):
+        self.failed, self.step = np.zeros(len(start["x"]), dtype=bool), 0
+
+    def command(self, command):
+        pass
+
+    def advance(self, seconds):
+        self.step += 1
+        self.failed = np.array([False, False, self.step >= 2, False, False])
+
+    def truth(self):
+        left = 0.5 if self.step == 7 else 0.0  # of 10 steps the last 5 must be held
+        late = 0.5 if self.step < 6 else 0.0
+        fails = 5.0 if self.step == 3 else 0.0
+        return {"x": np.array([[0.0], [left], [0.0], [late], [fails]])}
+
+    measured = truth
+
+    def close(self):
+        pass
+
+
+def test_success_in_it_is_success_in_the_evaluation():
+    """Held to the end and never failed: not left once, not crashed, not failed by the task's judgement."""
+    error = ObservationTerm(name="error", components=("x",), unit="m", frame="world")
+    spec = PolicySpec(
+        robot="point", task="go", control_rate_hz=10, signals="mine", observation={"observation": (error,)},
+        goal=SignalSpec(name="goal", components=("x",), unit="m", frame="world"),
+        action=(ActionTerm(name="x", unit="m", low=-1.0, high=1.0),),
+    )  # fmt: skip
+    task = SimpleNamespace(
+        episode_s=1.0,
+        hold_s=0.5,
+        tolerance_m=0.1,
+        goal=spec.goal,
+        goals=lambda rng, n, state: np.zeros((n, 1)),
+        signals=SimpleNamespace(measure=lambda state, goal: {"error": state["x"] - goal}),
+        distance=lambda state, goal: np.abs(state["x"] - goal)[:, 0],
+        failed=lambda state, goal: (state["x"] > 2.0)[:, 0],
+        reward=lambda state, goal, action, previous, failed: -1.0 * failed,
+    )
+    env = TargetEnv(task, Scripted(), spec, [("point", "fresh")], per_cell=5)
+    for _ in range(9):
+        env.step(np.zeros((5, 1), np.float32))
+        assert not env.success.any(), "the episode is not over"
+    env.step(np.zeros((5, 1), np.float32))
+    assert env.success.tolist() == [True, False, False, True, False]
+    assert env.ended.success.tolist() == env.success.tolist()
+
+    still = SimpleNamespace(spec=spec, reset=lambda: None, step=lambda signals: np.zeros((5, 1)))
+    result = run(lambda n: still, SimpleNamespace(task=task), Scripted(), "point", "fresh", 5, 0)
+    assert (result.success, result.crashes, result.n) == (0.4, 1, 5)
