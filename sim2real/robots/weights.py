@@ -134,7 +134,7 @@ class WeighedChain(Chain):
         position: Array,
         added_mass: Mapping[str, Array | float] = {},
         frames: Mapping[str, tuple[Array, Array]] | None = None,
-        added_com: Mapping[str, Array] = {},
+        shift: Mapping[str, Array] = {},
     ) -> Array:
         """Torque that every joint must give to hold still [N, J] N·m at poses [N, J] rad, z upwards.
 
@@ -142,7 +142,7 @@ class WeighedChain(Chain):
             position: Poses.
             added_mass: kg on top of a link's own at its centre of mass, by link; a payload.
             frames: Of :meth:`frames` at these poses, where they are known already.
-            added_com: Where an added mass is instead, [N, 3] m from the link's centre of mass in the link's frame.
+            shift: How far a link's centre of mass, with what was added, has moved in the link's frame [N, 3] m.
         """
         frames = self.frames(position) if frames is None else frames
         torque = np.zeros((len(position), len(self.joint_names)))
@@ -155,8 +155,8 @@ class WeighedChain(Chain):
             mass, moment = carried.get(name, (0.0, np.zeros_like(origin)))
             mass = mass + own
             moment = moment + own[..., None] * (origin + rotation @ link.com)
-            if name in added_com:
-                moment = moment + np.asarray(added_mass[name])[..., None] * _rotated(rotation, added_com[name])
+            if name in shift:
+                moment = moment + own[..., None] * _rotated(rotation, shift[name])
             above = carried.get(joint.parent, (0.0, np.zeros_like(origin)))
             carried[joint.parent] = (above[0] + mass, above[1] + moment)
             if joint.moves:
@@ -173,17 +173,16 @@ class WeighedChain(Chain):
         self,
         added_mass: Mapping[str, Array],
         frames: Mapping[str, tuple[Array, Array]],
-        added_com: Mapping[str, Array] = {},
+        shift: Mapping[str, Array] = {},
     ) -> Array:
         """How much more inertia every joint feels [N, J] kg·m² for masses on top of the links' own.
 
-        A link's own inertia grows with its mass; a payload is a point. Coupling between joints is left out, as it is
-        of the arm itself.
+        A link's own inertia grows with its mass. Coupling between joints is left out, as it is of the arm itself.
 
         Args:
             added_mass: kg [N] by link, negative where a link is lighter.
             frames: Of :meth:`frames`.
-            added_com: As of :meth:`gravity_torque`; a mass that is placed is a point.
+            shift: As of :meth:`gravity_torque`.
         """
         count = len(frames[self.root][0])
         result = np.zeros((count, len(self.joint_names)))
@@ -194,16 +193,15 @@ class WeighedChain(Chain):
             name = joint.child
             (origin, rotation), link = frames[name], self.links[name]
             here = carried.get(name, zero)
-            if name in added_mass:
-                added, place = added_mass[name], origin + rotation @ link.com
+            if name in added_mass or name in shift:
+                added, place = added_mass.get(name, np.zeros(count)), origin + rotation @ link.com
                 own = np.zeros((count, 3, 3))
-                if name in added_com:
-                    place = place + _rotated(rotation, added_com[name])
-                elif link.mass > 0.0:
+                if link.mass > 0.0:
                     axes = rotation @ link.axes
                     own = (axes * link.inertia) @ axes.transpose(0, 2, 1) * (added / link.mass)[:, None, None]
-                moment = added[:, None] * place
-                here = (here[0] + added, here[1] + moment, here[2] + moment[:, :, None] * place[:, None], here[3] + own)
+                moved = place + _rotated(rotation, shift[name]) if name in shift else place
+                here = _with_point(_with_point(here, link.mass + added, moved), np.full(count, -link.mass), place)
+                here = (*here[:3], here[3] + own)
             above = carried.get(joint.parent, zero)
             carried[joint.parent] = tuple(a + b for a, b in zip(above, here, strict=True))
             if joint.moves:
@@ -212,6 +210,11 @@ class WeighedChain(Chain):
                 felt = here[0] if joint.kind == "prismatic" else _about(axis, origin, here)
                 result[:, column] += factor**2 * felt
         return result
+
+
+def _with_point(carried: tuple[Array, ...], mass: Array, place: Array) -> tuple[Array, ...]:
+    moment = mass[:, None] * place
+    return carried[0] + mass, carried[1] + moment, carried[2] + moment[:, :, None] * place[:, None], carried[3]
 
 
 def _about(axis: Array, origin: Array, carried: tuple[Array, ...]) -> Array:

@@ -121,7 +121,7 @@ class World:
         text, missing = simulated_urdf(chain)
         if missing:
             remark(missing)
-        (folder / chain.urdf.name).write_text(text)
+        (folder / chain.urdf.name).write_text(text, encoding="utf-8")
         return folder / chain.urdf.name
 
     def _load_all(self, urdf: Path, fixed_base: bool) -> None:
