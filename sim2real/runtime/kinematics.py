@@ -12,6 +12,7 @@ from sim2real.runtime.urdf import Joint, joint_tree, link_names, parse_urdf, rai
 from sim2real.types import Array
 
 LIMIT_MARGIN = 0.25  # rad; nearer to its limit than this, or than a tenth of its range, a joint moves less
+LIFTED_M = 1e-6
 POSTURE_FADE_M = 0.05  # from this far the posture counts in full
 POSTURE_RAD = 1.5  # so far from the middle of its range a joint is pulled back in full
 POSTURE = 2.0
@@ -146,6 +147,20 @@ class Chain:
     def moving_joints(self, link: str) -> list[int]:
         """Columns of the joints that can move ``link``, from the base outwards."""
         return sorted({self.columns[joint.name][0] for joint in self._path(link)})
+
+    def lifted_links(self) -> tuple[str, ...]:
+        """Links whose height some joint changes: those that can touch the table."""
+        frames = self._some_frames()
+        return tuple(name for name in self.link_names if np.ptp(frames[name][0][:, 2]) > LIFTED_M)
+
+    def upright_links(self) -> tuple[str, ...]:
+        """Links that no joint lifts or tilts: the base, and what turns about the vertical on it."""
+        frames, lifted = self._some_frames(), self.lifted_links()
+        level = [name for name in self.link_names if np.ptp(frames[name][1][:, 2], axis=0).max() < LIFTED_M]
+        return tuple(name for name in level if name not in lifted)
+
+    def _some_frames(self) -> dict[str, tuple[Array, Array]]:
+        return self.frames(np.random.default_rng(0).uniform(self.low, self.high, (16, len(self.low))))
 
     def joint_step(
         self,
