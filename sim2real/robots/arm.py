@@ -68,7 +68,9 @@ class Arm:
         self.source = identified
         self._nominal = read_parameters(source, self) if source else self.described()
         self.parameters = self._all_parameters(data.parameters)
-        self.randomization = expand_terms(data.randomization, self.parameters, str(file))
+        weighs = any(name.endswith(".mass_scale") for name in self.parameters)
+        terms = {name: term for name, term in data.randomization.items() if weighs or name != "mass_scale"}
+        self.randomization = expand_terms(terms, self.parameters, str(file))
         self.identified = {
             name: IdentifiedQuantity(parameter.unit, partial(_value, name))
             for name, parameter in self.parameters.items()

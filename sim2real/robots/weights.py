@@ -260,7 +260,13 @@ def _read_link(link: ET.Element, urdf: Path, root: bool, fixed: bool) -> Link:
     com, axes = origin_of(inertial, owner)
     if fixed and not any(number(inertia, key, owner, "0") for key in _TENSOR):
         return Link(mass, com, np.full(3, 0.4 * mass * POINT_M**2), axes)
-    return Link(mass, com, _read_inertia(inertia, owner), axes, True)
+    try:
+        return Link(mass, com, _read_inertia(inertia, owner), axes, True)
+    except ConfigError as error:
+        if not fixed:
+            raise
+        remark(f"{error}; it is fixed to another link, so a small ball of its mass is taken instead")
+        return Link(mass, com, np.full(3, 0.4 * mass * POINT_M**2), axes)
 
 
 def _read_inertia(inertia: ET.Element, owner: str) -> Array:

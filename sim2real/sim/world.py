@@ -95,7 +95,7 @@ class World:
         """Origin of a cell, in Bullet's frame [3] m."""
         return self._cell[cell].copy()
 
-    def load_robots(self, urdf: Path, fixed_base: bool = False) -> None:
+    def load_robots(self, urdf: Path, fixed_base: bool = False, meshes: bool = True) -> None:
         """Load every robot from one URDF, without damping (drag is a named parameter) and without mutual contact.
 
         Bullet's 50 solver iterations stay: with 10, joint motors end up to 10 mrad beside their targets.
@@ -103,6 +103,7 @@ class World:
         Args:
             urdf: The robot's description, with inertias.
             fixed_base: Bolt every base to the origin of its cell.
+            meshes: Load an arm's meshes, for pictures and contacts; many copies of fine ones take minutes.
 
         Raises:
             SimulationError: The file is missing or Bullet refuses it.
@@ -112,13 +113,13 @@ class World:
             raise SimulationError(f"no URDF at {urdf}")
         chain = WeighedChain(urdf) if fixed_base else None
         with tempfile.TemporaryDirectory() as folder:
-            self._load_all(urdf if chain is None else self._prepare(chain, Path(folder)), fixed_base)
+            self._load_all(urdf if chain is None else self._prepare(chain, Path(folder), meshes), fixed_base)
         if chain is not None:
             self._mend_inertias(chain)
         self._find_joints(urdf, chain)
 
-    def _prepare(self, chain: WeighedChain, folder: Path) -> Path:
-        text, missing = simulated_urdf(chain)
+    def _prepare(self, chain: WeighedChain, folder: Path, meshes: bool) -> Path:
+        text, missing = simulated_urdf(chain, meshes)
         if missing:
             remark(missing)
         (folder / chain.urdf.name).write_text(text, encoding="utf-8")

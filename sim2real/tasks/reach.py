@@ -31,6 +31,8 @@ class ReachSettings(Model):
     Attributes:
         tolerance_m: Success is being this close for the last ``hold_s``.
         span: Share of every joint's range that poses are drawn from.
+        unfolded_rad: At most so far from the middle of its range a joint starts that moves the end effector: from
+            poses folded further, no straight way leads to most goals.
         near, far: Starts and goals are this far from the base's axis, horizontally, in shares of the arm's reach,
         low, high: this far above the base plane, in the same shares,
         azimuth_rad: and at most this far to either side of the base's x axis.
@@ -44,6 +46,7 @@ class ReachSettings(Model):
     hold_s: float = Field(default=0.5, gt=0)
     tolerance_m: float = Field(default=0.01, gt=0)
     span: float = Field(default=0.8, gt=0, le=1)
+    unfolded_rad: float = Field(default=1.6, gt=0)
     near: float = 0.35
     far: float = 0.8
     low: float = 0.12

@@ -14,6 +14,7 @@ from sim2real.types import Array, Bools
 _DRAWS = 200  # poses tried for one in the region; then one of the poses that were found before is taken
 _PROBE = 8192
 _LEAST_SHARE = 0.02  # of random poses that must lie in a region for it to be used
+_LEVER = 0.05  # of the arm's reach; a joint with less only turns the end effector
 _LEAST_SPREAD_M, _LEAST_SPREAD = 0.1, 0.25  # median distance of two points: m, or in shares of the arm's reach
 
 
@@ -26,6 +27,7 @@ class Region(Protocol):
     high: float
     azimuth_rad: float
     span: float
+    unfolded_rad: float
 
 
 class Workspace:
@@ -46,9 +48,10 @@ class Workspace:
         self._arm, self._region, self._lifted = arm, region, arm.chain.lifted_links()
         limits = arm.spec.commands
         middle = np.array([0.5 * (c.low + c.high) for c in limits])
-        half = np.array([0.5 * (c.high - c.low) for c in limits])
-        self._low, self._high = middle - region.span * half, middle + region.span * half
+        half = region.span * np.array([0.5 * (c.high - c.low) for c in limits])
         self._shoulder, self._length = self._find_shoulder()
+        half = np.where(self._moves_far(), np.minimum(half, region.unfolded_rad), half)
+        self._low, self._high = middle - half, middle + half
         poses = np.random.default_rng(0).uniform(self._low, self._high, (_PROBE, len(self._low)))
         for choice, name in enumerate(self._regions()):
             self._choice = choice
@@ -102,6 +105,14 @@ class Workspace:
             distance = np.sqrt(((tip - self._shoulder) ** 2).sum(axis=1))
             good &= (tip[:, 2] > s.low * reach) & (distance > s.near * reach) & (distance < s.far * reach)
         return good
+
+    def _moves_far(self) -> Bools:
+        """Tell which joints [J] move the end effector, rather than turn it on the spot."""
+        chain, ee = self._arm.chain, self._arm.ee
+        poses = np.random.default_rng(0).uniform(chain.low, chain.high, (64, len(chain.low)))
+        lever = np.sqrt((chain.jacobian(ee, chain.frames(poses)) ** 2).sum(axis=1)).max(axis=0)
+        far: Bools = ~chain.sliding & (lever > _LEVER * self._length)
+        return far
 
     def _find_shoulder(self) -> tuple[Array, float]:
         """Where the first joint that moves the end effector is [3] m, and how far that gets from it, m."""
