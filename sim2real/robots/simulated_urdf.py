@@ -29,6 +29,7 @@ def simulated_urdf(chain: WeighedChain, meshes: bool = True) -> tuple[str, str]:
         The URDF, and a sentence about missing meshes, empty where none is missing.
     """
     root = deepcopy(chain.xml)
+    root.set("name", root.get("name") or chain.urdf.stem)  # Bullet wants one
     for element in root.findall("link"):
         name = element.get("name", "")
         if name in chain.rewritten:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sim2real.errors import ConfigError
-from sim2real.runtime.urdf import Joint, joint_tree, link_names, parse_urdf, raise_faults, read_joints
+from sim2real.runtime.urdf import WITHIN, Joint, joint_tree, link_names, parse_urdf, raise_faults, read_joints
 from sim2real.types import Array
 
 LIMIT_MARGIN = 0.25  # rad; nearer to its limit than this, or than a tenth of its range, a joint moves less
@@ -85,10 +85,12 @@ class Chain:
         return columns
 
     def _remark_joints(self) -> None:
-        turning = [j.get("name", "") for j in self.xml.findall("joint") if j.get("type") == "continuous"]
-        turning = [name for name in self.joint_names if name in turning]
-        if turning:
-            self.remarks.append(f"continuous joints are commanded within a turn, -3.142 .. 3.142 rad: {_named(turning)}")
+        for kind, unit in (("revolute", "rad"), ("prismatic", "m")):
+            endless = [f"'{joint.name}'" for joint in self.joints if joint.endless and joint.kind == kind]
+            if endless:
+                low, high = -WITHIN[kind], WITHIN[kind]
+                within = f"they are commanded within {low:.4g} .. {high:.4g} {unit}"
+                self.remarks.append(f"{', '.join(endless)} have no stops; {within}")
         for joint in self.joints:
             if joint.mimic:
                 self.remarks.append(f"'{joint.name}' is no actuator of its own, it follows '{joint.mimic[0]}'")
@@ -216,10 +218,6 @@ class Chain:
                 column, factor, _ = self.columns[joint.name]
                 result[:, :, column] += factor * (frames[joint.child][1] @ joint.axis)
         return result
-
-
-def _named(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
 
 
 def _least_squares(jacobian: Array, error: Array, damping: float) -> Array:

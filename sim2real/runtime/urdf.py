@@ -14,7 +14,8 @@ from sim2real.runtime.geometry import quat_to_matrix, rpy_to_quat
 from sim2real.types import Array
 
 LONGEST_LIMIT_RAD = 12.6  # two turns, which some wrists make; limits beyond it were written in degrees
-CONTINUOUS_RAD = float(np.pi)  # a joint without stops is commanded within a turn
+ENDLESS = 1000.0  # a limit beyond it is written for a joint without stops
+WITHIN = {"revolute": float(np.pi), "prismatic": 1.0}  # of a joint without stops: rad, m to either side
 XACRO = "{http://www.ros.org/wiki/xacro}"
 KINDS = {"revolute": "revolute", "continuous": "revolute", "prismatic": "prismatic", "fixed": "fixed"}
 
@@ -42,6 +43,7 @@ class Joint:
     effort: float
     velocity: float
     mimic: tuple[str, float, float] | None = None
+    endless: bool = False  # it has no stops, and is commanded within ``WITHIN``
 
     @property
     def moves(self) -> bool:
@@ -224,20 +226,21 @@ def _read_joint(joint: ET.Element, urdf: Path) -> Joint:
     if mimic is not None:
         leader, factor = attribute(mimic, "joint", f"{owner}: its <mimic>"), number(mimic, "multiplier", owner, "1")
         follows = (leader, factor, number(mimic, "offset", owner, "0"))
-    limits = (0.0,) * 4 if follows else _limits(joint.find("limit"), written, owner)
+    *limits, endless = (0.0,) * 4 + (False,) if follows else _limits(joint.find("limit"), written, owner)
     direction = direction / max(float(np.linalg.norm(direction)), 1e-12)
-    return Joint(name, kind, origin, rotation, direction, parent, child, *limits, follows)
+    return Joint(name, kind, origin, rotation, direction, parent, child, *limits, follows, bool(endless))
 
 
-def _limits(limit: ET.Element | None, written: str, owner: str) -> tuple[float, float, float, float]:
-    """Lower and upper end, effort (0: the file gives none) and velocity."""
+def _limits(limit: ET.Element | None, written: str, owner: str) -> tuple[float, float, float, float, bool]:
+    """Lower and upper end, effort (0: the file gives none), velocity, and whether there are no stops."""
     if limit is None:
         wanted = "" if written == "continuous" else "lower=… upper=… "
         raise ConfigError(f"{owner} has no limits; give it <limit {wanted}effort=… velocity=…>")
-    if written == "continuous":
-        low, high = -CONTINUOUS_RAD, CONTINUOUS_RAD
-    else:
-        low, high = (number(limit, key, owner, "0") for key in ("lower", "upper"))
+    low, high = (number(limit, key, owner, "0") for key in ("lower", "upper"))
+    endless = written == "continuous" or max(-low, high) >= ENDLESS
+    if endless:
+        high = WITHIN[KINDS[written]]
+        low = -high
     unit = "m" if written == "prismatic" else "rad"
     effort, velocity = number(limit, "effort", owner, "0"), number(limit, "velocity", owner, "0")
     wrong = []
@@ -253,4 +256,4 @@ def _limits(limit: ET.Element | None, written: str, owner: str) -> tuple[float, 
         wrong.append(f"has velocity={velocity:g} in its <limit>; write the joint's greatest speed, {unit}/s")
     if wrong:
         raise ConfigError(f"{owner} " + ". It also ".join(wrong))
-    return low, high, effort, velocity
+    return low, high, effort, velocity, endless
