@@ -118,10 +118,10 @@ def safe(chain: Chain, poses: Array, clearance_m: float) -> NDArray[np.bool_]:
     Links are looked at by their frames only; joints between, as of an arm that folds flat, are the operator's to watch.
     """
     frames = chain.frames(poses)
-    still = chain.link_names[:2]  # the base, and what turns about the vertical on it
-    moving = [name for name in chain.link_names if name not in still]
-    high = np.min([frames[name][0][:, 2] for name in moving], axis=0) >= clearance_m
-    gaps = [np.linalg.norm(frames[tip][0] - frames[base][0], axis=1) for tip in moving[-2:] for base in still]
+    lifted, still = chain.lifted_links(), chain.upright_links()
+    hand = sorted(lifted, key=lambda name: len(chain.moving_joints(name)))[-2:]
+    high = np.min([frames[name][0][:, 2] for name in lifted], axis=0) >= clearance_m
+    gaps = [np.linalg.norm(frames[tip][0] - frames[base][0], axis=1) for tip in hand for base in still]
     return high & (np.min(gaps, axis=0) >= HAND_FROM_BASE_M)
 
 

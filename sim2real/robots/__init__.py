@@ -12,11 +12,13 @@ from sim2real.registry import resolve
 from sim2real.robots.arm import Arm
 from sim2real.robots.model import RobotModel
 
-# Kinds of robots, as ``model:`` in a folder's robot.yaml names them; by default what has an ``ee`` is an arm.
+# Kinds of robots, as ``model:`` in a folder's robot.yaml names them.
 MODELS = {
     "arm": "sim2real.robots.arm:Arm",
     "multirotor": "sim2real.robots.multirotor:Multirotor",
 }
+# What only drones have; a robot.yaml with one of them and without an ``ee`` needs no ``model``.
+DRONE_KEYS = {"body", "attitude", "mass", "rotors", "max_thrust_n", "max_torque", "max_tilt_rad", "max_yaw_rate"}
 
 
 def load_robot(name: str, identified: Path | None = None) -> RobotModel:
@@ -62,7 +64,8 @@ def model_of(folder: Path) -> str:
         raise ConfigError(f"{folder / 'robot.yaml'} is not valid YAML: {error}") from error
     if isinstance(data, dict) and isinstance(data.get("model"), str):
         return str(data["model"])
-    return "arm"
+    flies = isinstance(data, dict) and "ee" not in data and not DRONE_KEYS.isdisjoint(data)
+    return "multirotor" if flies else "arm"
 
 
 def load_arm(name: str) -> Arm:

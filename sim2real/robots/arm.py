@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sim2real.sim.world import World
 
 _OF_WEIGHT = ("gravity_scale", "load_friction")  # servos feel these where something weighs on the joint
+TINY_KG = 1e-9
 WEIGHS_NM = 1e-6  # torque that 1 kg of a link must put on a joint to weigh on it
 
 
@@ -43,8 +44,8 @@ class Arm:
         encoder_step: rad.
         servo: Quantities by name.
         joints: Joint names in order.
-        parameters: Everything the physics can vary: ``JOINT.QUANTITY`` of every servo, ``LINK.mass_scale``, and those
-            named in ``robot.yaml``.
+        parameters: Everything the physics can vary: ``JOINT.QUANTITY`` of every servo, ``LINK.mass_scale``,
+            ``LINK.com_scale``, and those named in ``robot.yaml``.
         randomization: Terms; one of a servo quantity stands for every joint, drawn independently.
         identified: Every parameter, and the sum of all delays.
         source: The argument ``identified``.
@@ -67,7 +68,9 @@ class Arm:
         self.source = identified
         self._nominal = read_parameters(source, self) if source else self.described()
         self.parameters = self._all_parameters(data.parameters)
-        self.randomization = expand_terms(data.randomization, self.parameters, str(file))
+        weighs = any(name.endswith(".mass_scale") for name in self.parameters)
+        terms = {name: term for name, term in data.randomization.items() if weighs or name != "mass_scale"}
+        self.randomization = expand_terms(terms, self.parameters, str(file))
         self.identified = {
             name: IdentifiedQuantity(parameter.unit, partial(_value, name))
             for name, parameter in self.parameters.items()
@@ -137,9 +140,14 @@ class Arm:
         masses = {
             f"{link}.mass_scale": PhysicsParameter(unit="1", nominal=1.0, low=0.1, high=10.0)
             for link, on in weighs.items()
-            if link != self.ee and on.any()
+            if link != self.ee and on.any() and self.chain.masses[link] > 0.0
         }
-        return {**servos, **masses, **others}
+        centres = {
+            f"{link}.com_scale": PhysicsParameter(unit="1", nominal=1.0, low=0.0, high=2.0)
+            for link in (name.removesuffix(".mass_scale") for name in masses)
+            if self.chain.links[link].com.any()
+        }
+        return {**servos, **masses, **others, **centres}
 
     def _weighs(self) -> dict[str, NDArray[np.bool_]]:
         """On which joints [J] every link weighs, the root apart: on none that only turn it about a vertical axis."""
@@ -181,11 +189,29 @@ class Arm:
 
     def added_mass(self, values: Array, table: PhysicsParams) -> dict[str, Array]:
         """Kg on top of every link's own [n], by link, of parameter rows [n, P]."""
-        added = {self.ee: values[:, table.column("payload")]}
+        added = {self.ee: values[:, table.column("payload")].copy()}
         for link, mass in self.chain.masses.items():
             if f"{link}.mass_scale" in table.table:
                 added[link] = mass * (values[:, table.column(f"{link}.mass_scale")] - 1.0)
         return added
+
+    def shifted_com(self, values: Array, table: PhysicsParams) -> dict[str, Array]:
+        """How far centres of mass are from where the URDF has them [n, 3] m, by link; only those that have moved.
+
+        ``LINK.com_scale`` moves a link's away from its joint or towards it, ``payload_offset`` a payload along the end
+        effector's z axis.
+        """
+        shift = {}
+        for link, own in self.chain.links.items():
+            if f"{link}.com_scale" in table.table:
+                further = values[:, table.column(f"{link}.com_scale")] - 1.0
+                if further.any():
+                    shift[link] = further[:, None] * own.com
+        payload, offset = (values[:, table.column(name)] for name in ("payload", "payload_offset"))
+        if (payload * offset).any():
+            share = payload / (self.chain.masses[self.ee] + payload + TINY_KG)
+            shift[self.ee] = (share * offset)[:, None] * np.array([0.0, 0.0, 1.0])
+        return shift
 
     def _delay(self, p: Mapping[str, Array]) -> Array:
         dead_times = np.mean([p[f"{joint}.dead_time"] for joint in self.joints], axis=0)

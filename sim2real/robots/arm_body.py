@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # The motor in Bullet follows the servo model, whose torque is limited already; this only lets contact stop it.
 MOTOR_TORQUE_SHARE = 3.0
 LONGEST_SERVO_STEP_S = 0.01
+LEAST_INERTIA = 0.1  # of the armature; lighter links leave at least the rotor's
 _NOISE, _TREMOR = 2, 4  # random streams
 
 
@@ -53,6 +54,7 @@ class ArmBody:
         self._all = np.arange(count)
         self._gravity = zero
         self._wanted = zero
+        self._loaded = False  # until masses differ from the description, inertias are the servos' own
         self.state: dict[str, Array] = {
             "joint_pos": zero.copy(),
             "joint_vel": zero.copy(),
@@ -118,8 +120,15 @@ class ArmBody:
         model, position = self._model, self.state["joint_pos"][env_ids]
         frames = model.chain.frames(position)
         self.state["ee_pos"][env_ids] = frames[model.ee][0]
-        added = model.added_mass(self._params.values[env_ids], self._params)
-        gravity = model.chain.gravity_torque(position, added, frames)
+        values = self._params.values[env_ids]
+        added = model.added_mass(values, self._params)
+        shift = model.shifted_com(values, self._params)
+        gravity = model.chain.gravity_torque(position, added, frames, shift)
+        if self._loaded or shift or any(mass.any() for mass in added.values()):
+            self._loaded = True
+            armature = self._quantities["armature"][env_ids]
+            inertia = armature + model.chain.added_inertia(added, frames, shift)
+            self._servo.bear(env_ids, np.maximum(inertia, LEAST_INERTIA * armature))
         if len(env_ids) == len(self._all):
             self._gravity = gravity
         else:

@@ -13,11 +13,13 @@ from pydantic import Field, ValidationError, model_validator
 from sim2real.errors import ConfigError
 from sim2real.robots.physics import PhysicsParameter
 from sim2real.robots.terms import RandomizationTerm
-from sim2real.robots.weights import WeighedChain
+from sim2real.robots.weights import WeighedChain, remark
 from sim2real.runtime.spec import RobotSpec
 from sim2real.types import Array, Model
 
 INTERFACE = "joint_trajectory"
+GENTLE_SPEED = 1.0  # rad/s or m/s; a slower joint gets a larger gain, so that its lag is no longer
+NO_ARM = "For a drone write 'model: multirotor' and what docs/tutorials/own_drone.md lists"
 
 
 class ServoQuantity(Model):
@@ -71,6 +73,10 @@ def read_arm_file(folder: Path) -> tuple[ArmFile, WeighedChain]:
         if not isinstance(described, dict) or not isinstance(described.get("urdf"), str):
             raise ConfigError(f"{file} names no 'urdf'; an arm needs at least urdf, ee and control_rate_hz")
         chain = WeighedChain(folder / described["urdf"])
+        if not chain.joint_names:
+            raise ConfigError(f"{chain.urdf} has no moving joint; an arm has some. {NO_ARM}")
+        if chain.remarks:
+            remark(f"{chain.urdf}: {'; '.join(chain.remarks)}")
         return ArmFile.model_validate(_with_defaults(described, chain, folder.resolve().name)), chain
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
@@ -89,18 +95,20 @@ def _with_defaults(described: dict[str, Any], chain: WeighedChain, name: str) ->
     for joint, value in described.get("rest", {}).items():
         if not isinstance(value, int | float):
             raise ConfigError(f"robot '{name}': rest.{joint} is '{value}', not an angle in rad")
-    data = {"randomization": defaults["randomization"], **described}
+    data = {"randomization": _terms(defaults["randomization"], chain), **described}
     data["parameters"] = defaults["parameters"] | described.get("parameters", {})
+    defaults["servo"]["gain"]["joints"] = _gains(chain, defaults["servo"]["gain"])
     data["servo"] = _servo_from_limits(chain) | defaults["servo"] | described.get("servo", {})
     if "spec" not in data:
         rest, rate = described.get("rest", {}), data.pop("control_rate_hz", None)
         if rate is None:
             raise ConfigError(f"robot '{name}' names no control_rate_hz; it is the rate of position commands, Hz")
         commands = [
-            {"name": joint, "unit": "rad", "low": low, "high": high, "slew_per_s": min(speed, 4.0)}
+            {"name": joint, "unit": "m" if sliding else "rad", "low": low, "high": high, "slew_per_s": min(speed, 4.0)}
             | {"hold": None, "land": None}
-            for joint, low, high, speed in zip(
-                chain.joint_names, chain.low.tolist(), chain.high.tolist(), chain.velocity.tolist(), strict=True
+            for joint, sliding, low, high, speed in zip(
+                chain.joint_names, chain.sliding, chain.low.tolist(), chain.high.tolist(), chain.velocity.tolist(),
+                strict=True,
             )
         ]
         data["rest"] = {
@@ -119,8 +127,24 @@ def _with_defaults(described: dict[str, Any], chain: WeighedChain, name: str) ->
     return data
 
 
+def _gains(chain: WeighedChain, gain: Mapping[str, Any]) -> dict[str, float]:
+    """Gains of joints that are slow by nature: a rail, a gripper's finger."""
+    speed = dict(zip(chain.joint_names, chain.velocity.tolist(), strict=True))
+    return {joint: min(gain["nominal"] / v, gain["high"]) for joint, v in speed.items() if v < GENTLE_SPEED}
+
+
+def _terms(terms: dict[str, dict[str, Any]], chain: WeighedChain) -> dict[str, dict[str, Any]]:
+    """The default terms; friction and payload no larger than a small arm bears."""
+    most = {"coulomb": 0.05 * float(chain.effort.min()), "payload": 0.05 * sum(chain.masses.values())}
+    for name, limit in most.items():
+        low, high = terms[name]["range"]
+        terms[name]["range"] = [low, min(high, limit)]
+    return terms
+
+
 def _servo_from_limits(chain: WeighedChain) -> dict[str, Any]:
     torque, speed = chain.effort, np.minimum(chain.velocity, 6.0)
+    armature, furthest = 0.02 * torque / speed, max(7.0, float(np.abs([chain.low, chain.high]).max()))
     reason = "the URDF's limits"
 
     def quantity(unit: str, values: Array, low: float, high: float, fixed: bool = False) -> dict[str, Any]:
@@ -134,9 +158,9 @@ def _servo_from_limits(chain: WeighedChain) -> dict[str, Any]:
         "stall_torque": quantity("N*m", torque, float(torque.min()), float(torque.max()), True),
         "no_load_speed": quantity("rad/s", speed, 0.1 * float(speed.min()), 4.0 * float(speed.max())),
         # Full torque brings a joint to full speed in about 20 ms.
-        "armature": quantity("kg*m^2", 0.02 * torque / speed, 1e-4, 20.0),
-        "low_stop": quantity("rad", chain.low, -7.0, 7.0, True),
-        "high_stop": quantity("rad", chain.high, -7.0, 7.0, True),
+        "armature": quantity("kg*m^2", armature, 1e-4, max(20.0, 4.0 * float(armature.max()))),
+        "low_stop": quantity("rad", chain.low, -furthest, furthest, True),
+        "high_stop": quantity("rad", chain.high, -furthest, furthest, True),
     }
 
 

@@ -90,7 +90,7 @@ def read_multirotor_file(folder: Path) -> MultirotorFile:
         data = yaml.safe_load(file.read_text())
         if not isinstance(data, dict):
             raise ConfigError(f"{file} must hold a mapping, not {type(data).__name__}")
-        return MultirotorFile.model_validate(_with_defaults(data, folder) if "spec" not in data else data)
+        return MultirotorFile.model_validate(_with_defaults(data, folder) if "spec" not in data else _current(data))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -101,11 +101,24 @@ def read_multirotor_file(folder: Path) -> MultirotorFile:
         raise ConfigError(f"{file}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
+def _current(data: dict[str, Any]) -> dict[str, Any]:
+    """A full description, also one of an earlier release, which named its URDF under ``body``."""
+    body, spec = data.get("body"), data["spec"]
+    if "urdf" not in data and isinstance(body, dict) and "urdf" in body:
+        data = {**data, "urdf": body["urdf"], "body": {k: v for k, v in body.items() if k != "urdf"}}
+    return {**data, "spec": {"interface": INTERFACE, **spec}} if isinstance(spec, dict) else data
+
+
 def _with_defaults(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     file = folder / "robot.yaml"
     missing = [name for name in ("urdf", *_SHORT) if name not in data]
     if missing:
-        raise ConfigError(f"{file} lacks {', '.join(missing)}; a drone needs urdf, {', '.join(_SHORT)}")
+        unread = [f"'{name}'" for name in ("name", "mass", "inertia") if name in data]
+        ignored = f". {', '.join(unread)} must go: the folder gives the name, the URDF mass and inertia" if unread else ""
+        raise ConfigError(
+            f"{file} lacks {', '.join(missing)}; a drone needs urdf, control_rate_hz, max_thrust_n (N, of all rotors), "
+            f"max_torque ([x, y, z] N·m), max_tilt_rad and max_yaw_rate (rad/s){ignored}"
+        )
     for key in ("parameters", "randomization"):
         if not isinstance(data.get(key, {}), dict):
             raise ConfigError(f"{file}: '{key}' must hold names and values; leave it out where there are none")

@@ -40,7 +40,7 @@ SERVO_QUANTITIES = {
     "offset": "rad",
 }
 _DERIVED = (
-    "acceleration", "gain", "dead_band", "stall", "drive", "keep", "coulomb", "sticking", "load_friction", "play",
+    "acceleration", "gain", "dead_band", "stall", "no_load_speed", "drive", "keep", "coulomb", "sticking", "load_friction", "play",
     "gravity_scale", "offset",
 )  # fmt: skip
 STICTION_SPEED = 0.02  # rad/s; slower than this a joint counts as standing
@@ -73,16 +73,12 @@ class Servo:
     def configure(self, rows: Rows, parameters: Mapping[str, Array]) -> None:
         """Give ``rows`` other quantities."""
         p = parameters
-        per_inertia = self._dt / p["armature"]
-        # (1 + dt b / J) divides everything: speed-dependent torque at the end of the step.
-        slow = 1.0 / (1.0 + per_inertia * p["stall_torque"] / p["no_load_speed"])
         derived = {
             "acceleration": p["acceleration"],
             "gain": p["gain"],
             "dead_band": p["dead_band"],
             "stall": p["stall_torque"],
-            "drive": per_inertia * slow,
-            "keep": slow,
+            "no_load_speed": p["no_load_speed"],
             "coulomb": p["coulomb"],
             "sticking": np.maximum(p["stiction"], p["coulomb"]),
             "load_friction": p["load_friction"],
@@ -92,7 +88,15 @@ class Servo:
         }
         for name, values in derived.items():
             self._p[name][rows] = values
+        self.bear(rows, p["armature"])
         self._plans = bool((self._p["acceleration"] < FREE_ACCELERATION).any())
+
+    def bear(self, rows: Rows, inertia: Array) -> None:
+        """Give ``rows`` another inertia [..] kg·m² in place of their armature: of what the joint carries."""
+        per_inertia = self._dt / inertia
+        # (1 + dt b / J) divides everything: speed-dependent torque at the end of the step.
+        slow = 1.0 / (1.0 + per_inertia * self._p["stall"][rows] / self._p["no_load_speed"][rows])
+        self._p["drive"][rows], self._p["keep"][rows] = per_inertia * slow, slow
 
     def place(self, rows: Rows, position: Array, velocity: Array) -> None:
         """Start ``rows`` anew, in the middle of their play."""

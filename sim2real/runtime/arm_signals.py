@@ -19,7 +19,7 @@ class ArmSignals:
         if chain is None:
             raise SpecError(f"robot '{robot.name}' has no kinematics; these signals are an arm's")
         self._chain, self._ee = chain, robot.ee
-        self.specs = {signal.name: signal for signal in signal_specs(robot.actuators)}
+        self.specs = {signal.name: signal for signal in signal_specs(robot)}
 
     def measure(self, state: State, goal: Array) -> dict[str, Array]:
         """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`arm_signals`."""
@@ -34,14 +34,21 @@ class ArmSignals:
         return goal, ""
 
 
-def signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:
+def signal_specs(robot: RobotSpec) -> tuple[SignalSpec, ...]:
     """Signals that a policy of an arm may read, of :func:`arm_signals`."""
+    joints, (unit, speed) = robot.actuators, joint_units(robot)
     return (
-        SignalSpec(name="joint_pos", components=joints, unit="rad", frame="joint"),
-        SignalSpec(name="joint_vel", components=joints, unit="rad/s", frame="joint"),
+        SignalSpec(name="joint_pos", components=joints, unit=unit, frame="joint"),
+        SignalSpec(name="joint_vel", components=joints, unit=speed, frame="joint"),
         SignalSpec(name="goal_error", components=("x", "y", "z"), unit="m", frame="base"),
-        SignalSpec(name="joint_step", components=joints, unit="rad", frame="joint"),
+        SignalSpec(name="joint_step", components=joints, unit=unit, frame="joint"),
     )
+
+
+def joint_units(robot: RobotSpec) -> tuple[str, str]:
+    """Units of joint positions and velocities: both kinds are named where some joints slide."""
+    units = list(dict.fromkeys(command.unit for command in robot.commands))
+    return " or ".join(units), " or ".join(f"{unit}/s" for unit in units)
 
 
 def arm_signals(chain: Chain, ee: str, joint_pos: Array, joint_vel: Array, goal: Array) -> dict[str, Array]:

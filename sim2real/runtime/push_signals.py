@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sim2real.errors import SpecError
+from sim2real.runtime.arm_signals import joint_units
 from sim2real.runtime.kinematics import STEP_DAMPING, Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
@@ -31,7 +32,7 @@ class PushSignals:
         if chain is None:
             raise SpecError(f"robot '{robot.name}' has no kinematics; pushing is for arms")
         self._chain, self._ee = chain, robot.ee
-        self.specs = {signal.name: signal for signal in push_signal_specs(robot.actuators)}
+        self.specs = {signal.name: signal for signal in push_signal_specs(robot)}
 
     def measure(self, state: State, goal: Array) -> dict[str, Array]:
         """Signals [N, d] of ``state`` relative to ``goal`` [N, 3]; see :func:`push_signals`."""
@@ -51,14 +52,15 @@ class PushSignals:
         return goal * [1.0, 1.0, 0.0], "an object is pushed on the table, at z = 0 of the base frame"
 
 
-def push_signal_specs(joints: tuple[str, ...]) -> tuple[SignalSpec, ...]:
+def push_signal_specs(robot: RobotSpec) -> tuple[SignalSpec, ...]:
     """Signals that a pushing policy may read, of :func:`push_signals`."""
+    joints, (unit, speed) = robot.actuators, joint_units(robot)
     return (
-        SignalSpec(name="joint_pos", components=joints, unit="rad", frame="joint"),
-        SignalSpec(name="joint_vel", components=joints, unit="rad/s", frame="joint"),
+        SignalSpec(name="joint_pos", components=joints, unit=unit, frame="joint"),
+        SignalSpec(name="joint_vel", components=joints, unit=speed, frame="joint"),
         SignalSpec(name="ee_to_object", components=("x", "y", "z"), unit="m", frame="base"),
         SignalSpec(name="object_error", components=("x", "y"), unit="m", frame="base"),
-        SignalSpec(name="joint_step", components=joints, unit="rad", frame="joint"),
+        SignalSpec(name="joint_step", components=joints, unit=unit, frame="joint"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Joints of a URDF: parsed and checked, with one clear error a fault."""
+"""Joints of a URDF: parsed and checked, with all faults of a file in one error."""
 
 from __future__ import annotations
 
@@ -13,15 +13,26 @@ from sim2real.errors import ConfigError
 from sim2real.runtime.geometry import quat_to_matrix, rpy_to_quat
 from sim2real.types import Array
 
-LONGEST_LIMIT_RAD = 7.0  # a turn and a little; limits beyond it were written in degrees
+LONGEST_LIMIT_RAD = 12.6  # two turns, which some wrists make; limits beyond it were written in degrees
+ENDLESS = 1000.0  # a limit beyond it is written for a joint without stops
+WITHIN = {"revolute": float(np.pi), "prismatic": 1.0}  # of a joint without stops: rad, m to either side
+XACRO = "{http://www.ros.org/wiki/xacro}"
+KINDS = {"revolute": "revolute", "continuous": "revolute", "prismatic": "prismatic", "fixed": "fixed"}
 
 
 @dataclass(frozen=True)
 class Joint:
-    """A revolute or fixed joint."""
+    """A joint: ``revolute`` (a continuous one within a turn), ``prismatic`` or ``fixed``.
+
+    Attributes:
+        low, high: rad, or m where it slides.
+        effort: N·m or N; 0 where the file gives none.
+        velocity: rad/s or m/s.
+        mimic: The joint it follows, factor and offset; None for one that is commanded.
+    """
 
     name: str
-    moves: bool
+    kind: str
     origin: Array  # [3] m, child frame in the parent's
     rotation: Array  # [3, 3]
     axis: Array  # [3], unit, in the child's frame
@@ -31,6 +42,18 @@ class Joint:
     high: float
     effort: float
     velocity: float
+    mimic: tuple[str, float, float] | None = None
+    endless: bool = False  # it has no stops, and is commanded within ``WITHIN``
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is not fixed."""
+        return self.kind != "fixed"
+
+    @property
+    def commanded(self) -> bool:
+        """Whether it moves on its own."""
+        return self.moves and self.mimic is None
 
 
 def parse_urdf(urdf: Path, text: str | None = None) -> ET.Element:
@@ -41,12 +64,32 @@ def parse_urdf(urdf: Path, text: str | None = None) -> ET.Element:
         text: Its content; read from ``urdf`` by default.
 
     Raises:
-        ConfigError: The file is missing or not a URDF.
+        ConfigError: The file is missing, not a URDF, or still xacro.
     """
     try:
-        return ET.fromstring(urdf.read_text() if text is None else text)
-    except (OSError, UnicodeDecodeError, ET.ParseError) as error:
+        content = urdf.read_bytes() if text is None else text.encode()
+    except OSError as error:
         raise ConfigError(f"{urdf} is not a readable URDF: {error}") from error
+    try:
+        root = ET.fromstring(content)
+    except (ET.ParseError, ValueError) as error:
+        if b"<xacro:" in content:
+            raise ConfigError(_xacro(urdf)) from error
+        raise ConfigError(f"{urdf} is not a readable URDF: {error}") from error
+    if any(element.tag.startswith(XACRO) for element in root.iter()):
+        raise ConfigError(_xacro(urdf))
+    if root.tag != "robot":
+        known = {"mujoco": "a MuJoCo model", "sdf": "an SDF model", "COLLADA": "a COLLADA mesh"}
+        what = known.get(root.tag.rpartition("}")[2], f"XML of the kind <{root.tag}>")
+        raise ConfigError(f"{urdf} is {what}, not a URDF, whose outermost element is <robot>; give the arm's URDF")
+    return root
+
+
+def _xacro(urdf: Path) -> str:
+    plain = urdf.name.removesuffix(".xacro").removesuffix(".urdf") + ".urdf"
+    if plain == urdf.name:
+        plain = f"{urdf.stem}_expanded.urdf"
+    return f"{urdf} is xacro, not a URDF: expand it (xacro {urdf.name} > {plain}) and name {plain} in robot.yaml"
 
 
 def link_names(root: ET.Element, urdf: Path) -> list[str]:
@@ -54,23 +97,48 @@ def link_names(root: ET.Element, urdf: Path) -> list[str]:
     return [attribute(link, "name", f"{urdf}: a <link>") for link in root.findall("link")]
 
 
+def raise_faults(urdf: Path, faults: Sequence[str], remarks: Sequence[str] = ()) -> None:
+    """Raise one error for everything that is wrong with a file, and tell what else is worth knowing.
+
+    Raises:
+        ConfigError: There is a fault.
+    """
+    if len(faults) == 1 and not remarks:
+        raise ConfigError(faults[0])
+    if faults:
+        lines = [fault.removeprefix(f"{urdf}: ") for fault in faults]
+        count = "1 fault" if len(lines) == 1 else f"{len(lines)} faults"
+        listed = "".join(f"\n  {line}" for line in lines)
+        besides = f"\nbesides, {'; '.join(remarks)}" if remarks else ""
+        raise ConfigError(f"{urdf} has {count}:{listed}{besides}")
+
+
 def joint_tree(links: Sequence[str], joints: Sequence[Joint], urdf: Path) -> tuple[str, list[Joint]]:
     """The root, and the joints from there outwards."""
     children, named = [joint.child for joint in joints], [joint.name for joint in joints]
-    if twice := sorted({name for name in named if named.count(name) > 1}):
-        raise ConfigError(f"{urdf} has two joints '{twice[0]}'; give one of them another name")
-    for name in links:
+    faults = [
+        f"{urdf} has two joints '{name}'; give one of them another name"
+        for name in sorted({name for name in named if named.count(name) > 1})
+    ]
+    for name in dict.fromkeys(links):
         if links.count(name) > 1:
-            raise ConfigError(f"{urdf} has two links '{name}'; give one of them another name")
+            faults.append(f"{urdf} has two links '{name}'; give one of them another name")
         if children.count(name) > 1:
-            raise ConfigError(f"{urdf}: link '{name}' is the child of two joints; it can hang on one")
+            faults.append(f"{urdf}: link '{name}' is the child of two joints; it can hang on one")
     for joint in joints:
         for end, link in (("parent", joint.parent), ("child", joint.child)):
             if link not in links:
-                raise ConfigError(f"{urdf}: joint '{joint.name}' has the {end} '{link}', which is no link of the file")
+                faults.append(f"{urdf}: joint '{joint.name}' has the {end} '{link}', which is no link of the file")
+    raise_faults(urdf, faults)
     order = [name for name in links if name not in children]
-    if len(order) != 1:
-        raise ConfigError(f"{urdf} needs one root link, it has {', '.join(order) or 'none'}")
+    if len(order) > 1:
+        first, *others = order
+        raise ConfigError(
+            f"{urdf} needs one root link, it has {', '.join(order)}; join them: put {', '.join(others)} on '{first}' "
+            f'with <joint type="fixed"><parent link="{first}"/><child link="{others[0]}"/>…</joint>'
+        )
+    if not order:
+        raise ConfigError(f"{urdf} needs one root link, it has none: every link is the child of a joint")
     outwards = []
     for name in order:  # grows while it runs: parents before children
         hanging = [joint for joint in joints if joint.parent == name]
@@ -124,46 +192,68 @@ def origin_of(element: ET.Element | None, owner: str) -> tuple[Array, Array]:
     return numbers(origin.get("xyz"), owner), rotation
 
 
-def read_joint(joint: ET.Element, urdf: Path) -> Joint:
-    """Read a joint; raises ConfigError where it is of another type, or lacks a limit or an axis."""
+def read_joints(root: ET.Element, urdf: Path, faults: list[str]) -> list[Joint]:
+    """Read all joints; what is wrong with them is added to ``faults``."""
+    joints = []
+    for element in root.findall("joint"):
+        try:
+            joints.append(_read_joint(element, urdf))
+        except ConfigError as error:
+            faults.append(str(error))
+    moving = {joint.name: joint for joint in joints if joint.moves}
+    for joint in moving.values():
+        if joint.mimic and joint.mimic[0] not in moving and not faults:
+            faults.append(f"{urdf}: joint '{joint.name}' mimics '{joint.mimic[0]}', which is no moving joint")
+    return joints
+
+
+def _read_joint(joint: ET.Element, urdf: Path) -> Joint:
     name = attribute(joint, "name", f"{urdf}: a <joint>")
     owner = f"{urdf}: joint '{name}'"
-    kind = attribute(joint, "type", owner)
-    if kind not in ("revolute", "fixed"):
-        raise ConfigError(f"{owner} is {kind}; revolute and fixed joints are known")
-    axis = joint.find("axis")
+    written = attribute(joint, "type", owner)
+    if written not in KINDS:
+        raise ConfigError(f"{owner} is {written}; {', '.join(KINDS)} joints are known")
+    kind = KINDS[written]
+    axis, mimic = joint.find("axis"), joint.find("mimic")
     parent, child = (attribute(joint.find(end), "link", f"{owner}: its <{end}>") for end in ("parent", "child"))
-    moves = kind == "revolute"
-    low, high, effort, velocity = _limits(joint.find("limit"), owner) if moves else (0.0,) * 4
-    direction = numbers(axis.get("xyz"), owner) if axis is not None else np.array([1.0, 0.0, 0.0])
-    if moves and not direction.any():
-        raise ConfigError(f"{owner} has no axis: it is 0 0 0")
     origin, rotation = origin_of(joint, owner)
-    return Joint(
-        name,
-        moves,
-        origin,
-        rotation,
-        direction / max(float(np.linalg.norm(direction)), 1e-12),
-        parent,
-        child,
-        low,
-        high,
-        effort,
-        velocity,
-    )
+    direction = numbers(axis.get("xyz"), owner) if axis is not None else np.array([1.0, 0.0, 0.0])
+    if kind == "fixed":
+        return Joint(name, kind, origin, rotation, direction, parent, child, 0.0, 0.0, 0.0, 0.0)
+    if not direction.any():
+        raise ConfigError(f"{owner} has no axis: it is 0 0 0")
+    follows = None
+    if mimic is not None:
+        leader, factor = attribute(mimic, "joint", f"{owner}: its <mimic>"), number(mimic, "multiplier", owner, "1")
+        follows = (leader, factor, number(mimic, "offset", owner, "0"))
+    *limits, endless = (0.0,) * 4 + (False,) if follows else _limits(joint.find("limit"), written, owner)
+    direction = direction / max(float(np.linalg.norm(direction)), 1e-12)
+    return Joint(name, kind, origin, rotation, direction, parent, child, *limits, follows, bool(endless))
 
 
-def _limits(limit: ET.Element | None, owner: str) -> tuple[float, float, float, float]:
-    """Lower and upper rad, effort N·m, velocity rad/s."""
+def _limits(limit: ET.Element | None, written: str, owner: str) -> tuple[float, float, float, float, bool]:
+    """Lower and upper end, effort (0: the file gives none), velocity, and whether there are no stops."""
     if limit is None:
-        raise ConfigError(f"{owner} has no limits; give it <limit lower=… upper=… effort=… velocity=…>")
-    low, high, effort, velocity = (number(limit, key, owner) for key in ("lower", "upper", "effort", "velocity"))
+        wanted = "" if written == "continuous" else "lower=… upper=… "
+        raise ConfigError(f"{owner} has no limits; give it <limit {wanted}effort=… velocity=…>")
+    low, high = (number(limit, key, owner, "0") for key in ("lower", "upper"))
+    endless = written == "continuous" or max(-low, high) >= ENDLESS
+    if endless:
+        high = WITHIN[KINDS[written]]
+        low = -high
+    unit = "m" if written == "prismatic" else "rad"
+    effort, velocity = number(limit, "effort", owner, "0"), number(limit, "velocity", owner, "0")
+    wrong = []
     if not low < high:
-        raise ConfigError(f"{owner} has no range: lower is {low:g}, upper {high:g} rad")
+        wrong.append(f"has no range: lower is {low:g}, upper {high:g} {unit}; write both, or make it a fixed joint")
     if max(-low, high) > LONGEST_LIMIT_RAD:
-        raise ConfigError(f"{owner} moves from {low:g} to {high:g} rad, more than a turn; URDF limits are radians")
-    for key, value, what in (("effort", effort, "torque, N·m"), ("velocity", velocity, "speed, rad/s")):
-        if not value > 0.0:
-            raise ConfigError(f"{owner} has {key}={value:g} in its <limit>; write the joint's greatest {what}")
-    return low, high, effort, velocity
+        reason = "URDF limits are radians" if unit == "rad" else "URDF limits of sliding joints are metres"
+        much = "more than two turns" if unit == "rad" else "a long way"
+        wrong.append(f"moves from {low:g} to {high:g} {unit}, {much}; {reason}")
+    if effort < 0.0:
+        wrong.append(f"has effort={effort:g} in its <limit>; write the joint's greatest torque, N·m")
+    if not velocity > 0.0:
+        wrong.append(f"has velocity={velocity:g} in its <limit>; write the joint's greatest speed, {unit}/s")
+    if wrong:
+        raise ConfigError(f"{owner} " + ". It also ".join(wrong))
+    return low, high, effort, velocity, endless

@@ -56,7 +56,9 @@ class Simulation:
         self.randomization = Randomization(terms, self.params, draws)
         gravity = NO_GRAVITY if robot.weightless else _GRAVITY
         self.world = World(count, self.control_dt / decimation, gravity, window=window)
-        self.world.load_robots(robot.urdf, fixed_base=robot.fixed_base)
+        # Without anything to touch or to draw, meshes would only take time.
+        meshes = scene is not None or window or count == 1
+        self.world.load_robots(robot.urdf, robot.fixed_base, meshes)
         self._body = robot.body(self.world, self.params, decimation, seed)
         self._scene = scene.build(self.world, self.params, decimation, seed) if scene else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from itertools import chain
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import SimulationError
-from sim2real.robots.weights import WeighedChain
+from sim2real.robots.simulated_urdf import simulated_urdf
+from sim2real.robots.weights import WeighedChain, remark
 from sim2real.sim.quiet import quiet
 from sim2real.types import Array, EnvIds
 
@@ -69,6 +71,7 @@ class World:
         self.bodies: list[int] = []
         self.joint_names: tuple[str, ...] = ()
         self._joints: list[int] = []
+        self._followers: list[tuple[int, int, float, float]] = []  # joint, column of its leader, factor, offset
         self._acting: list[Callable[[], None]] = []
         side = int(np.ceil(np.sqrt(count)))
         index = np.arange(count)
@@ -92,7 +95,7 @@ class World:
         """Origin of a cell, in Bullet's frame [3] m."""
         return self._cell[cell].copy()
 
-    def load_robots(self, urdf: Path, fixed_base: bool = False) -> None:
+    def load_robots(self, urdf: Path, fixed_base: bool = False, meshes: bool = True) -> None:
         """Load every robot from one URDF, without damping (drag is a named parameter) and without mutual contact.
 
         Bullet's 50 solver iterations stay: with 10, joint motors end up to 10 mrad beside their targets.
@@ -100,6 +103,7 @@ class World:
         Args:
             urdf: The robot's description, with inertias.
             fixed_base: Bolt every base to the origin of its cell.
+            meshes: Load an arm's meshes, for pictures and contacts; many copies of fine ones take minutes.
 
         Raises:
             SimulationError: The file is missing or Bullet refuses it.
@@ -107,6 +111,21 @@ class World:
         """
         if not urdf.is_file():
             raise SimulationError(f"no URDF at {urdf}")
+        chain = WeighedChain(urdf) if fixed_base else None
+        with tempfile.TemporaryDirectory() as folder:
+            self._load_all(urdf if chain is None else self._prepare(chain, Path(folder), meshes), fixed_base)
+        if chain is not None:
+            self._mend_inertias(chain)
+        self._find_joints(urdf, chain)
+
+    def _prepare(self, chain: WeighedChain, folder: Path, meshes: bool) -> Path:
+        text, missing = simulated_urdf(chain, meshes)
+        if missing:
+            remark(missing)
+        (folder / chain.urdf.name).write_text(text, encoding="utf-8")
+        return folder / chain.urdf.name
+
+    def _load_all(self, urdf: Path, fixed_base: bool) -> None:
         for cell in self._cell.tolist():
             body = self._load(urdf, cell if fixed_base else _ORIGIN, fixed_base)
             for link in range(-1, pybullet.getNumJoints(body, self._client)):
@@ -115,9 +134,6 @@ class World:
                     body, link, linearDamping=0.0, angularDamping=0.0, jointDamping=0.0, physicsClientId=self._client
                 )
             self.bodies.append(body)
-        if fixed_base:
-            self._mend_inertias(urdf)
-        self._find_joints(urdf)
 
     @property
     def origins(self) -> Array:
@@ -133,22 +149,30 @@ class World:
             raise SimulationError(f"Bullet cannot load {urdf}: {error}") from error
         return int(body)
 
-    def _mend_inertias(self, urdf: Path) -> None:
+    def _mend_inertias(self, chain: WeighedChain) -> None:
         """Give links whose inertia Bullet has set to zero, for the least excess, what the chain makes of it."""
         client, body = self._client, self.bodies[0]
         info = [pybullet.getDynamicsInfo(body, link, client) for link in range(pybullet.getNumJoints(body, client))]
         zeroed = [link for link, (mass, _, inertia, *_) in enumerate(info) if mass > 0.0 and not min(inertia) > 0.0]
-        inertias = WeighedChain(urdf).inertias if zeroed else {}
         for link in zeroed:
-            moments = inertias[pybullet.getJointInfo(body, link, client)[12].decode()].tolist()
+            moments = chain.inertias[pybullet.getJointInfo(body, link, client)[12].decode()].tolist()
             for robot in self.bodies:
                 pybullet.changeDynamics(robot, link, localInertiaDiagonal=moments, physicsClientId=client)
 
-    def _find_joints(self, urdf: Path) -> None:
+    def _find_joints(self, urdf: Path, chain: WeighedChain | None) -> None:
+        """Find the moving joints: in the chain's order, which is not Bullet's where an arm branches."""
         body, client = self.bodies[0], self._client
         infos = [pybullet.getJointInfo(body, i, client) for i in range(pybullet.getNumJoints(body, client))]
-        self._joints = [info[0] for info in infos if info[2] == pybullet.JOINT_REVOLUTE]
-        self.joint_names = tuple(infos[i][1].decode() for i in self._joints)
+        moving = {
+            info[1].decode(): info[0]
+            for info in infos
+            if info[2] in (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC)
+        }
+        self.joint_names = tuple(moving) if chain is None else chain.joint_names
+        self._joints = [moving[name] for name in self.joint_names]
+        if chain is not None:
+            led = {joint.name for joint in chain.joints if joint.mimic}
+            self._followers = [(moving[name], *where) for name, where in chain.columns.items() if name in led]
         for link in range(len(infos)):
             mass, _, inertia, *_ = pybullet.getDynamicsInfo(body, link, client)
             if not (mass > 0 and min(inertia) > 0):
@@ -156,7 +180,7 @@ class World:
                 raise SimulationError(f"{urdf}: {what}; both must be positive, give it an <inertial>")
 
     def read_joints(self) -> tuple[Array, Array]:
-        """Positions [N, J] rad and velocities [N, J] rad/s of all moving joints, in the order of ``joint_names``."""
+        """Positions [N, J] rad and velocities [N, J] rad/s of all joints, in the order of ``joint_names``."""
         client, joints = self._client, self._joints
         states = [pybullet.getJointStates(body, joints, client) for body in self.bodies]
         values = np.array([[state[:2] for state in body] for body in states])
@@ -167,10 +191,17 @@ class World:
         for row, positions, velocities in zip(rows.tolist(), pos.tolist(), vel.tolist(), strict=True):
             for joint, p, v in zip(self._joints, positions, velocities, strict=True):
                 pybullet.resetJointState(self.bodies[row], joint, p, v, self._client)
+            for joint, column, factor, offset in self._followers:
+                p, v = factor * positions[column] + offset, factor * velocities[column]
+                pybullet.resetJointState(self.bodies[row], joint, p, v, self._client)
 
     def drive_joints(self, velocity: Array, torque: Array) -> None:
         """Turn every joint at ``velocity`` [N, J] rad/s with at most ``torque`` [J] N·m, until told otherwise."""
         client, joints, kind, forces = self._client, self._joints, pybullet.VELOCITY_CONTROL, torque.tolist()
+        if self._followers:
+            led, columns, factors, _ = zip(*self._followers, strict=True)
+            joints, forces = [*joints, *led], [*forces, *(forces[column] for column in columns)]
+            velocity = np.concatenate((velocity, velocity[:, columns] * factors), axis=1)
         for body, target in zip(self.bodies, velocity.tolist(), strict=True):
             pybullet.setJointMotorControlArray(
                 body, joints, kind, targetVelocities=target, forces=forces, physicsClientId=client

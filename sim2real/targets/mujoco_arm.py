@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robot_drivers.limits import DriverError
+from sim2real.robots.simulated_urdf import simulated_urdf
+from sim2real.robots.weights import WeighedChain
 from sim2real.targets.arms import ArmsSim, Condition, See, SensedArm
 from sim2real.targets.base import State
 from sim2real.targets.so101_arm import CONTACT_STEP_S, Puck, add_table
@@ -94,7 +95,7 @@ def build_model(robot: Any, condition: Condition, has_object: bool) -> Any:
         raise DriverError("this target needs MuJoCo: pip install 'sim2real[drivers]'") from error
     chain, joints = robot.chain, robot.spec.actuators
     try:
-        spec = mujoco.MjSpec.from_string(_without_meshes(robot.urdf))
+        spec = mujoco.MjSpec.from_string(_without_meshes(chain))
         tip = spec.body(robot.ee)
         tip.add_geom(type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[TIP_RADIUS_M, 0, 0])
         # Bit 1: arms; bit 2: the table and the object. Links do not touch each other or the table.
@@ -102,6 +103,12 @@ def build_model(robot: Any, condition: Condition, has_object: bool) -> Any:
             geom.contype, geom.conaffinity, geom.friction[0] = 1, 0, 0.05
         if has_object:
             add_table(spec, condition.puck)
+        for joint in chain.joints:
+            if joint.mimic:
+                column, factor, offset = chain.columns[joint.name]
+                led = {"name1": joint.name, "name2": joints[column], "objtype": mujoco.mjtObj.mjOBJ_JOINT}
+                data = [offset, factor, *[0.0] * 10]
+                spec.add_equality(type=mujoco.mjtEq.mjEQ_JOINT, data=data, **led)
         for name in joints:
             spec.add_actuator(name=name, trntype=mujoco.mjtTrn.mjTRN_JOINT, target=name)
         spec.option.timestep = CONTACT_STEP_S if has_object else STEP_S
@@ -131,13 +138,12 @@ def build_model(robot: Any, condition: Condition, has_object: bool) -> Any:
     return model
 
 
-def _without_meshes(urdf: Path) -> str:
-    """A URDF's text without what is seen and without meshes, every link a body of its own."""
-    root = ET.parse(urdf).getroot()
+def _without_meshes(chain: WeighedChain) -> str:
+    """A chain's URDF without what is seen and without meshes, every link a body of its own."""
+    root = ET.fromstring(simulated_urdf(chain, meshes=False)[0])
     for link in root.iter("link"):
-        for shape in [*link.findall("visual"), *link.findall("collision")]:
-            if shape.tag == "visual" or shape.find("geometry/mesh") is not None:
-                link.remove(shape)
+        for shape in link.findall("visual"):
+            link.remove(shape)
     for old in root.findall("mujoco"):
         root.remove(old)
     ET.SubElement(ET.SubElement(root, "mujoco"), "compiler", fusestatic="false", balanceinertia="true")

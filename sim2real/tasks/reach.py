@@ -11,6 +11,7 @@ from sim2real.robots.model import RobotModel
 from sim2real.runtime.arm_signals import ArmSignals
 from sim2real.runtime.spec import ActionTerm, ObservationTerm
 from sim2real.tasks.joint_actions import BASE_POINT, as_arm, follow, joint_increments, joint_term
+from sim2real.tasks.workspace import Workspace
 from sim2real.types import Array, Bools, Model, State
 
 # How each signal is scaled for the networks: one unit of the network is about the spread near the goal.
@@ -22,7 +23,6 @@ _SCALE = {
     "tracking_error": 10.0,
     "last_action": 1.0,
 }
-_DRAWS = 200  # poses tried for one that is clear of the table, before any is taken
 
 
 class ReachSettings(Model):
@@ -31,6 +31,8 @@ class ReachSettings(Model):
     Attributes:
         tolerance_m: Success is being this close for the last ``hold_s``.
         span: Share of every joint's range that poses are drawn from.
+        unfolded_rad: At most so far from the middle of its range a joint starts that moves the end effector: from
+            poses folded further, no straight way leads to most goals.
         near, far: Starts and goals are this far from the base's axis, horizontally, in shares of the arm's reach,
         low, high: this far above the base plane, in the same shares,
         azimuth_rad: and at most this far to either side of the base's x axis.
@@ -44,6 +46,7 @@ class ReachSettings(Model):
     hold_s: float = Field(default=0.5, gt=0)
     tolerance_m: float = Field(default=0.01, gt=0)
     span: float = Field(default=0.8, gt=0, le=1)
+    unfolded_rad: float = Field(default=1.6, gt=0)
     near: float = 0.35
     far: float = 0.8
     low: float = 0.12
@@ -63,7 +66,7 @@ class Reach:
         settings: The task's.
 
     Raises:
-        ConfigError: The robot is no arm.
+        ConfigError: The robot is no arm, or its end effector hardly moves.
     """
 
     name = "reach"
@@ -79,10 +82,7 @@ class Reach:
         self.episode_s, self.hold_s, self.tolerance_m = settings.episode_s, settings.hold_s, settings.tolerance_m
         self.near_m = 3.0 * settings.tolerance_m
         self.signals = ArmSignals(arm.spec, arm.chain)
-        limits = arm.spec.commands
-        middle = np.array([0.5 * (c.low + c.high) for c in limits])
-        half = np.array([0.5 * (c.high - c.low) for c in limits])
-        self._low, self._high = middle - settings.span * half, middle + settings.span * half
+        self._workspace = Workspace(arm, settings)
 
     def observation(self) -> tuple[ObservationTerm, ...]:
         """Terms of the policy's observation."""
@@ -109,7 +109,7 @@ class Reach:
 
     def start(self, rng: np.random.Generator, count: int) -> State:
         """Draw ``count`` poses at rest."""
-        position = self._poses(rng, count)
+        position = self._workspace.sample(rng, count)
         ee = self.model.chain.frames(position)[self.model.ee][0]
         return {"joint_pos": position, "joint_vel": np.zeros_like(position), "ee_pos": ee}
 
@@ -119,26 +119,7 @@ class Reach:
 
     def goals(self, rng: np.random.Generator, count: int, state: State | None = None) -> Array:
         """Draw points [count, 3] m in the base frame that the end effector can reach."""
-        return self.model.chain.frames(self._poses(rng, count))[self.model.ee][0]
-
-    def _poses(self, rng: np.random.Generator, count: int) -> Array:
-        s, reach = self.settings, self.model.reach_m
-        poses = np.tile(self.model.rest, (count, 1))
-        open_rows = np.arange(count)
-        for _ in range(_DRAWS):
-            draw = rng.uniform(self._low, self._high, (len(open_rows), len(self._low)))
-            frames = self.model.chain.frames(draw)
-            lowest = np.min([frames[link][0][:, 2] for link in self.model.chain.link_names[2:]], axis=0)
-            tip = frames[self.model.ee][0]
-            distance = np.sqrt((tip[:, :2] ** 2).sum(axis=1))
-            good = (lowest > 0.5 * s.low * reach) & (tip[:, 2] > s.low * reach) & (tip[:, 2] < s.high * reach)
-            good &= (distance > s.near * reach) & (distance < s.far * reach)
-            good &= np.abs(np.arctan2(tip[:, 1], tip[:, 0])) < s.azimuth_rad
-            poses[open_rows[good]] = draw[good]
-            open_rows = open_rows[~good]
-            if not len(open_rows):
-                break
-        return poses
+        return self.model.chain.frames(self._workspace.sample(rng, count))[self.model.ee][0]
 
     def failed(self, state: State, goal: Array) -> Bools:
         """Tell whether each arm has failed for good: never, an arm that is bolted down cannot fall."""

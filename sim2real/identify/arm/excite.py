@@ -208,8 +208,7 @@ def _safe_ranges(arm: Arm, clearance_m: float) -> tuple[Array, Array]:
 def _heights(arm: Arm, poses: Array) -> Array:
     """Height [T] m of the lowest moving link's frame above the base plane."""
     frames = arm.chain.frames(poses)
-    still = arm.chain.link_names[:2]  # the base, and what turns about the vertical on it
-    return np.min([frames[name][0][:, 2] for name in arm.chain.link_names if name not in still], axis=0)
+    return np.min([frames[name][0][:, 2] for name in arm.chain.lifted_links()], axis=0)
 
 
 def _lowest(arm: Arm, poses: Array) -> float:
