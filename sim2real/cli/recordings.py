@@ -112,6 +112,7 @@ def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_fi
         raise ConfigError(f"give --params; 'sim2real identify {folder.name} LOG … --out params.yaml' writes them")
     figures = replay_flights(folder.name, read_flight_logs(logs), params)
     _print_flights(figures["per_log"])
+    _print_remarks(figures["remarks"])
     save_json(json_file, figures)
 
 
@@ -181,10 +182,14 @@ def _identify_flights(
     console.print(table)
     if figures["held_out"]:
         _print_flights(figures["held_out"])
-    for remark in figures["remarks"]:
-        console.print(f"[dim]{escape(remark)}")
+    _print_remarks(figures["remarks"])
     save_json(json_file, figures)
     console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _print_remarks(remarks: list[str]) -> None:
+    for remark in remarks:
+        console.print(f"[yellow]{escape(remark)}")
 
 
 def _print_flights(rows: dict[str, Any]) -> None:
@@ -198,10 +203,12 @@ def _print_flights(rows: dict[str, Any]) -> None:
         console.print(table)
     others = {name: row for name, row in rows.items() if name not in posed}
     if others:
-        table = Table("flight", "lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", title="Thrust")
+        headings = ("lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", "compared, in the air [s]")
+        table = Table("flight", *headings, title="Thrust")
         for name, row in others.items():
             lift, rmse, std = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
-            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{std:.2f}")
+            seconds = f"{row['in_the_air_s']:.1f} of {row['recorded_s']:.1f}"
+            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{std:.2f}", seconds)
         console.print(table)
 
 

@@ -20,7 +20,8 @@ from sim2real.identify.flight.file import (
     write_flight_parameters,
 )
 from sim2real.identify.flight.fit import HORIZONS, FlightFit, fit_flights, multi_step
-from sim2real.identify.flight.imu import Airframe, ImuFit, fit_imu, lift_error
+from sim2real.identify.flight.imu import ImuFit, fit_imu, lift_error
+from sim2real.identify.flight.imu_part import Airframe
 from sim2real.identify.flight.model import resample
 from sim2real.identify.flight.residual import train_residual
 from sim2real.provenance import made as facts
@@ -52,7 +53,7 @@ def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[
         ConfigError: The file does not fit the robot or the kind of logs.
     """
     known = read_flight_parameters(params, robot)
-    figures: dict[str, Any] = {"per_log": {}}
+    figures: dict[str, Any] = {"per_log": {}, "remarks": _remarks(logs)}
     for log in logs:
         if log.has_pose:
             known.must_fit(log, params)
@@ -68,6 +69,10 @@ def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[
         figures["steps"] = _mean(posed)
         figures["network"] = known.residual is not None
     return figures
+
+
+def _remarks(logs: Sequence[FlightLog]) -> list[str]:
+    return [f"'{log.name}': {remark}" for log in logs for remark in log.remarks]
 
 
 def _mean(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
@@ -103,7 +108,7 @@ def identify_flights(
         )
     entries: dict[str, Any] = {}
     held_out: dict[str, Any] = {}
-    remarks: list[str] = []
+    remarks = _remarks(logs)
     imu, posed, network = None, None, None
     if with_imu:
         imu = fit_imu(with_imu, frame, seed, on_progress)
