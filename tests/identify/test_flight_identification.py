@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import yaml
-from flight_maker import fly
+from flight_maker import FRAME, fly, planted_imu
 from real_data import excerpt, real_data, whole
 
 from sim2real.cli.main import main
@@ -14,17 +14,14 @@ from sim2real.errors import ConfigError
 from sim2real.evaluate.flight_identification import identify_flights
 from sim2real.identify.flight.file import FlightParameters, read_flight_parameters
 from sim2real.identify.flight.fit import Trim, fit_flights, multi_step, position_error, regress
-from sim2real.identify.flight.imu import Airframe, fit_imu
-from sim2real.identify.flight.model import lag, resample
+from sim2real.identify.flight.imu import fit_imu
+from sim2real.identify.flight.model import resample
 from sim2real.identify.flight.residual import train_residual
 from sim2real.recordings.flights import STANDARD_GRAVITY, read_flight_log, read_flight_logs
 from sim2real.recordings.tables import LogError
 from sim2real.robots import load_robot
 from sim2real.robots.residual import Residual
 from sim2real.sim.simulation import Simulation
-
-ROTORS = 0.028 * np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]])
-FRAME = Airframe(0.027, ROTORS, np.array([-1.0, 1.0, -1.0, 1.0]), 1.832)
 
 
 @pytest.fixture(scope="module")
@@ -88,29 +85,6 @@ def test_residual_learns_what_is_left_out(flights, tmp_path):
     (tmp_path / "m.npz").write_bytes(b"x")
     with pytest.raises(ConfigError, match="not a readable residual"):
         Residual.load(tmp_path / "m.npz")
-
-
-def planted_imu(seconds=24.0, constant=0.06, quadratic=0.15, inertia=1.5e-5):
-    """A flight whose rotors, lift and turning obey the model exactly, with noise."""
-    rng = np.random.default_rng(0)
-    t = 0.001 * np.arange(round(seconds / 0.001))
-    common = 0.62 + 0.08 * np.sin(2 * np.pi * 0.7 * t) + 0.03 * np.sin(2 * np.pi * 2.3 * t + 1)
-    wiggle = [0.04 * np.sin(2 * np.pi * f * t + f) for f in (1.7, 2.1, 2.9)]
-    signs = np.array([[-1, -1, -1], [-1, 1, 1], [1, 1, -1], [1, -1, 1]])
-    motor = np.clip(common[:, None] + np.stack(wiggle, axis=1) @ signs.T, 0.0, 1.0)
-    motor = np.round(motor * 65535) / 65535
-    speed = lag(motor, 0.001, constant)
-    thrust = quadratic * speed**2
-    torque = np.stack((thrust @ ROTORS[:, 1], -thrust @ ROTORS[:, 0], 0.006 * thrust @ FRAME.turns), axis=1)
-    rate = np.cumsum(0.001 * torque / np.array([inertia, inertia, 1.832 * inertia]), axis=0)
-    lift = thrust.sum(axis=1) / 0.027 / STANDARD_GRAVITY
-    acc = np.stack((0 * t, 0 * t, lift), axis=1) + 0.01 * rng.standard_normal((len(t), 3))
-    return {
-        "t": t,
-        "acc": acc,
-        "gyro": np.rad2deg(rate) + 0.1 * rng.standard_normal(rate.shape),
-        "motor": 65535 * motor,
-    }
 
 
 def test_planted_imu_flight(tmp_path):
