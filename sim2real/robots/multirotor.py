@@ -44,7 +44,6 @@ class Multirotor:
 
     Attributes:
         residual: That network; None without one.
-        lift_per_input: Specific lift of four rotors at its unit input, m/s².
 
     Raises:
         ConfigError: A file is missing or wrong; the message says which and where.
@@ -70,7 +69,7 @@ class Multirotor:
             **{name: IdentifiedQuantity(self.parameters[name].unit, _Value(name)) for name in _DIRECT},
             "drag": IdentifiedQuantity("1/s", _drag),
         }
-        self.residual, self.lift_per_input = _read_network(identified) if identified else (None, 1.0)
+        self.residual = _read_network(identified) if identified else None
 
     def action_range(self, command: str) -> tuple[float, float]:
         """Range of a command component that policies use, inside its limits."""
@@ -106,7 +105,6 @@ class Multirotor:
             world.sim_dt,
             gusts,
             self.residual,
-            self.lift_per_input,
         )
         return FlightBody(self, actuation, world, params, len(self.spec.commands), decimation, seed)
 
@@ -161,10 +159,9 @@ def _drag(p: Mapping[str, Array]) -> Array:
     return p["drag_xy"] / p["mass"]
 
 
-def _read_network(path: Path) -> tuple[Residual | None, float]:
+def _read_network(path: Path) -> Residual | None:
     try:
         content: Any = yaml.safe_load(path.read_text())
-        network = read_residual(path, content.get("residual"))
-        return network, float(np.sum(content["flight_model"]["thrust"])) if network else 1.0
+        return read_residual(path, content.get("residual"))
     except (OSError, AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is no parameters file of a drone ({error}); run 'sim2real identify'") from error

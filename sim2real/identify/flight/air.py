@@ -57,3 +57,9 @@ def shrunk(air: Mask, rest_rows: int, end_rows: int) -> Mask:
         last = stop - (rest_rows if stop < len(air) else end_rows)
         inner[first : max(first, last)] = True
     return inner
+
+
+def whole(air: Mask, rows: int) -> Mask:
+    """Rows from which the next ``rows``, this one among them, are all in the air; one for every place they have."""
+    count = np.cumsum(np.concatenate(([0], air)))
+    return np.asarray(count[rows:] - count[:-rows] == rows)
