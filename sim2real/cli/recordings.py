@@ -107,10 +107,10 @@ def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_fi
     from sim2real.evaluate.flight_identification import airframe, replay_flights
     from sim2real.recordings.flights import read_flight_logs
 
-    airframe(folder, None)  # says so if it is no quadrotor either
+    robot = airframe(folder, None).name  # says so if it is no quadrotor either
     if params is None:
         raise ConfigError(f"give --params; 'sim2real identify {folder.name} LOG … --out params.yaml' writes them")
-    figures = replay_flights(folder.name, read_flight_logs(logs), params)
+    figures = replay_flights(robot, read_flight_logs(logs), params)
     _print_flights(figures["per_log"])
     _print_remarks(figures["remarks"])
     save_json(json_file, figures)
@@ -174,8 +174,8 @@ def _identify_flights(
     frame = airframe(folder, mass)
     with progress_bars() as progress:
         report = stage_reporter(progress)
-        figures = identify_flights(folder.name, read_flight_logs(logs), frame, out, seed, report)
-    table = Table("", "value", "95 % interval", "unit", title=f"{folder.name}, {frame.mass:g} kg")
+        figures = identify_flights(frame.name, read_flight_logs(logs), frame, out, seed, report)
+    table = Table("", "value", "95 % interval", "unit", title=f"{frame.name}, {frame.mass:g} kg")
     for name, entry in figures["parameters"].items():
         row = (name, f"{entry['value']:.5g}", f"{entry['low']:.4g} .. {entry['high']:.4g}", entry["unit"])
         table.add_row(*row, style="" if entry["identified"] else "dim")

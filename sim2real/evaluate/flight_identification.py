@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sim2real.errors import ConfigError
 from sim2real.evaluate.figures import figure_uri, plt
@@ -28,6 +27,8 @@ from sim2real.identify.flight.residual import helps, train_residual
 from sim2real.provenance import made as facts
 from sim2real.recordings.flights import FlightLog
 from sim2real.recordings.tables import LogError
+from sim2real.robots import model_of
+from sim2real.robots.multirotor_file import read_multirotor_file
 from sim2real.robots.residual import Residual
 from sim2real.types import Progress
 
@@ -35,16 +36,23 @@ FOLDS = 4
 
 
 def airframe(folder: Path, mass: float | None) -> Airframe:
-    """Read the rotors from a robot's folder; ``mass`` (kg) replaces its own where it is given.
+    """Read name and rotors from a robot's folder; ``mass`` (kg) replaces its own where it is given.
 
     Raises:
-        ConfigError: The folder is not a quadrotor's.
+        ConfigError: The folder is not a quadrotor's, or does not say where its rotors are.
     """
-    body = yaml.safe_load((folder / "robot.yaml").read_text()).get("body", {})
-    if "rotors" not in body:
-        raise ConfigError(f"{folder / 'robot.yaml'} has no body.rotors; flights can be identified of quadrotors only")
-    own = float(body["recorded_mass"]) if mass is None else mass
-    return Airframe(own, np.array(body["rotors"]), np.array(body["turns"], dtype=np.float64), float(body["yaw_ratio"]))
+    if model_of(folder) != "multirotor":
+        raise ConfigError(f"{folder / 'robot.yaml'} is not a quadrotor's; flights can be identified of quadrotors only")
+    data = read_multirotor_file(folder)
+    body = data.body
+    if len(body.rotors) != 4 or len(body.turns) != 4:
+        raise ConfigError(
+            f"{folder / 'robot.yaml'} needs 'rotors' (four places [x forward, y left] in m, of M1 to M4) and 'turns' "
+            "(1 or -1 each, the turn it gives the body); flights can be identified of quadrotors only"
+        )
+    own = data.parameters["mass"].nominal if body.recorded_mass is None else body.recorded_mass
+    turns = np.array(body.turns, dtype=np.float64)
+    return Airframe(own if mass is None else mass, np.array(body.rotors), turns, body.yaw_ratio, data.spec.name)
 
 
 def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[str, Any]:

@@ -132,9 +132,14 @@ class Multirotor:
         for name, (parameter, factor) in names.items():
             if entries.get(name, {}).get("identified"):
                 bounds = self.parameters[parameter]
-                low, high = (
-                    min(max(factor * float(entries[name][end]), bounds.low), bounds.high) for end in ("low", "high")
-                )
+                found = [factor * float(entries[name][end]) for end in ("low", "high")]
+                if found[0] > bounds.high or found[1] < bounds.low:
+                    raise ConfigError(
+                        f"{path}: {name} was identified as {found[0]:.3g} .. {found[1]:.3g}, outside the bounds "
+                        f"{bounds.low:g} .. {bounds.high:g} of '{parameter}' in {self.folder / 'robot.yaml'}; widen "
+                        "them where the drone is like that, or check the recordings"
+                    )
+                low, high = (min(max(value, bounds.low), bounds.high) for value in found)
                 terms[parameter] = RandomizationTerm(
                     operation="set", distribution="uniform", range=(low, high), reason=f"identified: {path.name}"
                 )

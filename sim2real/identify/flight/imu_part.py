@@ -33,12 +33,14 @@ class Airframe:
         rotors: [4, 2] m, positions of M1 .. M4 (x forward, y left).
         turns: [4], sign of the torque about z that each rotor puts on the body.
         yaw_ratio: Izz over the mean of Ixx and Iyy; yaw torque per thrust is unknown too, so only their ratio shows.
+        name: The robot's, as its description has it.
     """
 
     mass: float
     rotors: Array
     turns: Array
     yaw_ratio: float
+    name: str = ""
 
 
 @dataclass(frozen=True)
