@@ -19,7 +19,7 @@ FINE_S, STEP_S = 0.03, 0.01
 TURN_DELAYS_S = np.arange(-0.15, 0.301, 0.01)
 # Misfit with a delay over that without, below which the delay is believed; real flights on one clock have 0.87, 0.97.
 MUCH_BETTER = 0.8
-ALIKE, NEGLIGIBLE = 1.05, 0.01
+ALIKE, NEGLIGIBLE = 1.05, 0.001
 PENALTY, GAIN = 0.05, 0.15  # of a correlation: what doubt an odd hypothesis carries, and what it must bring
 
 
