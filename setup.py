@@ -65,6 +65,8 @@ setup(
             "tensorboard>=2.16",
             "torch>=2.6",
         ],
+        # Flight logs of PX4.
+        "logs": ["pyulog>=1.0"],
         # What the perception node needs on the robot.
         "camera": ["opencv-python-headless>=4.9,<5"],
         "vision": ["kornia>=0.8", "opencv-python-headless>=4.9,<5", "pyarrow>=15"],

@@ -1,4 +1,4 @@
-"""Flights of a drone that is not ours: the package drone-models, its rotors, a plain controller, noise."""
+"""Flights of a drone that is not ours (the package drone-models, a plain controller, noise) and planted IMU logs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import numpy as np
 from drone_models.core import load_params
 from drone_models.first_principles import dynamics
 
+from sim2real.identify.flight.imu_part import Airframe
+from sim2real.identify.flight.model import lag
+from sim2real.recordings.flights import STANDARD_GRAVITY
 from sim2real.runtime.geometry import quat_multiply, quat_to_matrix, rotation_vector_to_quat
 
+ROTORS = 0.028 * np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]])
+FRAME = Airframe(0.027, ROTORS, np.array([-1.0, 1.0, -1.0, 1.0]), 1.832)
 STEP_S = 0.002
 RPM = 60.0 / (2.0 * np.pi)
 
@@ -76,4 +81,27 @@ def fly(seed: int, seconds: float = 20.0, airframe: str = "cf2x_T350", noise: fl
         "quat": quat_multiply(table[:, 7:11], tilt),
         "ang_vel": table[:, 11:14] + 0.03 * jitter[:, 9:12],
         "rotor_speed": table[:, 14:18] / RPM * (1 + 0.002 * noise * rng.standard_normal((len(table), 4))),
+    }
+
+
+def planted_imu(seconds=24.0, constant=0.06, quadratic=0.15, inertia=1.5e-5):
+    """A flight whose rotors, lift and turning obey the model exactly, with noise."""
+    rng = np.random.default_rng(0)
+    t = 0.001 * np.arange(round(seconds / 0.001))
+    common = 0.62 + 0.08 * np.sin(2 * np.pi * 0.7 * t) + 0.03 * np.sin(2 * np.pi * 2.3 * t + 1)
+    wiggle = [0.04 * np.sin(2 * np.pi * f * t + f) for f in (1.7, 2.1, 2.9)]
+    signs = np.array([[-1, -1, -1], [-1, 1, 1], [1, 1, -1], [1, -1, 1]])
+    motor = np.clip(common[:, None] + np.stack(wiggle, axis=1) @ signs.T, 0.0, 1.0)
+    motor = np.round(motor * 65535) / 65535
+    speed = lag(motor, 0.001, constant)
+    thrust = quadratic * speed**2
+    torque = np.stack((thrust @ ROTORS[:, 1], -thrust @ ROTORS[:, 0], 0.006 * thrust @ FRAME.turns), axis=1)
+    rate = np.cumsum(0.001 * torque / np.array([inertia, inertia, 1.832 * inertia]), axis=0)
+    lift = thrust.sum(axis=1) / 0.027 / STANDARD_GRAVITY
+    acc = np.stack((0 * t, 0 * t, lift), axis=1) + 0.01 * rng.standard_normal((len(t), 3))
+    return {
+        "t": t,
+        "acc": acc,
+        "gyro": np.rad2deg(rate) + 0.1 * rng.standard_normal(rate.shape),
+        "motor": 65535 * motor,
     }

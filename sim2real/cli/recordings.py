@@ -107,11 +107,12 @@ def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_fi
     from sim2real.evaluate.flight_identification import airframe, replay_flights
     from sim2real.recordings.flights import read_flight_logs
 
-    airframe(folder, None)  # says so if it is no quadrotor either
+    robot = airframe(folder, None).name  # says so if it is no quadrotor either
     if params is None:
         raise ConfigError(f"give --params; 'sim2real identify {folder.name} LOG … --out params.yaml' writes them")
-    figures = replay_flights(folder.name, read_flight_logs(logs), params)
+    figures = replay_flights(robot, read_flight_logs(logs), params)
     _print_flights(figures["per_log"])
+    _print_remarks(figures["remarks"])
     save_json(json_file, figures)
 
 
@@ -175,18 +176,22 @@ def _identify_flights(
     frame = airframe(folder, mass)
     with progress_bars() as progress:
         report = stage_reporter(progress)
-        figures = identify_flights(folder.name, read_flight_logs(logs), frame, out, seed, report)
-    table = Table("", "value", "95 % interval", "unit", title=f"{folder.name}, {frame.mass:g} kg")
+        figures = identify_flights(frame.name, read_flight_logs(logs), frame, out, seed, report)
+    table = Table("", "value", "95 % interval", "unit", title=f"{frame.name}, {frame.mass:g} kg")
     for name, entry in figures["parameters"].items():
         row = (name, f"{entry['value']:.5g}", f"{entry['low']:.4g} .. {entry['high']:.4g}", entry["unit"])
         table.add_row(*row, style="" if entry["identified"] else "dim")
     console.print(table)
     if figures["held_out"]:
         _print_flights(figures["held_out"])
-    for remark in figures["remarks"]:
-        console.print(f"[dim]{escape(remark)}")
+    _print_remarks(figures["remarks"])
     save_json(json_file, figures)
     console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _print_remarks(remarks: list[str]) -> None:
+    for remark in remarks:
+        console.print(f"[yellow]{escape(remark)}")
 
 
 def _print_flights(rows: dict[str, Any]) -> None:
@@ -200,10 +205,12 @@ def _print_flights(rows: dict[str, Any]) -> None:
         console.print(table)
     others = {name: row for name, row in rows.items() if name not in posed}
     if others:
-        table = Table("flight", "lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", title="Thrust")
+        headings = ("lift near hover, error", "lift, RMSE [m/s²]", "its spread [m/s²]", "compared, in the air [s]")
+        table = Table("flight", *headings, title="Thrust")
         for name, row in others.items():
             lift, rmse, std = row["hover_lift_error"], row["lift_rmse_m_s2"], row["lift_spread_m_s2"]
-            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{std:.2f}")
+            seconds = f"{row['in_the_air_s']:.1f} of {row['recorded_s']:.1f}"
+            table.add_row(name, f"{lift:+.1%}", f"{rmse:.2f}", f"{std:.2f}", seconds)
         console.print(table)
 
 

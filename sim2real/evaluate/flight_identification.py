@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sim2real.errors import ConfigError
 from sim2real.evaluate.figures import figure_uri, plt
@@ -20,12 +19,16 @@ from sim2real.identify.flight.file import (
     write_flight_parameters,
 )
 from sim2real.identify.flight.fit import HORIZONS, FlightFit, fit_flights, multi_step
-from sim2real.identify.flight.imu import Airframe, ImuFit, fit_imu, lift_error
-from sim2real.identify.flight.model import resample
-from sim2real.identify.flight.residual import train_residual
+from sim2real.identify.flight.folds import trajectories
+from sim2real.identify.flight.imu import ImuFit, fit_imu, lift_error
+from sim2real.identify.flight.imu_part import Airframe
+from sim2real.identify.flight.model import STEP_S, resample
+from sim2real.identify.flight.residual import helps, train_residual
 from sim2real.provenance import made as facts
 from sim2real.recordings.flights import FlightLog
 from sim2real.recordings.tables import LogError
+from sim2real.robots import model_of
+from sim2real.robots.multirotor_file import read_multirotor_file
 from sim2real.robots.residual import Residual
 from sim2real.types import Progress
 
@@ -33,16 +36,23 @@ FOLDS = 4
 
 
 def airframe(folder: Path, mass: float | None) -> Airframe:
-    """Read the rotors from a robot's folder; ``mass`` (kg) replaces its own where it is given.
+    """Read name and rotors from a robot's folder; ``mass`` (kg) replaces its own where it is given.
 
     Raises:
-        ConfigError: The folder is not a quadrotor's.
+        ConfigError: The folder is not a quadrotor's, or does not say where its rotors are.
     """
-    body = yaml.safe_load((folder / "robot.yaml").read_text()).get("body", {})
-    if "rotors" not in body:
-        raise ConfigError(f"{folder / 'robot.yaml'} has no body.rotors; flights can be identified of quadrotors only")
-    own = float(body["recorded_mass"]) if mass is None else mass
-    return Airframe(own, np.array(body["rotors"]), np.array(body["turns"], dtype=np.float64), float(body["yaw_ratio"]))
+    if model_of(folder) != "multirotor":
+        raise ConfigError(f"{folder / 'robot.yaml'} is not a quadrotor's; flights can be identified of quadrotors only")
+    data = read_multirotor_file(folder)
+    body = data.body
+    if len(body.rotors) != 4 or len(body.turns) != 4:
+        raise ConfigError(
+            f"{folder / 'robot.yaml'} needs 'rotors' (four places [x forward, y left] in m, of M1 to M4) and 'turns' "
+            "(1 or -1 each, the turn it gives the body); flights can be identified of quadrotors only"
+        )
+    own = data.parameters["mass"].nominal if body.recorded_mass is None else body.recorded_mass
+    turns = np.array(body.turns, dtype=np.float64)
+    return Airframe(own if mass is None else mass, np.array(body.rotors), turns, body.yaw_ratio, data.spec.name)
 
 
 def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[str, Any]:
@@ -52,7 +62,8 @@ def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[
         ConfigError: The file does not fit the robot or the kind of logs.
     """
     known = read_flight_parameters(params, robot)
-    figures: dict[str, Any] = {"per_log": {}}
+    figures: dict[str, Any] = {"per_log": {}, "remarks": _remarks(logs)}
+    figures["remarks"] += _on_the_ground([log for log in logs if log.has_pose])
     for log in logs:
         if log.has_pose:
             known.must_fit(log, params)
@@ -70,6 +81,19 @@ def replay_flights(robot: str, logs: Sequence[FlightLog], params: Path) -> dict[
     return figures
 
 
+def _remarks(logs: Sequence[FlightLog]) -> list[str]:
+    return [f"'{log.name}': {remark}" for log in logs for remark in log.remarks]
+
+
+def _on_the_ground(logs: Sequence[FlightLog]) -> list[str]:
+    flights = [resample(log) for log in logs]
+    return [
+        f"'{f.name}' is in the air for {f.air.sum() * STEP_S:.1f} of {len(f.air) * STEP_S:.1f} s; only this is used"
+        for f in flights
+        if not f.air.all()
+    ]
+
+
 def _mean(rows: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
     return {
         str(step): {name: float(np.mean([row[str(step)][name] for row in rows])) for name in rows[0][str(step)]}
@@ -83,7 +107,7 @@ def identify_flights(
     """Fit flights, write ``out`` and a page beside it.
 
     Flights with an IMU give thrust curve, rotor lag and inertia; flights with a pose a model that predicts, with a
-    network for what it leaves out where that helps. With several flights each is also predicted by a fit to others.
+    network for the force it leaves out, where that helps on flights that the fit had not seen.
 
     Returns:
         ``parameters`` (entries), ``held_out`` (per flight), ``remarks``, ``report``.
@@ -103,7 +127,7 @@ def identify_flights(
         )
     entries: dict[str, Any] = {}
     held_out: dict[str, Any] = {}
-    remarks: list[str] = []
+    remarks = _remarks(logs)
     imu, posed, network = None, None, None
     if with_imu:
         imu = fit_imu(with_imu, frame, seed, on_progress)
@@ -111,10 +135,12 @@ def identify_flights(
         remarks += imu.remarks
         held_out |= _held_out_imu(with_imu, frame, seed)
     if with_pose:
-        held_out |= _held_out_pose(with_pose, seed, on_progress)
-        posed, network, remark = _fit_pose(with_pose, seed, on_progress)
+        found, keep, remark = _held_out_pose(with_pose, seed, on_progress)
+        held_out |= found
+        posed, trained = _fit_pose(with_pose, seed, on_progress)
+        network = trained if keep else None
         entries |= pose_entries(posed, frame.mass)
-        remarks.append(remark)
+        remarks += [*_on_the_ground(with_pose), remark]
     made = facts() | {"flights": ", ".join(log.name for log in logs), "seed": str(seed), "mass": f"{frame.mass:g} kg"}
     extra = {"made": made, "held_out": held_out, "remarks": remarks}
     write_flight_parameters(out, robot, frame.mass, entries, extra, posed, network, "".join(driven))
@@ -124,14 +150,12 @@ def identify_flights(
     return {"parameters": entries, "held_out": held_out, "remarks": remarks, "report": str(page)}
 
 
-def _fit_pose(logs: Sequence[FlightLog], seed: int, on_progress: Progress) -> tuple[FlightFit, Residual | None, str]:
+def _fit_pose(logs: Sequence[FlightLog], seed: int, on_progress: Progress) -> tuple[FlightFit, Residual]:
     fit = fit_flights(logs, on_progress)
-    flights = [resample(log, fit.model.time_constant) for log in logs]
     on_progress("residual network", 0, 1, {})
-    network, before, after = train_residual(fit.model, flights, fit.trim, seed)
-    on_progress("residual network", 1, 1, {"position_m": after})
-    kept = f"the network lowers it to {after:.4f} m" if network else "a network does not lower it and is left out"
-    return fit, network, f"on unseen ends of the flights the position is off by {before:.4f} m after 50 steps; {kept}"
+    network = train_residual(fit.model, [resample(log, fit.model.time_constant) for log in logs], seed)
+    on_progress("residual network", 1, 1, {})
+    return fit, network
 
 
 def _held_out_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int) -> dict[str, Any]:
@@ -146,23 +170,40 @@ def _held_out_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int) -> dict
     return result
 
 
-def _held_out_pose(logs: Sequence[FlightLog], seed: int, on_progress: Progress) -> dict[str, Any]:
-    """Multi-step errors of every flight by a fit to others."""
-    folds = min(FOLDS, len(logs))
-    result: dict[str, Any] = {}
-    if folds < 2:
-        return result
-    part = np.random.default_rng(seed).permutation(len(logs)) % folds
+def _held_out_pose(logs: Sequence[FlightLog], seed: int, on_progress: Progress) -> tuple[dict[str, Any], bool, str]:
+    """Multi-step errors of every flight by a fit to others, whether the network helps there, and what to say of it.
+
+    Flights that repeat one trajectory are held out together.
+    """
+    if len(logs) < 2:
+        return {}, False, "one flight alone cannot show that a network helps; it is left out"
+    kinds = trajectories([resample(log) for log in logs])
+    unseen = "unseen trajectories" if max(kinds) else "unseen flights of the same trajectory"
+    order = np.random.default_rng(seed).permutation(max(kinds) + 1 if max(kinds) else len(logs))
+    folds = min(FOLDS, len(order))
+    part = (order % folds)[kinds] if max(kinds) else order % folds
+    plain: dict[str, Any] = {}
+    helped: dict[str, Any] = {}
     for fold in range(folds):
         on_progress("held-out flights", fold, folds, {})
         seen = [log for log, p in zip(logs, part, strict=True) if p != fold]
-        fit, network, _ = _fit_pose(seen, seed, lambda *_: None)
+        fit, network = _fit_pose(seen, seed, lambda *_: None)
         for log, p in zip(logs, part, strict=True):
             if p == fold:
                 flight = resample(log, fit.model.time_constant)
-                result[log.name] = multi_step(fit.model, flight, fit.trim, network)
+                plain[log.name] = multi_step(fit.model, flight, fit.trim)
+                helped[log.name] = multi_step(fit.model, flight, fit.trim, network)
     on_progress("held-out flights", folds, folds, {})
-    return result
+    last = str(HORIZONS[-1])
+    before, after = (_mean(list(rows.values()))[last] for rows in (plain, helped))
+    keep = helps(before, after)
+    remark = (
+        f"{last} steps ahead on {unseen}: position {before['position_m']:.4f} m, velocity {before['velocity_m_s']:.3f} "
+        f"m/s, attitude {before['attitude_rad']:.3f} rad, rate {before['rate_rad_s']:.3f} rad/s; with the network "
+        f"{after['position_m']:.4f}, {after['velocity_m_s']:.3f}, {after['attitude_rad']:.3f}, "
+        f"{after['rate_rad_s']:.3f}: it is {'kept' if keep else 'left out'}"
+    )
+    return helped if keep else plain, keep, remark
 
 
 def _write_page(

@@ -60,7 +60,7 @@ class Candidate:
         rows = [exported({name: value[t : t + 1] for name, value in inputs.items()}) for t in range(len(double[0]))]
         for i, name in enumerate(self.spec.outputs()):
             allowed = TOLERANCE + ROUNDING * _apart(name, single[i], double[i])
-            for got in (whole[name], np.concatenate([row[name] for row in rows])):
+            for got in (whole[name].astype(np.float64), np.concatenate([row[name] for row in rows]).astype(np.float64)):
                 difference = _apart(name, got, double[i])
                 if not difference <= allowed:
                     raise BundleError(

@@ -44,7 +44,6 @@ class Multirotor:
 
     Attributes:
         residual: That network; None without one.
-        lift_per_input: Specific lift of four rotors at its unit input, m/s².
 
     Raises:
         ConfigError: A file is missing or wrong; the message says which and where.
@@ -70,7 +69,7 @@ class Multirotor:
             **{name: IdentifiedQuantity(self.parameters[name].unit, _Value(name)) for name in _DIRECT},
             "drag": IdentifiedQuantity("1/s", _drag),
         }
-        self.residual, self.lift_per_input = _read_network(identified, self.name) if identified else (None, 1.0)
+        self.residual = _read_network(identified, self.name) if identified else None
 
     def action_range(self, command: str) -> tuple[float, float]:
         """Range of a command component that policies use, inside its limits."""
@@ -106,7 +105,6 @@ class Multirotor:
             world.sim_dt,
             gusts,
             self.residual,
-            self.lift_per_input,
         )
         return FlightBody(self, actuation, world, params, len(self.spec.commands), decimation, seed)
 
@@ -132,9 +130,14 @@ class Multirotor:
         for name, (parameter, factor) in names.items():
             if entries.get(name, {}).get("identified"):
                 bounds = self.parameters[parameter]
-                low, high = (
-                    min(max(factor * float(entries[name][end]), bounds.low), bounds.high) for end in ("low", "high")
-                )
+                found = [factor * float(entries[name][end]) for end in ("low", "high")]
+                if found[0] > bounds.high or found[1] < bounds.low:
+                    raise ConfigError(
+                        f"{path}: {name} was identified as {found[0]:.3g} .. {found[1]:.3g}, outside the bounds "
+                        f"{bounds.low:g} .. {bounds.high:g} of '{parameter}' in {self.folder / 'robot.yaml'}; widen "
+                        "them where the drone is like that, or check the recordings"
+                    )
+                low, high = (min(max(value, bounds.low), bounds.high) for value in found)
                 terms[parameter] = RandomizationTerm(
                     operation="set", distribution="uniform", range=(low, high), reason=f"identified: {path.name}"
                 )
@@ -159,13 +162,9 @@ def _drag(p: Mapping[str, Array]) -> Array:
     return p["drag_xy"] / p["mass"]
 
 
-def _read_network(path: Path, robot: str) -> tuple[Residual | None, float]:
+def _read_network(path: Path, robot: str) -> Residual | None:
     content = read_document(path, robot)
     try:
-        network = read_residual(path, content.get("residual"))
-        return network, float(np.sum(content["flight_model"]["thrust"])) if network else 1.0
+        return read_residual(path, content.get("residual"))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path} is damaged: 'residual' and 'flight_model' do not belong together ({error}); run 'sim2real "
-            "identify' again"
-        ) from error
+        raise ConfigError(f"{path} is damaged at 'residual' ({error}); run 'sim2real identify' again") from error

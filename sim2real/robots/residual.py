@@ -1,4 +1,4 @@
-"""A small network for what a fitted flight model leaves out: body force and angular acceleration.
+"""A small network for the force that a fitted flight model leaves out.
 
 It runs with NumPy, so that replay and the training simulator need no torch. Weights are plain arrays in an ``.npz``
 file beside the parameters file that names it with its hash.
@@ -16,29 +16,31 @@ import numpy as np
 from sim2real.errors import ConfigError
 from sim2real.types import Array
 
+INPUTS = 10
 _LAYERS = ("w1", "b1", "w2", "b2", "w3", "b3")
 
 
 @dataclass(frozen=True)
 class Residual:
-    """Two hidden layers of tanh.
+    """Two hidden layers of tanh; the output is a specific force, m/s² in the body frame.
+
+    It knows nothing of torques: a drone's attitude controller answers those, in flight as in training.
 
     Attributes:
-        mean, scale: [13], of the input: body velocity, rate, the world's up in the body frame, inputs u.
-        layers: w1, b1, w2, b2, w3, b3; the output is force (m/s²) and angular acceleration (rad/s²).
+        mean, scale: [10], of the input: body velocity, rate, the world's up in the body frame, lift of the rotors.
+        layers: w1, b1, w2, b2, w3, b3.
     """
 
     mean: Array
     scale: Array
     layers: tuple[Array, ...]
 
-    def __call__(self, v_body: Array, rate: Array, up: Array, inputs: Array) -> tuple[Array, Array]:
-        """Force [N, 3] m/s² and angular acceleration [N, 3] rad/s² besides the model's, body frame."""
-        x = (np.concatenate((v_body, rate, up, inputs), axis=1) - self.mean) * self.scale
+    def __call__(self, v_body: Array, rate: Array, up: Array, lift: Array) -> Array:
+        """Specific force [N, 3] m/s² besides the model's, body frame; ``lift`` [N] m/s²."""
+        x = (np.concatenate((v_body, rate, up, lift[:, None]), axis=1) - self.mean) * self.scale
         w1, b1, w2, b2, w3, b3 = self.layers
         # Outside what was flown the network knows nothing, and its inputs stay at the edge of what it knows.
-        out = np.tanh(np.tanh(np.clip(x, -3.0, 3.0) @ w1 + b1) @ w2 + b2) @ w3 + b3
-        return out[:, :3], out[:, 3:]
+        return np.asarray(np.tanh(np.tanh(np.clip(x, -3.0, 3.0) @ w1 + b1) @ w2 + b2) @ w3 + b3)
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` of plain arrays."""
@@ -58,8 +60,8 @@ class Residual:
                 arrays = {name: np.asarray(data[name], dtype=np.float64) for name in data.files}
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is not a readable residual network: {error}") from error
-        if set(arrays) != {"mean", "scale", *_LAYERS} or arrays["w1"].shape[0] != 13 or arrays["b3"].shape != (6,):
-            raise ConfigError(f"{path} is not a residual network; run 'sim2real identify' again")
+        if set(arrays) != {"mean", "scale", *_LAYERS} or arrays["w1"].shape[0] != INPUTS or arrays["b3"].shape != (3,):
+            raise ConfigError(f"{path} is no residual network of this version; run 'sim2real identify' again")
         return Residual(arrays["mean"], arrays["scale"], tuple(arrays[name] for name in _LAYERS))
 
 

@@ -28,7 +28,6 @@ class RotorActuation:
         sim_dt: Physics step, s.
         rng: Source of the gusts.
         residual: What recordings showed besides, where there is such a network.
-        lift_per_input: Specific lift of four rotors at the residual's unit input, m/s².
     """
 
     def __init__(
@@ -40,11 +39,10 @@ class RotorActuation:
         sim_dt: float,
         rng: np.random.Generator,
         residual: Residual | None = None,
-        lift_per_input: float = 1.0,
     ) -> None:
         self._reference, self._max_thrust, self._attitude = thrust_reference, max_thrust, attitude
         self._params, self._dt, self._rng = params, sim_dt, rng
-        self._residual, self._lift_per_input = residual, lift_per_input
+        self._residual = residual
         count = len(params.values)
         self._force = np.zeros(count)
         self._gust = np.zeros((count, 3))
@@ -91,10 +89,6 @@ class RotorActuation:
         return force
 
     def _unmodelled(self, residual: Residual, state: State, matrix: Array) -> Array:
-        """Specific force [N, 3] m/s² that recordings showed besides; all rotors share the thrust.
-
-        The angular part belongs to a drone without its attitude controller, which has made up for it here.
-        """
+        """Specific force [N, 3] m/s² that recordings showed besides."""
         v_body, rate = (rotate_inverse(matrix, state[name]) for name in ("lin_vel", "ang_vel"))
-        specific = self._force / self._params["mass"] / self._lift_per_input
-        return residual(v_body, rate, matrix[:, 2, :], np.repeat(specific[:, None], 4, axis=1))[0]
+        return residual(v_body, rate, matrix[:, 2, :], self._force / self._params["mass"])

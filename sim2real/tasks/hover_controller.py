@@ -24,9 +24,9 @@ class HoverGains(Model):
         heading: rad/s per rad.
     """
 
-    position: tuple[float, float] = (6.14, 16.2)
-    velocity: tuple[float, float] = (3.81, 7.97)
-    integral: tuple[float, float] = (4.74, 11.7)
+    position: tuple[float, float] = (5.57, 15.5)
+    velocity: tuple[float, float] = (3.29, 6.95)
+    integral: tuple[float, float] = (3.63, 13.3)
     heading: float = 2.0
 
 

@@ -2,29 +2,30 @@
 
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
-from flight_maker import fly
+from flight_maker import FRAME, fly, planted_imu
 from real_data import excerpt, real_data, whole
 
 from sim2real.cli.main import main
 from sim2real.errors import ConfigError
-from sim2real.evaluate.flight_identification import identify_flights
+from sim2real.evaluate import flight_identification
+from sim2real.evaluate.flight_identification import airframe, identify_flights
 from sim2real.identify.flight.file import FlightParameters, read_flight_parameters
-from sim2real.identify.flight.fit import Trim, fit_flights, multi_step, position_error, regress
-from sim2real.identify.flight.imu import Airframe, fit_imu
-from sim2real.identify.flight.model import lag, resample
-from sim2real.identify.flight.residual import train_residual
+from sim2real.identify.flight.fit import FlightFit, Trim, fit_flights, multi_step, position_error, regress, starts_of
+from sim2real.identify.flight.folds import trajectories
+from sim2real.identify.flight.imu import fit_imu
+from sim2real.identify.flight.model import Flight, resample
+from sim2real.identify.flight.residual import helps, train_residual
 from sim2real.recordings.flights import STANDARD_GRAVITY, read_flight_log, read_flight_logs
 from sim2real.recordings.tables import LogError
-from sim2real.robots import load_robot
+from sim2real.robots import load_robot, robot_folder
 from sim2real.robots.residual import Residual
 from sim2real.sim.simulation import Simulation
-
-ROTORS = 0.028 * np.array([[1, -1], [-1, -1], [-1, 1], [1, 1]])
-FRAME = Airframe(0.027, ROTORS, np.array([-1.0, 1.0, -1.0, 1.0]), 1.832)
 
 
 @pytest.fixture(scope="module")
@@ -73,44 +74,104 @@ def test_rotor_order_does_not_matter(flights):
 
 
 def test_residual_learns_what_is_left_out(flights, tmp_path):
-    logs = read_flight_logs([flights])
-    found = [resample(log) for log in logs]
+    """A force only, on a flight that it has not seen; attitude and rate are as without it."""
+    found = [resample(log) for log in read_flight_logs([flights])]
     model = regress(found)
-    blind = model.unpack(model.pack())
-    object.__setattr__(blind, "drag", 0 * blind.drag)
-    object.__setattr__(blind, "lift_offset", blind.lift_offset + np.array([0.0, 0.0, 0.5]))
-    network, before, after = train_residual(blind, found, Trim(), 0)
-    assert network is not None and after < 0.8 * before
+    blind = replace(model, drag=0 * model.drag, lift_offset=model.lift_offset + np.array([0.0, 0.0, 0.5]))
+    network = train_residual(blind, found[:2], 0)
+    before, after = (multi_step(blind, found[2], Trim(), n)["50"] for n in (None, network))
+    assert helps(before, after) and after["position_m"] < 0.8 * before["position_m"]
+    assert after["rate_rad_s"] == before["rate_rad_s"] and after["attitude_rad"] == before["attitude_rad"]
     network.save(tmp_path / "n.npz")
     again = Residual.load(tmp_path / "n.npz")
-    x = np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 4))
-    np.testing.assert_array_equal(network(*x)[0], again(*x)[0])
+    x = np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3)), np.ones(2)
+    np.testing.assert_array_equal(network(*x), again(*x))
     (tmp_path / "m.npz").write_bytes(b"x")
     with pytest.raises(ConfigError, match="not a readable residual"):
         Residual.load(tmp_path / "m.npz")
 
 
-def planted_imu(seconds=24.0, constant=0.06, quadratic=0.15, inertia=1.5e-5):
-    """A flight whose rotors, lift and turning obey the model exactly, with noise."""
-    rng = np.random.default_rng(0)
-    t = 0.001 * np.arange(round(seconds / 0.001))
-    common = 0.62 + 0.08 * np.sin(2 * np.pi * 0.7 * t) + 0.03 * np.sin(2 * np.pi * 2.3 * t + 1)
-    wiggle = [0.04 * np.sin(2 * np.pi * f * t + f) for f in (1.7, 2.1, 2.9)]
-    signs = np.array([[-1, -1, -1], [-1, 1, 1], [1, 1, -1], [1, -1, 1]])
-    motor = np.clip(common[:, None] + np.stack(wiggle, axis=1) @ signs.T, 0.0, 1.0)
-    motor = np.round(motor * 65535) / 65535
-    speed = lag(motor, 0.001, constant)
-    thrust = quadratic * speed**2
-    torque = np.stack((thrust @ ROTORS[:, 1], -thrust @ ROTORS[:, 0], 0.006 * thrust @ FRAME.turns), axis=1)
-    rate = np.cumsum(0.001 * torque / np.array([inertia, inertia, 1.832 * inertia]), axis=0)
-    lift = thrust.sum(axis=1) / 0.027 / STANDARD_GRAVITY
-    acc = np.stack((0 * t, 0 * t, lift), axis=1) + 0.01 * rng.standard_normal((len(t), 3))
-    return {
-        "t": t,
-        "acc": acc,
-        "gyro": np.rad2deg(rate) + 0.1 * rng.standard_normal(rate.shape),
-        "motor": 65535 * motor,
-    }
+def test_a_network_helps_only_where_nothing_gets_worse():
+    plain = {"position_m": 0.09, "velocity_m_s": 0.37, "attitude_rad": 0.158, "rate_rad_s": 0.518}
+    assert helps(plain, plain | {"position_m": 0.08})
+    assert not helps(plain, plain | {"position_m": 0.05, "rate_rad_s": 1.5})
+    assert not helps(plain, plain | {"position_m": 0.0899})  # nothing to speak of
+
+
+def test_flights_of_one_trajectory_are_known_as_such():
+    t = np.arange(0.0, 20.0, 0.01)
+    ones = np.ones((len(t), 1))
+
+    def flown(x, y):
+        pos = np.stack((x, y, 1 + 0 * t), axis=1)
+        return Flight("", pos, pos, np.hstack((0 * pos, ones)), pos, np.hstack((pos, ones)), ones[:, 0] > 0)
+
+    eight = [flown(np.sin(0.7 * t + late), 0.5 * np.sin(1.4 * t + 2 * late) + 0.02) for late in (0.0, 0.5)]
+    ring = flown(np.sin(0.7 * t), np.cos(0.7 * t))
+    assert trajectories([eight[0], ring, eight[1]]) == [0, 1, 0]
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0.8, True), (1.2, False)])
+def test_the_network_is_judged_on_whole_flights_that_it_has_not_seen(flights, tmp_path, monkeypatch, after, kept):
+    """Every flight is predicted by a fit to others; what the network does there decides, and is what is reported."""
+    logs = read_flight_logs([flights])
+    seen = {}
+
+    def fit(those, *_):
+        names = frozenset(log.name for log in those)
+        model = regress([resample(log) for log in those])
+        seen[id(model)] = (model, names)  # held, so that no other gets its id
+        return FlightFit(model, Trim(), 0.1, np.eye(len(model.pack())))
+
+    def predicted(model, flight, trim, residual=None, count=None):
+        assert count or flight.name not in seen[id(model)][1]
+        row = dict.fromkeys(("position_m", "velocity_m_s", "attitude_rad", "rate_rad_s"), 0.1)
+        return {
+            step: {name: value * (after if residual else 1.0) for name, value in row.items()}
+            for step in ("1", "10", "50")
+        }
+
+    monkeypatch.setattr(flight_identification, "fit_flights", fit)
+    monkeypatch.setattr(flight_identification, "multi_step", predicted)
+    monkeypatch.setattr(flight_identification, "_write_page", lambda *_: None)
+    found = identify_flights("crazyflie", logs, FRAME, tmp_path / "p.yaml", 0, silent)
+    assert set(found["held_out"]) == {"f0", "f1", "f2"}
+    assert ("it is kept" if kept else "it is left out") in found["remarks"][-1]
+    assert (read_flight_parameters(tmp_path / "p.yaml", "crazyflie").residual is not None) == kept
+    assert found["held_out"]["f0"]["50"]["rate_rad_s"] == pytest.approx(0.1 * (after if kept else 1.0))
+
+
+def test_ground_time_of_a_flight_with_a_pose_is_left_out(tmp_path):
+    content = fly(0, 6.0)
+    rows = 200
+    rest = {name: np.repeat(content[name][-1:], rows, axis=0) for name in content if name != "t"}
+    rest |= {"vel": np.zeros((rows, 3)), "ang_vel": np.zeros((rows, 3)), "rotor_speed": np.full((rows, 4), 300.0)}
+    whole = {name: np.concatenate((content[name], rest[name])) for name in rest}
+    step = content["t"][1] - content["t"][0]
+    np.savez(tmp_path / "f.npz", **whole, t=step * np.arange(len(whole["pos"])))
+    flight = resample(read_flight_log(tmp_path / "f.npz"))
+    assert flight.air[:560].all() and not flight.air[-150:].any()
+    assert starts_of(flight, None).max() + 50 < 630
+
+
+def test_parameters_of_an_own_quadrotor_are_for_training(tmp_path):
+    """Of a folder called otherwise than the drone in it; a rotor lag that its description rules out is refused."""
+    own = tmp_path / "folder"
+    shutil.copytree(robot_folder("crazyflie"), own)
+    text = (own / "robot.yaml").read_text().replace("name: crazyflie", "name: my_quad")
+    (own / "robot.yaml").write_text(text)
+    frame = airframe(own, 0.03)
+    assert frame.name == "my_quad" and frame.mass == 0.03
+    np.savez(tmp_path / "f.npz", **planted_imu(10.0))
+    out = tmp_path / "p.yaml"
+    identify_flights(frame.name, [read_flight_log(tmp_path / "f.npz")], frame, out, 0, silent)
+    low, high = load_robot(str(own)).identified_terms(out)["rotor_time_constant"].range
+    assert low < 0.06 < high < 0.1
+    content = yaml.safe_load(out.read_text())
+    content["parameters"]["time_constant"] |= {"low": 0.8, "high": 0.9}
+    out.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=r"time_constant was identified as 0.8 .. 0.9, outside the bounds"):
+        load_robot(str(own)).identified_terms(out)
 
 
 def test_planted_imu_flight(tmp_path):
@@ -278,11 +339,11 @@ def test_commands(flights, tmp_path):
 
 def test_the_network_joins_the_training_simulator(tmp_path):
     """A drone with a network that always pushes down by 0.5 m/s² falls by as much; one written wrongly is refused."""
-    pushes = np.zeros(6)
+    pushes = np.zeros(3)
     pushes[2] = -0.5
-    layers = (np.zeros((13, 4)), np.zeros(4), np.zeros((4, 4)), np.zeros(4), np.zeros((4, 6)), pushes)
+    layers = (np.zeros((10, 4)), np.zeros(4), np.zeros((4, 4)), np.zeros(4), np.zeros((4, 3)), pushes)
     network = tmp_path / "p.residual.npz"
-    Residual(np.zeros(13), np.ones(13), layers).save(network)
+    Residual(np.zeros(10), np.ones(10), layers).save(network)
     digest = hashlib.sha256(network.read_bytes()).hexdigest()
     content = {
         "kind": "sim2real_parameters", "robot": "crazyflie", "mass": 0.027,

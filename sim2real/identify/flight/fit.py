@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import least_squares
 
+from sim2real.identify.flight.air import whole
 from sim2real.identify.flight.model import (
     GRAVITY,
     STEP_S,
@@ -16,6 +17,7 @@ from sim2real.identify.flight.model import (
     Residual,
     accelerations,
     errors,
+    joined,
     predict,
     resample,
 )
@@ -87,9 +89,18 @@ def windows(flight: Flight) -> tuple[Array, Array, Array, Array, Array]:
     return force, spin, mean(v_body), mean(flight.ang_vel), mean(flight.inputs)
 
 
+def flying_windows(flight: Flight) -> list[Array]:
+    """What :func:`windows` returns, with the world's up in the body frame [M, 3] last; only windows in the air."""
+    parts = windows(flight)
+    count = len(parts[0])
+    up = quat_to_matrix(flight.quat[WINDOW // 2 : WINDOW // 2 + count])[:, 2, :]
+    flying = whole(flight.air, WINDOW + 1)[:count]
+    return [part[flying] for part in (*parts, up)]
+
+
 def regress(flights: Sequence[Flight], time_constant: float = 0.0) -> FlightModel:
     """Linear least squares on windowed accelerations; a start for :func:`fit_flights`."""
-    parts = [windows(flight) for flight in flights]
+    parts = [flying_windows(flight) for flight in flights]
     force, spin, v_body, rate, inputs = (np.concatenate([part[i] for part in parts]) for i in range(5))
     one = np.ones((len(force), 1))
     lift = _solve(np.hstack((inputs, one, -v_body[:, 2:])), force[:, 2])
@@ -136,8 +147,12 @@ def starts_of(flight: Flight, count: int | None, longest: int = HORIZONS[-1]) ->
     last = len(flight.pos) - longest - 1
     if last < 1:
         raise LogError(f"flight '{flight.name}' lasts {len(flight.pos) * STEP_S:.1f} s, too short for {longest} steps")
-    stride = 1 if count is None else max(1, last // count)
-    return np.arange(WINDOW, last, stride)
+    flying = whole(flight.air, longest + 1)[:last]
+    starts = np.nonzero(flying)[0]
+    starts = starts[starts >= WINDOW]
+    if not len(starts):
+        raise LogError(f"flight '{flight.name}' is never in the air for {longest * STEP_S:g} s; is it a flight?")
+    return starts[:: 1 if count is None else max(1, len(starts) // count)]
 
 
 def multi_step(
@@ -182,23 +197,22 @@ def fit_flights(logs: Sequence[FlightLog], on_progress: Progress) -> FlightFit:
     coasting = replace(coasting, coupling=0 * model.coupling)
     if position_error(coasting, flights, Trim()) < position_error(model, flights, Trim()):
         model = coasting
-    starts = [starts_of(f, max(20, FIT_STARTS // len(flights))) for f in flights]
+    one, rows = joined(flights, [starts_of(f, max(20, FIT_STARTS // len(flights))) for f in flights])
     scale: list[Array] = []
 
     def residuals(vector: Array) -> Array:
-        now = model.unpack(vector)
+        predicted = predict(model.unpack(vector), one, rows, FIT_HORIZONS)
         parts = []
-        for flight, rows in zip(flights, starts, strict=True):
-            predicted = predict(now, flight, rows, FIT_HORIZONS)
-            for step in FIT_HORIZONS:
-                pos, vel, quat, rate = predicted[step]
-                sign = np.where((quat * flight.quat[rows + step]).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
-                parts += [
-                    pos - flight.pos[rows + step],
-                    vel - flight.vel[rows + step],
-                    2.0 * (sign * quat - flight.quat[rows + step]),
-                    rate - flight.ang_vel[rows + step],
-                ]
+        for step in FIT_HORIZONS:
+            pos, vel, quat, rate = predicted[step]
+            after = rows + step
+            sign = np.where((quat * one.quat[after]).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
+            parts += [
+                pos - one.pos[after],
+                vel - one.vel[after],
+                2.0 * (sign * quat - one.quat[after]),
+                rate - one.ang_vel[after],
+            ]
         if not scale:
             scale.extend(np.sqrt(np.mean(part**2)) + 1e-9 for part in parts)
         return np.concatenate([np.ravel(part / s) for part, s in zip(parts, scale, strict=True)])

@@ -13,39 +13,27 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.signal import butter, filtfilt
 
-from sim2real.identify.flight.model import lag
+from sim2real.identify.flight.imu_part import (
+    DT,
+    EXCITED,
+    LOW_PASS_HZ,
+    Airframe,
+    curve_terms,
+    imu_part,
+    in_order,
+    misfit_of,
+    on_one_clock,
+    torques,
+)
+from sim2real.identify.flight.sync import TAU_BOUNDS_S, correlation
 from sim2real.recordings.flights import STANDARD_GRAVITY, FlightLog
 from sim2real.recordings.tables import LogError
 from sim2real.types import Array, Progress
 
-DT = 0.001
-LOW_PASS_HZ = 40.0
-FLYING = 0.25  # lowest command of a motor in flight
-SETTLE_S = 1.5
-SHORTEST_S = 5.0
 BLOCK_S = 2.0
 BOOTSTRAPS = 200
 HEAVIEST = 5.0  # times mass and arm squared; with all mass at the rotors, inertia is once that
-EXCITED = 0.7  # correlation of torque and angular acceleration below which a flight says nothing about inertia
-
-
-@dataclass(frozen=True)
-class Airframe:
-    """Mass and rotors of a quadrotor, as its user knows them.
-
-    Attributes:
-        mass: kg, as flown.
-        rotors: [4, 2] m, positions of M1 .. M4 (x forward, y left).
-        turns: [4], sign of the torque about z that each rotor puts on the body.
-        yaw_ratio: Izz over the mean of Ixx and Iyy; yaw torque per thrust is unknown too, so only their ratio shows.
-    """
-
-    mass: float
-    rotors: Array
-    turns: Array
-    yaw_ratio: float
 
 
 @dataclass(frozen=True)
@@ -79,58 +67,6 @@ class ImuFit:
         return c[0] + c[1] * command + c[2] * command**2
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The flying part of one log at 1 kHz."""
-
-    name: str
-    motor: Array
-    lift: Array
-    rate: Array
-    keep: slice
-
-
-def _part(log: FlightLog) -> _Part:
-    if log.acc is None or log.gyro is None or log.motor is None:
-        raise LogError(f"'{log.name}' has no acc, gyro and motor commands")
-    grid = np.arange(0.0, log.time[-1], DT)
-
-    def at(values: Array) -> Array:
-        return np.stack([np.interp(grid, log.time, column) for column in values.T], axis=1)
-
-    motor = at(log.motor)
-    flying = np.nonzero(motor.min(axis=1) > FLYING)[0]
-    margin = round(SETTLE_S / DT)
-    if len(flying) < (SHORTEST_S + 2 * SETTLE_S) / DT:
-        raise LogError(
-            f"'{log.name}' flies for {len(flying) * DT:.1f} s; at least {SHORTEST_S + 2 * SETTLE_S:g} s are needed"
-        )
-    return _Part(
-        log.name, motor, at(log.acc)[:, 2], at(log.gyro), slice(int(flying[0]) + margin, int(flying[-1]) - margin)
-    )
-
-
-def _smooth(values: Array) -> Array:
-    b, a = butter(2, LOW_PASS_HZ * 2 * DT)
-    return filtfilt(b, a, values, axis=0)
-
-
-def _curve_terms(part: _Part, time_constant: float) -> tuple[Array, Array]:
-    """Summed over the motors: number, command, command squared [M, 3]; and the specific lift [M] m/s²."""
-    speed = lag(part.motor, DT, time_constant)
-    terms = np.stack((np.full(len(speed), 4.0), speed.sum(axis=1), (speed**2).sum(axis=1)), axis=1)
-    return _smooth(terms)[part.keep], _smooth(part.lift)[part.keep]
-
-
-def _torques(part: _Part, time_constant: float, curve: Array, frame: Airframe) -> tuple[Array, Array]:
-    """Torque [M, 3] N·m (about z: newtons, before the unknown factor) and angular acceleration [M, 3] rad/s²."""
-    speed = lag(part.motor, DT, time_constant)
-    thrust = curve[0] + curve[1] * speed + curve[2] * speed**2
-    torque = np.stack((thrust @ frame.rotors[:, 1], -thrust @ frame.rotors[:, 0], thrust @ frame.turns), axis=1)
-    spin = np.gradient(part.rate, DT, axis=0)
-    return _smooth(torque)[part.keep], _smooth(spin)[part.keep]
-
-
 def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: Progress) -> ImuFit:
     """Fit thrust curve, lag and inertia to flights with an IMU.
 
@@ -144,29 +80,39 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
         LogError: A flight has no IMU, is too short, or turns so little under its torques that its gyro is in another
             unit.
     """
-    parts = [_part(log) for log in logs]
+    remarks: list[str] = []
+    parts = []
+    for log in logs:
+        part, found = on_one_clock(imu_part(log))
+        parts.append(part)
+        remarks += [part.air, *found]
 
     def misfit(constant: float) -> float:
-        total = 0.0
-        pieces = [_curve_terms(part, constant) for part in parts]
-        terms, lift = (np.concatenate([piece[i] for piece in pieces]) for i in range(2))
-        solution = np.linalg.lstsq(terms, lift, rcond=None)[0]
-        total = float(((lift - terms @ solution) ** 2).mean())
-        return total
+        pieces = [curve_terms(part, constant) for part in parts]
+        return misfit_of(*(np.concatenate([piece[i] for piece in pieces]) for i in range(2)))
 
     on_progress("rotor lag", 0, 1, {})
-    constant = float(minimize_scalar(misfit, bounds=(0.005, 0.3), method="bounded", options={"xatol": 5e-4}).x)
+    constant = float(minimize_scalar(misfit, bounds=TAU_BOUNDS_S, method="bounded", options={"xatol": 5e-4}).x)
     on_progress("rotor lag", 1, 1, {})
+    known = 1.05 * TAU_BOUNDS_S[0] < constant < 0.95 * TAU_BOUNDS_S[1]
+    if not known:
+        remarks.append(
+            f"the rotor lag, {1000 * constant:.0f} ms, lies on a bound of its search and is not identified; are motors "
+            "and IMU of one log, on one clock?"
+        )
     rng = np.random.default_rng(seed)
-    lifts = [_curve_terms(part, constant) for part in parts]
+    lifts = [curve_terms(part, constant) for part in parts]
     curve = _curve(lifts, frame.mass)
-    spins = [_torques(part, constant, curve, frame) for part in parts]
+    for index, part in enumerate(parts):
+        parts[index], found = in_order(part, constant, curve, frame)
+        remarks += found
+    spins = [torques(part, constant, curve, frame) for part in parts]
     excitation = {p.name: _correlations(s) for p, s in zip(parts, spins, strict=True)}
     good = [s for p, s in zip(parts, spins, strict=True) if min(excitation[p.name]) > EXCITED]
     for part, spin in zip(parts, spins, strict=True):
         if min(excitation[part.name]) > EXCITED:
             _check_inertia(part.name, spin, frame)
-    remarks = [
+    remarks += [
         f"'{name}' hardly turns (torque and angular acceleration correlate by {min(found):.2f}); inertia is not taken "
         "from it"
         for name, found in excitation.items()
@@ -176,14 +122,15 @@ def fit_imu(logs: Sequence[FlightLog], frame: Airframe, seed: int, on_progress: 
     samples: dict[str, list[float]] = {}
     for index in range(BOOTSTRAPS):
         again = [_resampled(piece, rng) for piece in lifts]
-        found = _values(again, [_resampled(piece, rng) for piece in good], frame)
-        for name, value in found.items():
+        drawn = _values(again, [_resampled(piece, rng) for piece in good], frame)
+        for name, value in drawn.items():
             samples.setdefault(name, []).append(value)
         if index % 20 == 19:
             on_progress("intervals", index + 1, BOOTSTRAPS, {})
     values = _values(lifts, good, frame)
     estimates = {name: Estimate(value, float(np.std(samples[name])), _UNITS[name]) for name, value in values.items()}
-    estimates["time_constant"] = Estimate(constant, _lag_std(misfit, constant, sum(len(p[1]) for p in lifts)), "s")
+    lag_std = _lag_std(misfit, constant, sum(len(p[1]) for p in lifts)) if known else constant
+    estimates["time_constant"] = Estimate(constant, lag_std, "s")
     return ImuFit(estimates, excitation, tuple(remarks))
 
 
@@ -249,7 +196,7 @@ def _check_inertia(name: str, piece: tuple[Array, Array], frame: Airframe) -> No
 
 def _correlations(piece: tuple[Array, Array]) -> tuple[float, float]:
     torque, spin = piece
-    x, y = (float(np.corrcoef(torque[:, i], spin[:, i])[0, 1]) for i in (0, 1))
+    x, y = (correlation(torque[:, i], spin[:, i]) for i in (0, 1))
     return x, y
 
 
@@ -276,14 +223,17 @@ def lift_error(log: FlightLog, estimates: dict[str, float], mass: float) -> dict
 
     Returns:
         ``hover_lift_error``: relative error of the lift where the flight is within 10 % of hovering; ``lift_rmse_m_s2``
-        and ``lift_spread_m_s2`` (standard deviation of the measurement) over the flight.
+        and ``lift_spread_m_s2`` (standard deviation of the measurement) over the flight; ``in_the_air_s`` of
+        ``recorded_s`` that were compared.
     """
-    part = _part(log)
-    terms, lift = _curve_terms(part, estimates["time_constant"])
+    part = imu_part(log)
+    terms, lift = curve_terms(part, estimates["time_constant"])
     own = terms @ np.array([estimates[f"thrust_{i}"] for i in range(3)]) / mass
     hovering = np.abs(lift / STANDARD_GRAVITY - 1.0) < 0.1
     return {
         "hover_lift_error": float(own[hovering].mean() / lift[hovering].mean() - 1.0) if hovering.any() else np.nan,
         "lift_rmse_m_s2": float(np.sqrt(((own - lift) ** 2).mean())),
         "lift_spread_m_s2": float(lift.std()),
+        "in_the_air_s": len(part.keep) * DT,
+        "recorded_s": len(part.lift) * DT,
     }

@@ -10,7 +10,7 @@ is fitted is divided by mass and inertia: only these ratios show in a flight.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
+from sim2real.identify.flight.air import Mask, airborne
 from sim2real.recordings.flights import FlightLog
 from sim2real.recordings.tables import LogError
 from sim2real.runtime.geometry import quat_multiply, quat_to_matrix, rotate, rotate_inverse, rotation_vector_to_quat
 from sim2real.types import Array
 
-Residual = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
+Residual = Callable[[Array, Array, Array, Array], Array]
 
 STEP_S = 0.01
 GRAVITY = np.array([0.0, 0.0, -9.81])
@@ -78,6 +79,7 @@ class Flight:
         pos, vel, ang_vel: [T, 3]; world, world, body frame.
         quat: [T, 4] xyzw.
         inputs: [T, 4] u, as the rotors turn from one row to the next.
+        air: [T] true where it flies.
     """
 
     name: str
@@ -86,6 +88,16 @@ class Flight:
     quat: Array
     ang_vel: Array
     inputs: Array
+    air: Mask
+
+
+def joined(flights: Sequence[Flight], starts: Sequence[NDArray[np.int64]]) -> tuple[Flight, NDArray[np.int64]]:
+    """Flights one after the other, and the rows to start from in them; one prediction then serves all."""
+    offsets = np.cumsum([0, *(len(flight.pos) for flight in flights[:-1])])
+    parts = {
+        part.name: np.concatenate([getattr(flight, part.name) for flight in flights]) for part in fields(Flight)[1:]
+    }
+    return Flight("", **parts), np.concatenate([rows + offset for rows, offset in zip(starts, offsets, strict=True)])
 
 
 def resample(log: FlightLog, time_constant: float = 0.0) -> Flight:
@@ -113,7 +125,9 @@ def resample(log: FlightLog, time_constant: float = 0.0) -> Flight:
         at((log.rotor_speed / ROTOR_UNIT) ** 2) if log.rotor_speed is not None else _lagged(log, grid, time_constant)
     )
     inputs = 0.5 * (inputs + np.concatenate((inputs[1:], inputs[-1:])))
-    return Flight(log.name, at(log.pos), at(log.vel), quat, at(log.ang_vel), inputs)
+    vel = at(log.vel)
+    felt = np.sqrt(((np.gradient(vel, STEP_S, axis=0) - GRAVITY) ** 2).sum(axis=1)) / -GRAVITY[2]
+    return Flight(log.name, at(log.pos), vel, quat, at(log.ang_vel), inputs, airborne(inputs.sum(axis=1), felt, STEP_S))
 
 
 def _lagged(log: FlightLog, grid: Array, time_constant: float) -> Array:
@@ -160,8 +174,8 @@ def predict(
         starts: Rows [N] to start from.
         horizons: Steps after which the prediction is kept, ascending.
         trim: Force [T, 3] m/s² and angular acceleration [T, 3] rad/s² known at each row from the past.
-        residual: Added to the model: body velocity, rate, the world's up in the body frame and inputs to force (m/s²)
-            and angular acceleration (rad/s²).
+        residual: Added to the model: body velocity, rate, the world's up in the body frame and the rotors' specific
+            lift to specific force (m/s²), as in the training simulator.
 
     Returns:
         By horizon: position, velocity, quaternion and rate of the N predictions.
@@ -174,8 +188,7 @@ def predict(
         v_body = rotate_inverse(matrix, vel)
         force, spin = accelerations(model, v_body, rate, inputs)
         if residual is not None:
-            extra = residual(v_body, rate, matrix[:, 2, :], inputs)
-            force, spin = force + extra[0], spin + extra[1]
+            force = force + residual(v_body, rate, matrix[:, 2, :], inputs @ model.thrust)
         if trim is not None:
             force, spin = force + trim[0][starts], spin + trim[1][starts]
         next_rate = rate + STEP_S * spin
