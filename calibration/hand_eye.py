@@ -242,6 +242,7 @@ def _best(fits: dict[str, tuple[float, float]]) -> tuple[str, tuple[float, float
 def _with_dropped(kept: tuple[float, float], count: int, mm: Array, degrees: Array) -> tuple[float, float]:
     """Root mean square errors of ``count`` samples and of those that were left out."""
     squares = [
-        (count * mean**2 + float((off**2).sum())) / (count + len(off)) for mean, off in zip(kept, (mm, degrees), strict=True)
+        (count * mean**2 + float((off**2).sum())) / (count + len(off))
+        for mean, off in zip(kept, (mm, degrees), strict=True)
     ]
     return float(np.sqrt(squares[0])), float(np.sqrt(squares[1]))

@@ -29,8 +29,8 @@ SIDEWAYS_DEG, SIDEWAYS_RATIO = 40.0, 1.5
 LINK_DEG = 50.0
 SWAPPED_RATIO, SWAPPED_M = 2.0, 0.15
 CAUSES = (
-    "Likely causes: arm and board in another order, or paired with each other's neighbours; millimetres; quaternions not "
-    "in the order qx, qy, qz, qw; the calibration of another camera; a board that slips"
+    "Likely causes: arm and board in another order, or paired with each other's neighbours; millimetres; quaternions "
+    "not in the order qx, qy, qz, qw; the calibration of another camera; a board that slips"
 )
 
 

@@ -202,7 +202,7 @@ def root_mean_square(mm: Array, degrees: Array) -> tuple[float, float]:
 
 
 def pose_covariance(camera: CameraCalibration, seen: Detection, pose: Array) -> Array:
-    """Covariance [6, 6] of a board's pose [4, 4] as its corners fix it: rotation, rad, and position, m, in its frame."""
+    """Covariance [6, 6] of a board's pose [4, 4] from its corners: rotation, rad, and position, m, in its frame."""
     step = 1e-5
     base = project(camera, seen.points, pose)
     columns = []

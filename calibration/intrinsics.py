@@ -123,7 +123,7 @@ def calibrate_camera(
     rms = _rms([detections[i] for i in used], errors)
     camera = replace(
         camera, covariance=covariance, rms_px=rms, name=name, date=datetime.date.today().isoformat(),
-        held_out_px=_held_out([detections[i] for i in used], size, lens, fixed_aspect),
+        held_out_px=held_out_px([detections[i] for i in used], size, lens, fixed_aspect),
     )  # fmt: skip
     fitted = dict(zip(used, zip(poses, errors, strict=True), strict=True))
     views = []
@@ -170,10 +170,14 @@ def _fit(
     try:
         if lens == "fisheye":
             flags = cv2.fisheye.CALIB_RECOMPUTE_EXTRINSIC + cv2.fisheye.CALIB_FIX_SKEW
-            matrix, distortion = np.zeros((3, 3)), np.zeros((4, 1))
+            distortion = np.zeros((4, 1))
             points64, pixels64 = (
                 [p.astype(np.float64).reshape(1, -1, p.shape[-1]) for p in a] for a in (points, pixels)
             )
+            # OpenCV's own first guess fails on wide lenses; one of an image that spans half a turn does not.
+            focal = size[0] / np.pi
+            matrix = np.array([[focal, 0, 0.5 * (size[0] - 1)], [0, focal, 0.5 * (size[1] - 1)], [0, 0, 1.0]])
+            flags += cv2.fisheye.CALIB_USE_INTRINSIC_GUESS
             _, matrix, distortion, rotations, translations = cv2.fisheye.calibrate(
                 points64, pixels64, size, matrix, distortion, flags=flags, criteria=_CRITERIA
             )
@@ -206,7 +210,7 @@ def _rms(views: Sequence[Detection], errors: Array) -> float:
     return float(np.sqrt((counts * errors**2).sum() / counts.sum()))
 
 
-def _held_out(views: Sequence[Detection], size: tuple[int, int], lens: Lens, fixed_aspect: bool) -> float:
+def held_out_px(views: Sequence[Detection], size: tuple[int, int], lens: Lens, fixed_aspect: bool) -> float:
     """Error of views whose camera was fitted to the others, px; their own poses are fitted."""
     folds = min(FOLDS, len(views))
     if len(views) - int(np.ceil(len(views) / folds)) < LEAST_VIEWS:
