@@ -35,8 +35,8 @@ LEAST_PRINT_PX = 10  # a marker or square, or the gap between markers
 LARGEST_PRINT_PX = 30_000  # a side; 1.27 m at 600 dots an inch, more than A0
 MM_PER_INCH = 25.4
 DPI = 600
-# Without the fast check, a dark and noisy image takes ten seconds; what it rejects wrongly, the second detector finds.
-_CHESSBOARD = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_FAST_CHECK
+PEEK_PX = 640  # a dark and noisy image takes OpenCV's first detector ten seconds; made so small, it takes a glance
+_CHESSBOARD = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
 
 
 @dataclass(frozen=True)
@@ -218,6 +218,9 @@ class Board:
             if self.legacy:
                 points[:, 1] = self.size[1] - points[:, 1]
             return Detection(name, np.asarray(corners, dtype=np.float64).reshape(-1, 2), points)
+        return self._grid(grey, name)
+
+    def _grid(self, grey: Image, name: str) -> Detection | None:
         settings = cv2.aruco.DetectorParameters()
         settings.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
         found, numbers, _ = cv2.aruco.ArucoDetector(self._dictionary, settings).detectMarkers(grey)
@@ -234,7 +237,9 @@ class Board:
 
     def _chessboard(self, grey: Image, name: str, window: int | None, stop_px: float) -> Detection | None:
         size = (self.columns, self.rows)
-        found, corners = cv2.findChessboardCorners(grey, size, flags=_CHESSBOARD)
+        small, found = _at_most(grey, PEEK_PX), False
+        if small is grey or cv2.checkChessboard(small, size):
+            found, corners = cv2.findChessboardCorners(grey, size, flags=_CHESSBOARD)
         if not found:
             found, corners = cv2.findChessboardCornersSB(grey, size, flags=cv2.CALIB_CB_EXHAUSTIVE)
         if not found:
@@ -253,7 +258,8 @@ class Board:
         """Columns and rows of a larger chessboard, of which this one is a part, that most images show; or None."""
         small = [_at_most(image, GLANCE_PX) for image in images]
         for size in ((self.columns + 1, self.rows), (self.columns, self.rows + 1)):
-            shown = sum(bool(cv2.findChessboardCorners(image, size, flags=_CHESSBOARD)[0]) for image in small)
+            flags = _CHESSBOARD | cv2.CALIB_CB_FAST_CHECK
+            shown = sum(bool(cv2.findChessboardCorners(image, size, flags=flags)[0]) for image in small)
             if 2 * shown > len(images):
                 return size
         return None
