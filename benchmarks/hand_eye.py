@@ -82,7 +82,7 @@ def trials(mm: float, degrees: float, count: int, seeds: int, recorded) -> Itera
             found = hand_eye(arm, board, "eye-to-hand")
         except ConfigError:
             continue  # a subset that turns too little
-        problem, rows, alone = Problem(np.linalg.inv(arm), board, None, None), np.arange(count), {}
+        problem, rows, alone = Problem(np.linalg.inv(arm), board), np.arange(count), {}
         for name in SOLVERS:
             try:
                 alone[name] = off(problem.closed_form(rows, name)[0], truth)

@@ -77,7 +77,7 @@ def _two_poses(
 ) -> tuple[list[tuple[tuple[Array, Array], EnvIds]], tuple[Array, Array]]:
     """X with two positions of the board: (X, Y) and rows of each, and the two positions."""
     parts = [np.flatnonzero(~run), np.flatnonzero(run)]
-    free = Problem(problem.arm, problem.board, None, None)
+    free = Problem(problem.arm, problem.board)
     poses = [mean_pose((problem.arm @ x @ problem.board)[part]) for part in parts]
 
     def off(step: Array) -> Array:

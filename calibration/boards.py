@@ -16,7 +16,9 @@ from sim2real.types import Array, Image
 
 Kind = Literal["charuco", "chessboard", "grid"]
 
-LEAST_CORNERS = 6  # fewer do not fix a pose well
+LEAST_CORNERS = 6  # fewer do not fix a pose well; all of a board that has no more do
+LEAST_SIDE = 3  # columns and rows of a chessboard or charuco board
+LINE_FRACTION = 0.1  # of a square: corners no further from one line fix no pose
 # Half the window in which a corner is refined, px. OpenCV's samples take 11; where squares are small in the image, a
 # window so large takes in what surrounds the corner and moves it by a pixel.
 WIDEST_WINDOW = 11
@@ -33,6 +35,7 @@ LEAST_PRINT_PX = 10  # a marker or square, or the gap between markers
 LARGEST_PRINT_PX = 30_000  # a side; 1.27 m at 600 dots an inch, more than A0
 MM_PER_INCH = 25.4
 DPI = 600
+PEEK_PX = 640  # a dark and noisy image takes OpenCV's first detector ten seconds; made so small, it takes a glance
 _CHESSBOARD = cv2.CALIB_CB_ADAPTIVE_THRESH | cv2.CALIB_CB_NORMALIZE_IMAGE
 
 
@@ -62,6 +65,25 @@ def bend_px(detection: Detection) -> float:
         return float("inf")
     off = cv2.perspectiveTransform(plane[None], found)[0] - detection.pixels
     return float(np.sqrt((off**2).sum(axis=1).mean()))
+
+
+def on_one_line(detection: Detection, square: float) -> bool:
+    """True for corners that lie on one line, and fix no pose."""
+    plane = detection.points[:, :2] - detection.points[:, :2].mean(axis=0)
+    return bool(np.linalg.svd(plane, compute_uv=False)[-1] < LINE_FRACTION * square)
+
+
+def shows_aprilgrid(image: Image) -> bool:
+    """True for markers of Kalibr's aprilgrid, whose black border is two bits wide."""
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image
+    counts = []
+    for border in (1, 2):
+        settings = cv2.aruco.DetectorParameters()
+        settings.markerBorderBits = border
+        dictionary = cv2.aruco.getPredefinedDictionary(cv2.aruco.DICT_APRILTAG_36h11)
+        ids = cv2.aruco.ArucoDetector(dictionary, settings).detectMarkers(grey)[1]
+        counts.append(0 if ids is None else len(ids))
+    return counts[1] > max(counts[0], 3)
 
 
 def dictionary_seen(image: Image) -> tuple[str, int]:
@@ -108,8 +130,14 @@ class Board:
         Raises:
             ConfigError: It cannot.
         """
-        if self.columns < 2 or self.rows < 2 or not self.square > 0:
-            raise ConfigError("a board has at least 2 columns and 2 rows, and squares larger than nothing")
+        if self.columns < 1 or self.rows < 1 or not self.square > 0:
+            raise ConfigError("a board has at least one column and one row, and squares larger than nothing")
+        if self.kind != "grid" and min(self.columns, self.rows) < LEAST_SIDE:
+            what = "inner corners" if self.kind == "chessboard" else "squares"
+            raise ConfigError(
+                f"a {self.kind} of {self.columns} x {self.rows} {what} fixes no pose: its corners lie on one "
+                f"line. It needs {LEAST_SIDE} x {LEAST_SIDE}; of a grid one row, or one marker, is enough"
+            )
         if self.square > LARGEST_SQUARE_M:
             raise ConfigError(f"squares of {self.square:g} m? Lengths are in metres: 25 mm are 0.025")
         if self.kind == "charuco" and not 0 < self.marker < self.square:
@@ -125,6 +153,14 @@ class Board:
                     f"a {self.kind} of {self.columns} x {self.rows} has {self.markers} markers, the dictionary "
                     f"'{self.dictionary}' only {has}; take a larger dictionary or fewer columns and rows"
                 )
+
+    @property
+    def corners(self) -> int:
+        """Number of corners that can be found."""
+        if self.kind == "grid":
+            return 4 * self.markers
+        less = 0 if self.kind == "chessboard" else 1
+        return (self.columns - less) * (self.rows - less)
 
     @property
     def markers(self) -> int:
@@ -176,25 +212,34 @@ class Board:
             return self._chessboard(grey, name, window, stop_px)
         if self.kind == "charuco":
             corners, ids, _, _ = cv2.aruco.CharucoDetector(self._markers).detectBoard(grey)
-            if ids is None or len(ids) < LEAST_CORNERS:
+            if ids is None or len(ids) < min(LEAST_CORNERS, self.corners):
                 return None
             points = np.asarray(self._markers.getChessboardCorners(), dtype=np.float64)[ids.ravel()]
             if self.legacy:
                 points[:, 1] = self.size[1] - points[:, 1]
             return Detection(name, np.asarray(corners, dtype=np.float64).reshape(-1, 2), points)
+        return self._grid(grey, name)
+
+    def _grid(self, grey: Image, name: str) -> Detection | None:
         settings = cv2.aruco.DetectorParameters()
         settings.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
         found, numbers, _ = cv2.aruco.ArucoDetector(self._dictionary, settings).detectMarkers(grey)
         if numbers is None:
             return None
+        if self.markers == 1:  # whatever its number is, as long as there is one
+            if len(found) != 1:
+                return None
+            numbers = np.zeros_like(numbers)
         points, pixels = self._markers.matchImagePoints(found, numbers)
-        if points is None or len(points) < LEAST_CORNERS:
+        if points is None or len(points) < min(LEAST_CORNERS, self.corners):
             return None
         return Detection(name, *(np.asarray(a, dtype=np.float64).reshape(len(points), -1) for a in (pixels, points)))
 
     def _chessboard(self, grey: Image, name: str, window: int | None, stop_px: float) -> Detection | None:
         size = (self.columns, self.rows)
-        found, corners = cv2.findChessboardCorners(grey, size, flags=_CHESSBOARD)
+        small, found = _at_most(grey, PEEK_PX), False
+        if small is grey or cv2.checkChessboard(small, size):
+            found, corners = cv2.findChessboardCorners(grey, size, flags=_CHESSBOARD)
         if not found:
             found, corners = cv2.findChessboardCornersSB(grey, size, flags=cv2.CALIB_CB_EXHAUSTIVE)
         if not found:
@@ -213,7 +258,8 @@ class Board:
         """Columns and rows of a larger chessboard, of which this one is a part, that most images show; or None."""
         small = [_at_most(image, GLANCE_PX) for image in images]
         for size in ((self.columns + 1, self.rows), (self.columns, self.rows + 1)):
-            shown = sum(bool(cv2.findChessboardCorners(image, size, flags=_CHESSBOARD)[0]) for image in small)
+            flags = _CHESSBOARD | cv2.CALIB_CB_FAST_CHECK
+            shown = sum(bool(cv2.findChessboardCorners(image, size, flags=flags)[0]) for image in small)
             if 2 * shown > len(images):
                 return size
         return None
@@ -231,13 +277,17 @@ class Board:
         return np.asarray(cv2.copyMakeBorder(pattern, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=255))
 
     def print_to(self, path: Path, margin: float = 0.01) -> None:
-        """Write a PDF or PNG of the board's exact size, to be printed at 100 %. Makes missing folders.
+        """Write the board, to be printed at 100 %. Makes missing folders.
+
+        A PDF is a sheet of A4 or A3 with the board's data and a ruler, a PNG the board alone.
 
         Raises:
             ConfigError: The file's name ends in neither ``.pdf`` nor ``.png``, it cannot be written, or the board is
                 too small or too large to be printed.
         """
         from PIL import Image as Picture  # noqa: PLC0415 (only printing needs it)
+
+        from calibration.sheet import sheet  # noqa: PLC0415
 
         if path.suffix.lower() not in (".pdf", ".png"):
             raise ConfigError(f"{path} is neither a .pdf nor a .png")
@@ -248,11 +298,12 @@ class Board:
                 f"a board of {self.size[0]:.3g} x {self.size[1]:.3g} m cannot be printed at {DPI} dots an inch; "
                 "lengths are in metres: 25 mm are 0.025"
             )
-        sheet = Picture.fromarray(self.draw(density, margin)).convert("1")
+        picture = sheet(self, density) if path.suffix.lower() == ".pdf" else self.draw(density, margin)
+        page = Picture.fromarray(picture).convert("1")
         temporary = path.with_name(f"{path.stem}.tmp{path.suffix}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            sheet.save(temporary, resolution=DPI, dpi=(DPI, DPI))
+            page.save(temporary, resolution=DPI, dpi=(DPI, DPI))
             temporary.replace(path)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error}") from error

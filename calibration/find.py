@@ -8,14 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.boards import STOP_PX, Board, Detection, bend_px, dictionary_seen
+from calibration.alternatives import settled
+from calibration.boards import (
+    STOP_PX,
+    Board,
+    Detection,
+    bend_px,
+    dictionary_seen,
+    on_one_line,
+    shows_aprilgrid,
+)
 from calibration.intrinsics import board_pose
+from calibration.verdict import WORST_PX
 from sim2real.errors import ConfigError
 from sim2real.images.files import read_images
 from sim2real.runtime.camera import CameraCalibration
 from sim2real.types import Array, Image
 
-WORST_PX = 3.0  # corners are found to 0.1 to 1 px; what is farther off is another corner, board or camera
 PLAIN_WIDTH = 640
 CLEARLY = 3.0  # another board explains the corners if they are so many times nearer to it
 PEEKS = 5  # images in which a larger chessboard is looked for
@@ -32,6 +41,7 @@ class Seen:
         missed: Names of the images in which it was not found.
         size: Width and height of the images, px.
         notes: What the user should know about the board.
+        images: The first few that show it, or of all where none does, by name [H, W] or [H, W, 3] BGR.
     """
 
     board: Board
@@ -40,6 +50,7 @@ class Seen:
     missed: list[str]
     size: tuple[int, int]
     notes: tuple[str, ...] = ()
+    images: tuple[tuple[str, Image], ...] = ()
 
 
 def find_board(
@@ -57,15 +68,23 @@ def find_board(
     Raises:
         ConfigError: Nothing to read, or a charuco board that only fits with, or without, ``legacy``.
     """
-    seen, images = _look(board, source, topic, window, stop_px)
+    seen = _look(board, source, topic, window, stop_px)
+    images = [image for _, image in seen.images]
     if board.kind != "chessboard":
+        if board.kind == "grid" and 2 * len(seen.found) < len(seen.missed) and any(map(shows_aprilgrid, images)):
+            raise ConfigError(
+                f"{source} shows Kalibr's aprilgrid (tags with a border of two bits, black squares at their corners), "
+                "which is not read: print a board with 'sim2real calibrate board', or use Kalibr for these images"
+            )
         seen = _fitting(seen, source, topic)
         if seen.found:
             return seen
         dictionary, count = dictionary_seen(images[0])
         if not count or dictionary == board.dictionary.removeprefix("DICT_"):
             return seen
-        return replace(seen, notes=(f"the first image shows {count} markers of the dictionary {dictionary}",))
+        return replace(
+            seen, notes=(*seen.notes, f"the first image shows {count} markers of the dictionary {dictionary}")
+        )
     larger = board.larger(images)  # columns and rows may be exchanged: it looks the same either way
     if larger is None:
         return seen
@@ -73,7 +92,7 @@ def find_board(
         f"the chessboard has more inner corners than {board.columns} x {board.rows}: {larger[0]} x {larger[1]} were "
         "found. Count the corners between its squares; a part of a board may be another part in the next image"
     )
-    return replace(seen, notes=(note,))
+    return replace(seen, notes=(*seen.notes, note))
 
 
 def fitting_poses(camera: CameraCalibration, seen: Seen) -> tuple[list[int], Array, Array, dict[str, str]]:
@@ -125,15 +144,17 @@ def check_size(camera: CameraCalibration, size: tuple[int, int]) -> None:
         )
 
 
-def _look(
-    board: Board, source: Path, topic: str | None, window: int | None, stop_px: float
-) -> tuple[Seen, list[Image]]:
-    """Find the board; also the first few images that show it, or of all where none does."""
+def _look(board: Board, source: Path, topic: str | None, window: int | None, stop_px: float) -> Seen:
+    """Find the board."""
     found, missed, stamps, size = [], [], [], (0, 0)
-    showing, others = list[Image](), list[Image]()
+    lines = list[str]()
+    showing, others = list[tuple[str, Image]](), list[tuple[str, Image]]()
     for name, stamp, image in read_images(source, topic):
         size = (image.shape[1], image.shape[0])
         detection = board.detect(image, name, window, stop_px)
+        if detection is not None and on_one_line(detection, board.square):
+            lines.append(name)
+            detection = None
         if detection is None:
             missed.append(name)
         else:
@@ -141,8 +162,9 @@ def _look(
             stamps.append(stamp)
         kept = others if detection is None else showing
         if len(kept) < PEEKS:
-            kept.append(image)
-    return Seen(board, found, stamps, missed, size), showing or others
+            kept.append((name, image))
+    notes = (f"left out, as the corners seen lie on one line: {', '.join(lines)}",) if lines else ()
+    return Seen(board, found, stamps, missed, size, notes, tuple(showing or others))
 
 
 def _fitting(seen: Seen, source: Path, topic: str | None) -> Seen:
@@ -155,7 +177,7 @@ def _fitting(seen: Seen, source: Path, topic: str | None) -> Seen:
     if board.kind == "charuco":
         others += [replace(b, legacy=not b.legacy) for b in (board, *others)]
     for other in others:
-        again, _ = _look(other, source, topic, None, STOP_PX)
+        again = _look(other, source, topic, None, STOP_PX)
         if CLEARLY * _bend(again) >= bend or len(again.found) < len(seen.found) or not again.found:
             continue
         if other.legacy != board.legacy:
@@ -165,7 +187,7 @@ def _fitting(seen: Seen, source: Path, topic: str | None) -> Seen:
             f"the board fits as {_grid(other)}, not as {_grid(board)}: columns and rows were exchanged. x runs along "
             f"its {other.columns} columns"
         )
-        return replace(again, notes=(note,))
+        return replace(again, notes=(*again.notes, note))
     return seen
 
 
@@ -191,6 +213,7 @@ class Samples:
         found: The board in each image.
         misfits: Images that were left out, and why.
         lost: Names of poses without an image of the board.
+        notes: What the user should know about them.
     """
 
     arm: Array
@@ -198,37 +221,28 @@ class Samples:
     found: list[Detection]
     misfits: dict[str, str]
     lost: list[str]
+    notes: tuple[str, ...] = ()
 
 
-def pose_samples(stands: Mapping[str, Array], seen: Seen, camera: CameraCalibration) -> Samples:
+def pose_samples(stands: Mapping[str, Array], seen: Seen, camera: CameraCalibration, to_hand: bool) -> Samples:
     """Match boards in images with poses of the arm, by the images' names.
 
     Args:
         stands: T_base_ee [4, 4] by the name of the image taken there.
         seen: Boards in images.
         camera: The camera that took them.
+        to_hand: The camera stands beside the arm.
 
     Raises:
         ConfigError: No image has both.
     """
-    keep, boards, _, misfits = fitting_poses(camera, seen)
-    both = [(index, pose) for index, pose in zip(keep, boards, strict=True) if seen.found[index].name in stands]
-    found = [seen.found[index] for index, _ in both]
+    keep, _, _, misfits = fitting_poses(camera, seen)
+    found = [seen.found[index] for index in keep if seen.found[index].name in stands]
     if not found:
         raise ConfigError("no image has both a pose and a board; the poses' names must be those of the image files")
     arm = np.array([stands[detection.name] for detection in found])
+    boards, corners, other = settled(camera, seen.board, np.linalg.inv(arm) if to_hand else arm, found)
     lost = sorted(set(stands) - {detection.name for detection in found})
-    return Samples(arm, np.array([pose for _, pose in both]), found, misfits, lost)
-
-
-def refuse_misfit(camera: CameraCalibration) -> None:
-    """Refuse a calibration that the corners do not fit.
-
-    Raises:
-        ConfigError: They are further off than ``WORST_PX``.
-    """
-    if camera.rms_px is not None and camera.rms_px > WORST_PX:
-        raise ConfigError(
-            f"the corners are {camera.rms_px:.1f} px off, {WORST_PX:.0f} are allowed; nothing was written. Check the "
-            "board's kind, columns and rows, and the lens: --lens fisheye for a very wide one"
-        )
+    how = "turned by half a turn" if seen.board.kind == "chessboard" else "with the other tilt that its corners allow"
+    note = f"the board was taken {how} in {other} of {len(found)} images: only so it moves as the arm does"
+    return Samples(arm, boards, corners, misfits, lost, (note,) if other else ())

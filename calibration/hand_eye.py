@@ -25,7 +25,7 @@ import yaml
 from calibration import hand_eye_checks as checks
 from calibration.board_moved import board_moved
 from calibration.boards import Detection
-from calibration.hand_eye_fit import LEAST_SAMPLES, SOLVERS, EnvIds, Problem, both, outlier
+from calibration.hand_eye_fit import LEAST_SAMPLES, SOLVERS, EnvIds, Problem, both, root_mean_square
 from sim2real.errors import ConfigError
 from sim2real.files import write_text
 from sim2real.runtime.camera import CameraCalibration
@@ -34,6 +34,9 @@ from sim2real.types import Array
 Setup = Literal["eye-to-hand", "eye-in-hand"]
 
 JOINT_FIT = "all samples together"
+WEIGHED_FIT = "all samples together, weighed by how well their corners fix the board"
+# From camera_link (x forwards, y left, z up) to the optical frame (x right, y down, z forwards), REP 103.
+OPTICAL_FROM_LINK = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,13 @@ class HandEyeResult:
         T_base_camera: [4, 4] for eye to hand, else None.
         T_ee_camera: [4, 4] for eye in hand, else None.
         T_board: The board in the hand's frame (eye to hand) or in the base frame (eye in hand) [4, 4].
-        method: What the pose is from: the fit of all samples together, or one of OpenCV's solvers where that was
-            nearer, in position and in rotation, to samples not seen.
+        method: What the pose is from: the fit of all samples together, or another fit or one of OpenCV's solvers where
+            that was nearer, in position and in rotation, to samples not seen.
         std_mm, std_deg: Standard deviations of the camera's position and orientation [3], along its parent's axes.
-        held_out_mm, held_out_deg: Root mean square errors of samples that the fit had not seen.
+        held_out_mm, held_out_deg: Root mean square errors of all samples, each by a fit that had not seen it; those
+            that were left out count as well. NaN with too few.
+        kept_mm, kept_deg: The same of the samples that took part.
+        residual_mm, residual_deg: Root mean square errors of all samples by the pose found, which saw them.
         per_solver: Held-out error of OpenCV's five solvers alone: name → (mm, degrees).
         dropped: Sample → why it took no part.
         warnings: What is wrong with the samples: with any of these the pose is not to be used.
@@ -64,6 +70,10 @@ class HandEyeResult:
     std_deg: Array
     held_out_mm: float
     held_out_deg: float
+    kept_mm: float
+    kept_deg: float
+    residual_mm: float
+    residual_deg: float
     per_solver: dict[str, tuple[float, float]]
     dropped: dict[int, str]
     warnings: tuple[str, ...]
@@ -73,6 +83,11 @@ class HandEyeResult:
     def label(self) -> str:
         """Name of the camera's transform."""
         return "T_base_camera" if self.T_base_camera is not None else "T_ee_camera"
+
+    @property
+    def board_label(self) -> str:
+        """Name of the board's transform."""
+        return "T_ee_board" if self.T_base_camera is not None else "T_base_board"
 
     @property
     def T_camera(self) -> Array:  # noqa: N802 (a transform)
@@ -88,12 +103,17 @@ class HandEyeResult:
             names: Of the samples.
         """
         return {
-            **({} if self.warnings else {self.label: self.T_camera.tolist()}),
+            **({} if self.warnings else {self.label: self.T_camera.tolist(), self.board_label: self.T_board.tolist()}),
             "method": self.method,
             "std_mm": self.std_mm.tolist(),
             "std_deg": self.std_deg.tolist(),
             "held_out_mm": self.held_out_mm,
             "held_out_deg": self.held_out_deg,
+            "held_out_kept_mm": self.kept_mm,
+            "held_out_kept_deg": self.kept_deg,
+            "residual_mm": self.residual_mm,
+            "residual_deg": self.residual_deg,
+            "samples": len(names),
             "per_solver": {name: list(values) for name, values in self.per_solver.items()},
             "dropped": {names[index]: why for index, why in self.dropped.items()},
             "warnings": list(self.warnings),
@@ -123,8 +143,8 @@ def hand_eye(
         T_base_ee: Poses of the end effector in the base frame [N, 4, 4].
         T_camera_board: Poses of the board in the camera's frame [N, 4, 4], in the order they were taken.
         setup: Where the camera is.
-        camera: With ``detections``: the reprojection error of the board's corners is minimised in place of the
-            error of the board's pose.
+        camera: With ``detections``: samples count by how well their corners fix the board's pose, where that is
+            nearer to samples not seen.
         detections: Corners of the board in every sample.
 
     Raises:
@@ -143,42 +163,66 @@ def hand_eye(
     to_hand = setup == "eye-to-hand"
     arm: Array = np.asarray(np.linalg.inv(arm_given), dtype=np.float64) if to_hand else arm_given
     checks.check_rotation(arm)
-    problem = Problem(arm, board, camera, detections)
+    problem = Problem(arm, board)
+    weighed = Problem(arm, board, camera, detections) if detections is not None else problem
     whole = problem.solve(np.arange(len(arm)))
-    x, y, keep, dropped = _fit(problem, *whole)
+    x, y, keep, dropped = _fit(problem, weighed, *whole)
     if dropped:
         checks.check_rotation(arm[keep])
-    refused, unlikely = checks.unseen(arm_given, board)
-    warnings = [text for text in (checks.inverted(problem, *whole), refused) if text]
-    moved = "" if warnings else board_moved(problem, *whole)
-    warnings += [moved] if moved else []
     per_solver = {name: problem.held_out(keep, name) for name in SOLVERS}
-    method, held = _best(problem.held_out(keep), per_solver)
+    fit, joint = problem, JOINT_FIT
+    if detections is not None and weighed.misfit(weighed, keep, x, y) < weighed.misfit(problem, keep, x, y):
+        fit, joint = weighed, WEIGHED_FIT
+        x, y = fit.solve(keep)
+    method, kept = _best({joint: fit.held_out(keep)} | per_solver)
     if method in SOLVERS:
         x, y = problem.closed_form(keep, method)
-    std = problem.standard_deviations(x, y, keep)
-    judged = held if np.isfinite(held).all() else _root_mean_square(problem, x, y, keep)
-    if not warnings and (judged[0] > checks.WORST_MM or judged[1] > checks.WORST_DEG):
-        warnings.append(checks.hopeless(arm_given, board, arm, *judged))
+    residual = root_mean_square(*problem.errors(x, y, np.arange(len(arm))))
+    held = _with_dropped(kept, len(keep), *problem.errors(x, y, np.array(sorted(dropped), dtype=np.int64)))
+    judged = kept if np.isfinite(kept).all() else root_mean_square(*problem.errors(x, y, keep))
+    warning, unlikely = _judge(problem, whole, judged, arm_given)
     notes = [text for text in (rounded_arm, rounded_board, unlikely) if text]
-    if not warnings:
+    if not warning:
         notes += checks.noisy(*judged, len(dropped), len(arm))
         notes += checks.oddities(board, *((y, x) if to_hand else (x, y)))
+    std = weighed.standard_deviations(x, y, keep)
     return HandEyeResult(
         setup, x if to_hand else None, None if to_hand else x, y, method, 1e3 * std[3:], np.degrees(std[:3]), *held,
-        per_solver, dropped, tuple(warnings), tuple(notes),
+        *kept, *residual, per_solver, dropped, (warning,) if warning else (), tuple(notes),
     )  # fmt: skip
 
 
-def _fit(problem: Problem, x: Array, y: Array) -> tuple[Array, Array, EnvIds, dict[int, str]]:
+def _judge(
+    problem: Problem, whole: tuple[Array, Array], judged: tuple[float, float], arm_given: Array
+) -> tuple[str, str]:
+    """Why the samples are not to be used, empty where they are; and what is unlikely.
+
+    Args:
+        problem: All samples.
+        whole: X and Y of all samples.
+        judged: Error of samples not seen, mm and degrees.
+        arm_given: T_base_ee [N, 4, 4].
+    """
+    inverted = checks.inverted(problem, *whole)
+    if inverted:
+        return inverted, ""
+    if judged[0] > checks.WORST_MM or judged[1] > checks.WORST_DEG:
+        said = checks.hopeless(*judged)
+        mistake = checks.mistake(arm_given, problem)
+        return (f"{said}. {mistake}" if mistake else board_moved(problem, *whole) or f"{said}. {checks.CAUSES}"), ""
+    refused, unlikely = checks.unseen(arm_given, problem.board)
+    return refused or board_moved(problem, *whole), unlikely
+
+
+def _fit(problem: Problem, weighed: Problem, x: Array, y: Array) -> tuple[Array, Array, EnvIds, dict[int, str]]:
     """X, Y, the samples that took part, and why the others did not: the worst is left out while it is far off.
 
-    ``x`` and ``y`` are the fit of all samples.
+    ``x`` and ``y`` are the fit of all samples; ``weighed`` knows how well each board is seen.
     """
     keep = np.arange(len(problem.arm))
     dropped: dict[int, str] = {}
     for _ in range(len(keep) // 4):
-        worst, why = outlier(*problem.errors(x, y, keep))
+        worst, why = weighed.outlier(x, y, keep)
         if worst is None or len(keep) <= LEAST_SAMPLES:
             break
         dropped[int(keep[worst])] = why
@@ -187,15 +231,18 @@ def _fit(problem: Problem, x: Array, y: Array) -> tuple[Array, Array, EnvIds, di
     return x, y, keep, dropped
 
 
-def _best(own: tuple[float, float], per_solver: dict[str, tuple[float, float]]) -> tuple[str, tuple[float, float]]:
-    """The joint fit, or the solver that is better than it in position and in rotation on samples not seen."""
-    better = {name: held for name, held in per_solver.items() if held[0] < own[0] and held[1] < own[1]}
-    if not better:
-        return JOINT_FIT, own
-    name = min(better, key=lambda n: float(both(*np.array(better[n]))))
-    return name, better[name]
+def _best(fits: dict[str, tuple[float, float]]) -> tuple[str, tuple[float, float]]:
+    """The first fit, or the one that is better than it in position and in rotation on samples not seen."""
+    first = next(iter(fits))
+    better = {name: held for name, held in fits.items() if held[0] < fits[first][0] and held[1] < fits[first][1]}
+    name = min(better, key=lambda n: float(both(*np.array(better[n]))), default=first)
+    return name, fits[name]
 
 
-def _root_mean_square(problem: Problem, x: Array, y: Array, rows: EnvIds) -> tuple[float, float]:
-    mm, degrees = problem.errors(x, y, rows)
-    return float(np.sqrt((mm**2).mean())), float(np.sqrt((degrees**2).mean()))
+def _with_dropped(kept: tuple[float, float], count: int, mm: Array, degrees: Array) -> tuple[float, float]:
+    """Root mean square errors of ``count`` samples and of those that were left out."""
+    squares = [
+        (count * mean**2 + float((off**2).sum())) / (count + len(off))
+        for mean, off in zip(kept, (mm, degrees), strict=True)
+    ]
+    return float(np.sqrt(squares[0])), float(np.sqrt(squares[1]))

@@ -26,7 +26,12 @@ MOST_DROPPED = 0.1
 REMEDY_RATIO = 10.0
 # A plain lens sees 30 to 40 degrees to each side, and people hold a board where it is seen.
 SIDEWAYS_DEG, SIDEWAYS_RATIO = 40.0, 1.5
+LINK_DEG = 50.0
 SWAPPED_RATIO, SWAPPED_M = 2.0, 0.15
+CAUSES = (
+    "Likely causes: arm and board in another order, or paired with each other's neighbours; millimetres; quaternions "
+    "not in the order qx, qy, qz, qw; the calibration of another camera; a board that slips"
+)
 
 
 def whole_poses(name: str, poses: Array) -> tuple[Array, str]:
@@ -107,19 +112,24 @@ def unseen(arm: Array, board: Array) -> tuple[str, str]:
     Returns:
         Why the samples are refused, and what is noted; empty where there is nothing to say.
     """
-    if _visible(board):
-        return "", ""
+    if _in_front(board) and any(_one_face(board, axis) for axis in range(3)):
+        return "", ""  # z out of the board, or in its plane, as aruco_ros has it
     back = int((board[:, 2, 3] <= 0.0).sum())
     what = f"the board would be behind the camera in {back} of {len(board)} samples"
     if not back:
         what = f"the camera would see the board's back in {_fewer_faces(board)} of {len(board)} samples"
+    if back and _off_axis(board, 0) < LINK_DEG:
+        return (
+            f"{what}, but in front of one that looks along x, as camera_link does: if that is the frame, add "
+            "--camera-frame link; else check that the order is [T_base_ee, T_camera_board]"
+        ), ""
     others = {
         "arm and board look exchanged; the order is [T_base_ee, T_camera_board]": arm,
         "both sets of poses look inverted; give T_base_ee and T_camera_board": _inverse(board),
         "arm and board look exchanged and inverted; the order is [T_base_ee, T_camera_board]": _inverse(arm),
     }
     for text, other in others.items():
-        if _visible(other):
+        if _in_front(other) and _one_face(other, 2):
             return f"{what}: {text}", ""
     if back == len(board):
         return f"{what}: give T_camera_board in the camera's optical frame, z forwards (OpenCV, REP 103)", ""
@@ -135,7 +145,7 @@ def oddities(board: Array, on_hand: Array, in_base: Array) -> list[str]:
         in_base: What it says stands, in the base frame: the camera or the board [4, 4].
     """
     found = []
-    there = np.degrees(np.arctan2(np.linalg.norm(board[:, :2, 3], axis=1), board[:, 2, 3])).max()
+    there = _off_axis(board, 2)
     back: Array = np.asarray(np.linalg.inv(board), dtype=np.float64)
     other = np.degrees(np.arctan2(np.linalg.norm(back[:, :2, 3], axis=1), np.abs(back[:, 2, 3]))).max()
     if there > SIDEWAYS_DEG and there > SIDEWAYS_RATIO * other:
@@ -179,7 +189,7 @@ def inverted(problem: Problem, x: Array, y: Array) -> str:
 
 def misfit(arm: Array, board: Array) -> float:
     """Median error of samples [N, 4, 4] by the best of OpenCV's solvers, position and rotation as one, mm."""
-    problem = Problem(arm, board, None, None)
+    problem = Problem(arm, board)
     rows = np.arange(len(arm))
     try:
         x, y = problem.best_closed_form(rows)
@@ -188,40 +198,44 @@ def misfit(arm: Array, board: Array) -> float:
     return float(np.median(both(*problem.errors(x, y, rows))))
 
 
-def hopeless(arm: Array, board: Array, setup_arm: Array, mm: float, degrees: float) -> str:
-    """Explain samples that fit no camera at all, by the mistake that makes them fit where one does.
+def hopeless(mm: float, degrees: float) -> str:
+    """Say that the samples fit no camera at all.
 
     Args:
-        arm: T_base_ee as given [N, 4, 4].
-        board: T_camera_board as given [N, 4, 4].
-        setup_arm: The arm's poses as the fit takes them [N, 4, 4]: inverted where the camera stands.
         mm: Error in place of samples that the fit had not seen.
         degrees: Their error in rotation.
     """
-    said = (
+    return (
         f"the samples fit no camera: those that the fit had not seen are {mm:.0f} mm and {degrees:.1f}° off, at most "
         f"{WORST_MM:.0f} mm and {WORST_DEG:.0f}° are allowed"
     )
-    facing = _inverse if not np.allclose(arm, setup_arm) else np.asarray
-    own = misfit(setup_arm, board)
+
+
+def mistake(arm: Array, problem: Problem) -> str:
+    """Name the mistake without which the samples fit; empty where none of those known is it.
+
+    Args:
+        arm: T_base_ee as given [N, 4, 4].
+        problem: All samples as the fit takes them.
+    """
+    board = problem.board
+    facing = np.asarray if np.allclose(arm, problem.arm) else _inverse
+    own = misfit(problem.arm, board)
     tries = {
         "every pose of the arm belongs to the sample before it": (np.roll(arm, -1, axis=0), board),
         "every pose of the arm belongs to the sample after it": (np.roll(arm, 1, axis=0), board),
         "the arm's quaternions are in the order qw, qx, qy, qz": (_wxyz(arm), board),
         "the board's quaternions are in the order qw, qx, qy, qz": (arm, _wxyz(board)),
+        "the quaternions of both arm and board are in the order qw, qx, qy, qz": (_wxyz(arm), _wxyz(board)),
         "the arm's rotations are transposed": (_transposed(arm), board),
         "the board's rotations are transposed": (arm, _transposed(board)),
+        "the rotations of both arm and board are transposed": (_transposed(arm), _transposed(board)),
         "the arm's lengths are in millimetres": (_scaled(arm, 1e-3), board),
         "the board's lengths are in millimetres": (arm, _scaled(board, 1e-3)),
     }
     misfits = {text: misfit(facing(a), b) for text, (a, b) in tries.items()}
     text, best = min(misfits.items(), key=lambda item: item[1])
-    if best * REMEDY_RATIO < own:
-        return f"{said}. They fit (median {best:.1f} mm) if {text}"
-    return (
-        f"{said}. Likely causes: arm and board in another order, or paired with each other's neighbours; millimetres; "
-        "quaternions not in the order qx, qy, qz, qw; the calibration of another camera; a board that slips"
-    )
+    return f"They fit (median {best:.1f} mm) if {text}" if best * REMEDY_RATIO < own else ""
 
 
 def noisy(mm: float, degrees: float, dropped: int, count: int) -> list[str]:
@@ -248,14 +262,25 @@ def noisy(mm: float, degrees: float, dropped: int, count: int) -> list[str]:
     return said
 
 
-def _fewer_faces(board: Array) -> int:
-    """Number of boards [N, 4, 4] that show the face most do not, by the camera's side of their plane."""
-    side = np.einsum("ni,ni->n", board[:, :3, 2], board[:, :3, 3]) > 0.0
+def _fewer_faces(board: Array, axis: int = 2) -> int:
+    """Number of boards [N, 4, 4] that show the face most do not, by the camera's side of the plane across an axis."""
+    side = np.einsum("ni,ni->n", board[:, :3, axis], board[:, :3, 3]) > 0.0
     return int(min(side.sum(), (~side).sum()))
 
 
-def _visible(board: Array) -> bool:
-    return bool((board[:, 2, 3] > 0.0).all()) and _fewer_faces(board) == 0
+def _one_face(board: Array, axis: int) -> bool:
+    return _fewer_faces(board, axis) == 0
+
+
+def _in_front(board: Array) -> bool:
+    return bool((board[:, 2, 3] > 0.0).all())
+
+
+def _off_axis(board: Array, axis: int) -> float:
+    """Largest angle of boards [N, 4, 4] from an axis of the camera's frame, degrees."""
+    along = board[:, axis, 3]
+    across = np.linalg.norm(np.delete(board[:, :3, 3], axis, axis=1), axis=1)
+    return float(np.degrees(np.arctan2(across, along)).max())
 
 
 def _wxyz(poses: Array) -> Array:

@@ -22,6 +22,7 @@ LEAST_VIEWS = 3
 FOLDS = 5
 # A view is left out when its error is so many times the median view's, and at least so large, px.
 OUTLIER_RATIO, OUTLIER_PX = 4.0, 0.5
+FISHEYE_SPANS = (np.pi, 0.8 * np.pi, 0.6 * np.pi, 1.3 * np.pi)  # of the image's width, rad, for a first guess
 CELLS = (4, 4)  # rows and columns of the coverage map
 LEAST_TILT_DEG = 30.0
 LEAST_CORNERS_A_CELL = 5
@@ -123,7 +124,7 @@ def calibrate_camera(
     rms = _rms([detections[i] for i in used], errors)
     camera = replace(
         camera, covariance=covariance, rms_px=rms, name=name, date=datetime.date.today().isoformat(),
-        held_out_px=_held_out([detections[i] for i in used], size, lens, fixed_aspect),
+        held_out_px=held_out_px([detections[i] for i in used], size, lens, fixed_aspect),
     )  # fmt: skip
     fitted = dict(zip(used, zip(poses, errors, strict=True), strict=True))
     views = []
@@ -169,14 +170,7 @@ def _fit(
     pixels = [view.pixels.astype(np.float32)[:, None] for view in views]
     try:
         if lens == "fisheye":
-            flags = cv2.fisheye.CALIB_RECOMPUTE_EXTRINSIC + cv2.fisheye.CALIB_FIX_SKEW
-            matrix, distortion = np.zeros((3, 3)), np.zeros((4, 1))
-            points64, pixels64 = (
-                [p.astype(np.float64).reshape(1, -1, p.shape[-1]) for p in a] for a in (points, pixels)
-            )
-            _, matrix, distortion, rotations, translations = cv2.fisheye.calibrate(
-                points64, pixels64, size, matrix, distortion, flags=flags, criteria=_CRITERIA
-            )
+            matrix, distortion, rotations, translations = _fit_fisheye(points, pixels, size)
         else:
             flags = cv2.CALIB_RATIONAL_MODEL if lens == "rational" else 0
             guess = np.eye(3) if fixed_aspect else None
@@ -201,12 +195,42 @@ def _fit(
     return camera, poses, np.array(errors)
 
 
+def _fit_fisheye(
+    points: Sequence[Array], pixels: Sequence[Array], size: tuple[int, int]
+) -> tuple[Array, Array, Sequence[Array], Sequence[Array]]:
+    """Matrix, distortion and poses of the best of several first guesses.
+
+    OpenCV's own guess fails on wide lenses, and from one that is far off the fit ends beside the best.
+
+    Raises:
+        cv2.error: No guess leads anywhere.
+    """
+    points, pixels = ([p.astype(np.float64).reshape(1, -1, p.shape[-1]) for p in a] for a in (points, pixels))
+    flags = cv2.fisheye.CALIB_RECOMPUTE_EXTRINSIC + cv2.fisheye.CALIB_FIX_SKEW + cv2.fisheye.CALIB_USE_INTRINSIC_GUESS
+    best, failed = None, cv2.error()
+    for spans in FISHEYE_SPANS:
+        focal = size[0] / spans
+        matrix = np.array([[focal, 0, 0.5 * (size[0] - 1)], [0, focal, 0.5 * (size[1] - 1)], [0, 0, 1.0]])
+        try:
+            found = cv2.fisheye.calibrate(
+                points, pixels, size, matrix, np.zeros((4, 1)), flags=flags, criteria=_CRITERIA
+            )
+        except cv2.error as error:
+            failed = error
+            continue
+        if best is None or found[0] < best[0]:
+            best = found
+    if best is None:
+        raise failed
+    return best[1:]
+
+
 def _rms(views: Sequence[Detection], errors: Array) -> float:
     counts = np.array([len(view.pixels) for view in views])
     return float(np.sqrt((counts * errors**2).sum() / counts.sum()))
 
 
-def _held_out(views: Sequence[Detection], size: tuple[int, int], lens: Lens, fixed_aspect: bool) -> float:
+def held_out_px(views: Sequence[Detection], size: tuple[int, int], lens: Lens, fixed_aspect: bool) -> float:
     """Error of views whose camera was fitted to the others, px; their own poses are fitted."""
     folds = min(FOLDS, len(views))
     if len(views) - int(np.ceil(len(views) / folds)) < LEAST_VIEWS:

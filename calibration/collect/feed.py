@@ -36,6 +36,7 @@ class Feed:
         joints: Frames need joint positions, of the collector's joints.
         pose: Frames need an end-effector pose message.
         reach: Joint positions [J] → end effector's position [3] m and quaternion [4], in place of pose messages.
+        rectified: The images are rectified: of a CameraInfo, P counts and not K and the lens.
 
     Attributes:
         frames: Images that were matched so far.
@@ -49,8 +50,10 @@ class Feed:
         joints: bool = True,
         pose: bool = False,
         reach: Callable[[Array], tuple[Array, Array]] | None = None,
+        rectified: bool = False,
     ) -> None:
         self._collector, self._given, self._reach = collector, camera is not None, reach
+        self._rectified = rectified
         self._needs_info = info and camera is None
         self._joints, self._pose = joints, pose
         collector.camera = camera
@@ -71,13 +74,10 @@ class Feed:
         """
         if self._given or not self._needs_info:
             return
-        known = self._collector.camera
+        known, now = self._collector.camera, camera_of(message, rectified=self._rectified)
         if known is None:
-            self._collector.camera = camera_of(message)
-            self._info_ok = True
-            return
-        same = np.allclose(np.array(message.k).reshape(3, 3), known.matrix) and message.width == known.width
-        self._info_ok = bool(same)
+            self._collector.camera = now
+        self._info_ok = known is None or (now.width == known.width and np.allclose(now.matrix, known.matrix))
 
     def joints(self, message: Any) -> None:
         """Take a JointState."""

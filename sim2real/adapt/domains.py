@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import AdaptationError, ConfigError
-from sim2real.images.dataset import digest, fit, read_dataset
+from sim2real.images.dataset import digest, fit, read_color, read_dataset
 from sim2real.types import Image
 
 MULTIPLE = 32  # of both sides, so that every halving of the networks is whole
@@ -122,7 +122,7 @@ def read_frame(folder: Path, frame: Mapping[str, Any], with_mask: bool) -> tuple
         frame: Of its frames.
         with_mask: It must have a mask; otherwise none is read.
     """
-    image = cv2.imread(str(folder / frame["image"]), cv2.IMREAD_COLOR)
+    image = read_color(folder / frame["image"])
     if image is None:
         return "unreadable"
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -245,8 +245,8 @@ def check_pair(source: Domain, target: Domain, needs_masks: bool) -> None:
         raise AdaptationError(f"'{target.name}' has masks and '{source.name}' has none: are the two folders swapped?")
     if needs_masks and source.masks is None:
         raise AdaptationError(
-            f"'{source.name}' has no masks, and this preset needs them; render with masks, or use preset 'cut' with "
-            "--set task.kind=none"
+            f"'{source.name}' has no masks, and this preset needs them; render with masks ('sim2real render-dataset'). "
+            "Preset 'cut' with --set task.kind=none trains without, but its gate can judge nothing and refuses"
         )
     if needs_masks and source.masks is not None and not (source.masks > 0).any():
         raise AdaptationError(f"all masks of '{source.name}' are empty; render them with the objects' numbers")

@@ -138,6 +138,11 @@ def _description(data: Data) -> str:
     said = f"{len(data.source)} rendered and {len(data.target)} real images of {width} x {height} to train on"
     said += f", {len(data.source_held)} and {len(data.target_held)} held out"
     resized = (data.source.resized, data.target.resized)
+    if data.source.masks is None and data.source.labels is None:
+        said += (
+            "\n[yellow]The rendered images have no masks and no labels: nothing can be judged, the gate will refuse, and "
+            "'sim2real adapt apply' will need --anyway."
+        )
     if any(resized):
         said += f"\n{resized[0]} rendered and {resized[1]} real ones were resized: the networks take multiples of 32 px"
     return said

@@ -48,6 +48,8 @@ def chosen_board(
         raise ConfigError(f"--gap is between the markers of a grid; a {board} has none")
     if board == "grid":
         gap = marker if gap is None else gap  # as it was called first
+        if gap is None and columns * rows == 1:
+            gap = 0.25 * square  # one marker has none
         if gap is None:
             raise ConfigError("a grid needs --gap, between its markers; measure it on the print, m")
         return Board("grid", columns, rows, square, gap, dictionary, legacy)

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from sim2real.cli.board import takes_board
-from sim2real.cli.calibrate_tables import show_camera, show_hand_eye, show_left_out, show_poses
+from sim2real.cli.calibrate_tables import show_camera, show_hand_eye, show_left_out, show_poses, show_verdict
 from sim2real.cli.console import JsonFile, console, save_json
 from sim2real.errors import ConfigError
 from sim2real.files import must_be_writable
@@ -34,9 +34,13 @@ CameraFile = Annotated[Path, typer.Option("--camera", help="Calibration that 'si
 @takes_board
 def board_command(pattern: Board, out: Annotated[Path, typer.Argument(help="File to write: .pdf or .png.")]) -> None:
     """Make a board to print at 100 %."""
+    from calibration.sheet import described, paper_for
+
     pattern.print_to(out)
     width, height = (1e3 * side for side in pattern.size)
-    console.print(f"{out}: pattern {width:.1f} x {height:.1f} mm. Print at 100 %, glue it flat, measure a square.")
+    paper = f" on {paper_for(pattern)[0]}" if out.suffix.lower() == ".pdf" else ""
+    console.print(f"{out}: {described(pattern)[0]}; pattern {width:.1f} x {height:.1f} mm{paper}.")
+    console.print("Print at 100 %, glue it flat, measure the ruler and a square.")
 
 
 @app.command("camera")
@@ -65,19 +69,31 @@ def camera_command(
 ) -> None:
     """Fit a camera's matrix and lens to views of a board."""
     from calibration.boards import SAMPLE_STOP_PX, SAMPLE_WINDOW, STOP_PX
-    from calibration.find import refuse_misfit
     from calibration.intrinsics import calibrate_camera
+    from calibration.picture import save_picture
+    from calibration.verdict import judge, refuse_two_cameras, refuse_useless
 
     must_be_writable(out)
     if opencv:
         window, fixed_aspect, keep_all = window or SAMPLE_WINDOW, True, True
     seen = _find(pattern, source, topic, window, SAMPLE_STOP_PX if opencv else STOP_PX)
-    result = calibrate_camera(seen.found, seen.size, lens, fixed_aspect, keep_all, name)  # type: ignore[arg-type]
+    with console.status("fitting"):
+        refuse_two_cameras(seen.found, seen.size, lens)  # type: ignore[arg-type]
+        result = calibrate_camera(seen.found, seen.size, lens, fixed_aspect, keep_all, name)  # type: ignore[arg-type]
+        verdict = judge(result, seen.found, seen.size, fixed_aspect)
     show_camera(result)
-    refuse_misfit(result.camera)
+    show_verdict(verdict)
+    save_json(
+        json_file,
+        result.summary()
+        | {"without_board": seen.missed, "notes": list(seen.notes), "verdict": verdict.word}
+        | {"reasons": list(verdict.reasons), "lenses_held_out_px": verdict.lenses},
+    )
+    refuse_useless(verdict)
     result.camera.save(out)
-    save_json(json_file, result.summary() | {"without_board": seen.missed, "notes": list(seen.notes)})
-    console.print(f"Calibration: {out}")
+    picture = out.with_suffix(".png")
+    save_picture(picture, result, seen.found, seen.images[0] if seen.images else None)
+    console.print(f"Calibration: {out}, with a picture of it: {picture}")
 
 
 @app.command("pose")
@@ -118,15 +134,23 @@ def hand_eye_command(
     setup: Annotated[str, typer.Option(help="eye-to-hand (camera stands) or eye-in-hand (camera on the hand).")],
     poses: Annotated[Path | None, typer.Option(help="T_base_ee by image: CSV, YAML or JSON.")] = None,
     camera: Annotated[Path | None, typer.Option(help="Calibration of the camera; completed with its pose.")] = None,
+    camera_frame: Annotated[
+        str,
+        typer.Option(help="Frame of the board's poses in a file of pairs: optical (z forwards), or link (x forwards)."),
+    ] = "optical",
     out: Annotated[Path | None, typer.Option(help="Write the camera with its pose here; over --camera if not.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Find where the camera is, from poses of the arm and of a board."""
-    from calibration.hand_eye import hand_eye
+    from calibration.hand_eye import OPTICAL_FROM_LINK, hand_eye
 
+    if camera_frame not in ("optical", "link"):
+        raise ConfigError(f"unknown --camera-frame '{camera_frame}'; it is optical or link")
     known, target = load_camera(camera) if camera else None, out or camera
     must_be_writable(target)
-    arm, board, names, found = _samples(pattern, source, poses, known)
+    arm, board, names, found = _samples(pattern, source, poses, known, setup == "eye-to-hand")
+    if camera_frame == "link" and found is None:
+        board = OPTICAL_FROM_LINK @ board
     with console.status("solving"):
         result = hand_eye(arm, board, setup, known if found else None, found)  # type: ignore[arg-type]
     show_hand_eye(result, names)
@@ -201,7 +225,7 @@ def _track(source: Path, joints: Path | None, joint: str) -> tuple[Array, Array]
 
 
 def _samples(
-    board: Board, source: Path, poses: Path | None, camera: CameraCalibration | None
+    board: Board, source: Path, poses: Path | None, camera: CameraCalibration | None, to_hand: bool
 ) -> tuple[Array, Array, list[str], list[Detection] | None]:
     """T_base_ee and T_camera_board [N, 4, 4], names, and the board in the images where there are any."""
     from calibration.find import pose_samples
@@ -213,7 +237,9 @@ def _samples(
         return arm, seen, [f"pair {index}" for index in range(len(arm))], None
     if camera is None:
         raise ConfigError("images need --camera, the calibration that 'sim2real calibrate camera' wrote")
-    samples = pose_samples(read_poses(poses), _find(board, source), camera)
+    samples = pose_samples(read_poses(poses), _find(board, source), camera, to_hand)
+    for note in samples.notes:
+        console.print(f"[yellow]Note: {escape(note)}.")
     show_left_out(samples.misfits)
     if samples.lost:
         console.print(f"No board, or no image, for {len(samples.lost)} poses: {', '.join(samples.lost[:8])}")

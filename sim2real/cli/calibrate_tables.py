@@ -14,6 +14,7 @@ from sim2real.cli.console import console
 if TYPE_CHECKING:
     from calibration.hand_eye import HandEyeResult
     from calibration.intrinsics import IntrinsicsResult
+    from calibration.verdict import Verdict
     from sim2real.types import Array
 
 
@@ -38,10 +39,18 @@ def show_hand_eye(result: HandEyeResult, names: list[str]) -> None:
     table.add_row("x, y, z (m)", _numbers(pose[:3, 3]), f"{_numbers(result.std_mm, 2)} mm")
     table.add_row("rotation vector (rad)", _numbers(_rotation_vector(pose)), f"{_numbers(result.std_deg, 3)} °")
     held = f"{result.held_out_mm:.2f} mm, {result.held_out_deg:.3f} °"
-    table.add_row("samples it had not seen", held, f"{len(names) - len(result.dropped)} samples")
+    table.add_row("samples it had not seen", held, f"all {len(names)} samples")
+    if result.dropped:
+        kept = f"{result.kept_mm:.2f} mm, {result.kept_deg:.3f} °"
+        table.add_row("  those that took part", kept, f"{len(names) - len(result.dropped)} samples")
+    table.add_row(
+        "samples it has seen", f"{result.residual_mm:.2f} mm, {result.residual_deg:.3f} °", f"all {len(names)}"
+    )
     for solver, (mm, degrees) in result.per_solver.items():
         table.add_row(f"  OpenCV's {solver} alone", f"{mm:.2f} mm, {degrees:.3f} °", "")
     table.add_row("taken", result.method, "")
+    table.add_row(f"{result.board_label}: x, y, z (m)", _numbers(result.T_board[:3, 3]), "")
+    table.add_row("  rotation vector (rad)", _numbers(_rotation_vector(result.T_board)), "")
     console.print(table)
     show_left_out({names[index]: why for index, why in result.dropped.items()})
     for note in result.notes:
@@ -75,6 +84,16 @@ def show_camera(result: IntrinsicsResult) -> None:
         console.print("  " + "".join(3 * shades[min(4, int(np.ceil(4 * count / most)))] for count in row))
     for line in result.advice:
         console.print(f"[yellow]{line}")
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """Print whether the calibration can be used, why it is not better, and how other lens models fit."""
+    colour = {"good": "green", "usable": "yellow"}.get(verdict.word, "red")
+    console.print(f"[bold {colour}]Verdict: {verdict.word}.")
+    for reason in verdict.reasons:
+        console.print(f"  {escape(reason)}")
+    fits = ", ".join(f"{lens} {error:.3f} px" for lens, error in verdict.lenses.items())
+    console.print(f"Views not seen, by lens model: {fits}", markup=False)
 
 
 def _rotation_vector(pose: Any) -> Any:

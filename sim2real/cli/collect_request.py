@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim2real.cli.collect_arm import robot_of
-from sim2real.runtime.camera import CameraCalibration, load_camera
+from sim2real.runtime.camera import CameraCalibration, is_rectified, load_camera
 
 if TYPE_CHECKING:
     from calibration.collect.collector import Collector
@@ -105,7 +105,9 @@ class Request:
 
         collector = Collector(Wanted(out, self.count, self._gates(), self.what, source, names), resume)
         reach = end_effector(arm.chain, arm.ee) if arm is not None and topics.pose is None else None
-        return collector, Feed(collector, self.camera, not self.no_info, bool(names), topics.pose is not None, reach)
+        rectified = is_rectified(topics.image)
+        info, pose = not self.no_info, topics.pose is not None
+        return collector, Feed(collector, self.camera, info, bool(names), pose, reach, rectified)
 
     def _gates(self) -> Gates | None:
         from calibration.collect.views import Gates

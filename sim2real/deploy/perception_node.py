@@ -26,7 +26,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from sim2real.deploy.executor import positive_parameter, run_node
 from sim2real.deploy.messages import NEWEST, Channel
 from sim2real.errors import AdaptationError, BundleError, ConfigError, SpecError
-from sim2real.runtime.camera import CameraCalibration, camera_of_info
+from sim2real.runtime.camera import CameraCalibration, camera_of_info, is_rectified
 from sim2real.runtime.perception import PerceptionBundle, PerceptionSpec, unusable, verify_perception
 from sim2real.runtime.translation import Translator, typical_time_s
 
@@ -143,7 +143,9 @@ class PerceptionNode(Node):
     Parameters: ``bundle``; ``max_uncertainty_m``, the largest standard deviation of what ``object_pose`` carries;
     ``frame``, the name of the robot's base frame; ``adapt``, the run of a generator that makes canonical images of the
     camera's before the network sees them (none by default); ``adapt_budget_ms``, the longest that may take. A generator
-    that takes longer is refused at the start; an image for which it does so later is refused.
+    that takes longer is refused at the start; an image for which it does so later is refused. ``rectified``: the images
+    are without lens, of the matrix P of camera_info (so by default where ``image`` is remapped to an ``image_rect``
+    topic); ``image_timeout_s``, the age of the newest image from which diagnostics warn.
 
     Args:
         settings: Parameter values that replace the defaults; for tests.
@@ -182,21 +184,36 @@ class PerceptionNode(Node):
         self._all = self.create_publisher(PoseWithCovarianceStamped, "object_pose_with_covariance", NEWEST)
         self._diagnostics = self.create_publisher(DiagnosticArray, "perception_diagnostics", 10)
         self.create_subscription(CameraInfo, "camera_info", self._on_info, IMAGES)
-        self.create_subscription(Image, "image", self._on_image, IMAGES)
+        self._image_topic = self.create_subscription(Image, "image", self._on_image, IMAGES).topic_name
+        rectified = self.declare_parameter("rectified", is_rectified(self._image_topic))
+        self._rectified = bool(rectified.value)
+        self._most_age_s = positive_parameter(self, "image_timeout_s", 0.5)
         self.create_timer(1.0, self._publish_diagnostics)
         self.get_logger().info(f"finds: {bundle.spec.object}; bundle {path}")
 
     def _on_info(self, message: CameraInfo) -> None:
-        info = (message.width, message.height, message.distortion_model, tuple(message.k), tuple(message.d))
+        info = (message.width, message.height, message.distortion_model, tuple(message.k), tuple(message.d),
+                tuple(message.p), message.binning_x, message.binning_y, str(message.roi))  # fmt: skip
         if info == self._info:
             return
         self._info, self._view = info, None
         try:
-            self._view = View(camera_of_info(message), self._camera)
+            camera = camera_of_info(message, rectified=self._rectified)
+            self._view = View(camera, self._camera)
         except (ConfigError, SpecError) as error:
             self._refuse(str(error))
             return
         self.trouble = ""
+        projection = np.array(message.p).reshape(3, 4)[:, :3]
+        if (
+            projection[0, 0] > 0
+            and not self._rectified
+            and not np.allclose(projection, np.array(message.k).reshape(3, 3))
+        ):
+            self.get_logger().info(
+                f"images of {self._image_topic} are taken as raw, with the lens of camera_info; for rectified images "
+                "remap 'image' to the topic image_rect, or set rectified:=true"
+            )
 
     def _on_image(self, message: Image) -> None:
         if not self._images.arrived(message.header.stamp, time.monotonic()):
@@ -257,15 +274,21 @@ class PerceptionNode(Node):
         self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=2.0)
 
     def _publish_diagnostics(self) -> None:
+        age_s = time.monotonic() - self._images.arrival_s
+        trouble = self.trouble
+        if not self.counts["images"]:
+            trouble = f"no image has arrived on {self._image_topic}" + (f"; {trouble}" if trouble else "")
+        elif age_s > self._most_age_s:
+            trouble = f"no image for {age_s:.1f} s, image_timeout_s is {self._most_age_s:g}"
         values = {name: str(count) for name, count in self.counts.items()}
         values |= {
             "took_ms": f"{1e3 * self._took_s:.2f}",
             "adapt_ms": f"{1e3 * self._adapt_s:.2f}",
             "uncertainty_mm": f"{1e3 * self._uncertainty_m:.1f}",
-            "data_age_ms": f"{1e3 * (time.monotonic() - self._images.arrival_s):.0f}",
+            "data_age_ms": f"{1e3 * age_s:.0f}",
         }
-        status = DiagnosticStatus(name=self.get_fully_qualified_name(), message=self.trouble or "sees")
-        status.level = DiagnosticStatus.WARN if self.trouble else DiagnosticStatus.OK
+        status = DiagnosticStatus(name=self.get_fully_qualified_name(), message=trouble or "sees")
+        status.level = DiagnosticStatus.WARN if trouble else DiagnosticStatus.OK
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()

@@ -32,6 +32,7 @@ from sim2real.types import Array, Image
 
 FORMAT, VERSION = "sim2real-images", 1
 HEADER, FRAMES = "dataset.json", "frames.jsonl"
+DARKEST_WHITE = 2**14  # of an image that uses its 16 bits
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -208,7 +209,7 @@ class ImageDataset:
         result: Image | None = None
         for index, frame in enumerate(self.frames):
             path = self.folder / frame[key]
-            image = cv2.imread(str(path), mode)
+            image = read_color(path) if mode == cv2.IMREAD_COLOR else cv2.imread(str(path), mode)
             if image is None:
                 raise ConfigError(f"{path} cannot be read as an image; remove it or save it again")
             if result is None:
@@ -234,6 +235,9 @@ def read_dataset(folder: Path) -> ImageDataset:
     if not (folder / HEADER).is_file():
         files = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
         if not files:
+            inside = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and _holds_images(p)]
+            if inside:
+                raise ConfigError(f"{folder} holds no images, its sub-folders do: give one of {', '.join(inside[:8])}")
             raise ConfigError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
         return ImageDataset(folder, [{"image": name} for name in files])
     header = read_header(folder)
@@ -242,6 +246,10 @@ def read_dataset(folder: Path) -> ImageDataset:
         raise ConfigError(f"{folder} is a dataset without frames; record or render it again")
     classes = {int(number): str(name) for number, name in header["classes"].items()}
     return ImageDataset(folder, frames, classes, header["about"])
+
+
+def _holds_images(folder: Path) -> bool:
+    return (folder / HEADER).is_file() or any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
 
 
 def fit(image: Image, size: tuple[int, int], nearest: bool = False) -> Image:
@@ -255,6 +263,25 @@ def fit(image: Image, size: tuple[int, int], nearest: bool = False) -> Image:
     result = cv2.resize(image, scaled, interpolation=method)
     top, left = (result.shape[0] - size[0]) // 2, (result.shape[1] - size[1]) // 2
     return result[top : top + size[0], left : left + size[1]]
+
+
+def read_color(path: Path) -> Image | None:
+    """An image file as BGR [H, W, 3], 8 bits a channel; None where it cannot be read.
+
+    Raises:
+        ConfigError: It has 16 bits a channel and uses only the lower ones: taken as it is, it would be black.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    if image is None or image.dtype == np.uint8:
+        return image
+    most = int(image.max(initial=0))
+    if image.dtype != np.uint16 or most < DARKEST_WHITE:
+        bits = max(1, most.bit_length()) if image.dtype == np.uint16 else 16
+        raise ConfigError(
+            f"{path} has {image.dtype.itemsize * 8} bits a channel with values up to {most} of 65535: a sensor of "
+            f"{bits} bits, whose image would be black; save it with 8 bits a channel (divide by {2 ** max(bits - 8, 0)})"
+        )
+    return np.asarray(image >> 8, dtype=np.uint8)
 
 
 def digest(image: Image) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,8 @@ LENSES: dict[str, tuple[str, int]] = {
     "rational": ("rational_polynomial", 8),
     "fisheye": ("equidistant", 4),
 }
+# Other names that cameras and drivers use for ROS's models.
+_ALIASES = {"": "plumb_bob", "none": "plumb_bob", "fisheye": "equidistant"}
 
 
 @dataclass(frozen=True)
@@ -108,13 +111,12 @@ def load_camera(path: Path) -> CameraCalibration:
         ConfigError: The file is missing or not a camera's.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        text = path.read_text(encoding="utf-8-sig")
+        _refuse_other_formats(path, text)
+        data = yaml.safe_load(text)
         extra = data.get("sim2real", {})
-        model = str(data["distortion_model"])
-        lens = next((own for own, (ros, _) in LENSES.items() if ros == model), None)
-        if lens is None:
-            known = ", ".join(ros for ros, _ in LENSES.values())
-            raise ConfigError(f"{path}: distortion model '{model}' is not known; known: {known}")
+        coefficients = data.get("distortion_coefficients") or {}
+        lens, distortion = _lens_of(data["distortion_model"], coefficients.get("data") or (), str(path))
         parts: dict[str, Any] = {
             name: np.array(extra[name], dtype=np.float64)
             for name in ("covariance", "T_base_camera", "T_ee_camera")
@@ -124,8 +126,8 @@ def load_camera(path: Path) -> CameraCalibration:
             width=int(data["image_width"]),
             height=int(data["image_height"]),
             matrix=np.array(data["camera_matrix"]["data"], dtype=np.float64).reshape(3, 3),
-            lens=lens,  # type: ignore[arg-type]
-            distortion=np.array(data["distortion_coefficients"]["data"], dtype=np.float64).ravel(),
+            lens=lens,
+            distortion=distortion,
             rms_px=float(extra.get("rms_px", "nan")),
             held_out_px=float(extra.get("held_out_px", "nan")),
             latency_s=extra.get("latency_s"),
@@ -141,28 +143,83 @@ def load_camera(path: Path) -> CameraCalibration:
         ) from error
 
 
-def camera_of_info(info: Any, name: str = "camera") -> CameraCalibration:
+def _refuse_other_formats(path: Path, text: str) -> None:
+    """Name calibrations of other tools.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    ours = "write it as ROS's camera_info YAML (image_width, camera_matrix, distortion_model, ...), or calibrate anew"
+    formats = {
+        "OpenCV's own FileStorage": text.startswith("%YAML:1.0") or "!!opencv-matrix" in text,
+        "a camchain of Kalibr": "camera_model:" in text and "intrinsics:" in text,
+        "the output of 'ros2 topic echo'": "\nk:" in text and "\nd:" in text and "camera_matrix" not in text,
+        "an ost.txt of ROS's calibrator": "[narrow_stereo]" in text or "camera matrix\n" in text,
+    }
+    for what, found in formats.items():
+        if found:
+            beside = "the ost.yaml beside it can be read" if what.startswith("an ost") else ours
+            raise ConfigError(f"{path} is {what}; {beside}")
+
+
+def _lens_of(model: Any, coefficients: Any, where: str) -> tuple[Lens, Array]:
+    """Lens and coefficients of ROS's model: missing ones are zeros, and zeros too many are left out.
+
+    Raises:
+        ConfigError: The model is not known, or has fewer coefficients than are given.
+    """
+    ros = _ALIASES.get(str(model or ""), str(model))
+    lens = next((own for own, (name, _) in LENSES.items() if name == ros), None)
+    if lens is None:
+        known = ", ".join(name for name, _ in LENSES.values())
+        raise ConfigError(f"{where}: distortion model '{model}' is not known; known: {known}")
+    given, wanted = np.array(coefficients, dtype=np.float64).ravel(), LENSES[lens][1]
+    if given[wanted:].any() or (model == "none" and given.any()):
+        most = 0 if model == "none" else wanted
+        raise ConfigError(f"{where} has {len(given)} distortion coefficients that are not zero; '{model}' has {most}")
+    distortion = np.zeros(wanted)
+    distortion[: len(given)] = given[:wanted]
+    return lens, distortion  # type: ignore[return-value]
+
+
+def is_rectified(topic: str) -> bool:
+    """True for a topic that image_proc's names say is without lens: ``image_rect``, ``image_rect_color``."""
+    return bool(re.search(r"(^|[/_])rect(ified)?([/_]|$)", topic))
+
+
+def camera_of_info(info: Any, name: str = "camera", rectified: bool = False) -> CameraCalibration:
     """The calibration in a ``sensor_msgs/CameraInfo``, of rclpy or of rosbags: only its fields are looked at.
+
+    Binning and region of interest are as REP 104 has them: K, D and P are of the full image.
+
+    Args:
+        info: The message.
+        name: Of the camera.
+        rectified: The images are rectified: they have the matrix of P, and no lens.
 
     Raises:
         ConfigError: It is of no calibrated camera, or of a lens that is not known.
     """
-    model = info.distortion_model or "plumb_bob"
-    lens = next((own for own, (ros, _) in LENSES.items() if ros == model), None)
-    if lens is None:
-        known = ", ".join(ros for ros, _ in LENSES.values())
-        raise ConfigError(f"the CameraInfo's distortion model '{model}' is not known; known: {known}")
-    matrix = np.array(info.k, dtype=np.float64).reshape(3, 3)
+    k, d, p = (getattr(info, key) if hasattr(info, key) else getattr(info, key.upper(), ()) for key in ("k", "d", "p"))
+    matrix = np.array(k, dtype=np.float64).reshape(3, 3)
     if not matrix[0, 0] > 0.0:
         raise ConfigError(
             "the CameraInfo is not calibrated (K is zero); make a calibration: 'sim2real calibrate camera'"
         )
-    coefficients, wanted = np.array(info.d, dtype=np.float64).ravel(), LENSES[lens][1]
-    if coefficients[wanted:].any():
-        raise ConfigError(f"the CameraInfo has {len(coefficients)} coefficients, '{model}' has {wanted}")
-    distortion = np.zeros(wanted)
-    distortion[: len(coefficients)] = coefficients[:wanted]
-    return CameraCalibration(int(info.width), int(info.height), matrix, lens, distortion, name=name)  # type: ignore[arg-type]
+    lens, distortion = _lens_of(info.distortion_model, d, "the CameraInfo")
+    if rectified:
+        projection = np.array(p, dtype=np.float64)
+        if projection.size != 12 or not projection[0] > 0.0:
+            raise ConfigError("the images are rectified, but the CameraInfo's P is zero; use the raw images")
+        matrix, lens, distortion = projection.reshape(3, 4)[:, :3].copy(), "pinhole", np.zeros(5)
+    roi = getattr(info, "roi", None)
+    width = (getattr(roi, "width", 0) or info.width) // max(1, getattr(info, "binning_x", 0))
+    height = (getattr(roi, "height", 0) or info.height) // max(1, getattr(info, "binning_y", 0))
+    for row, offset, binning in ((0, "x_offset", "binning_x"), (1, "y_offset", "binning_y")):
+        factor = max(1, getattr(info, binning, 0))
+        matrix[row, row] /= factor
+        matrix[row, 2] = (matrix[row, 2] - getattr(roi, offset, 0) + 0.5) / factor - 0.5
+    return CameraCalibration(int(width), int(height), matrix, lens, distortion, name=name)
 
 
 def _matrix(values: Array) -> dict[str, Any]:

@@ -288,7 +288,7 @@ def test_hand_eye_from_pictures(tmp_path):
     assert done.exit_code == 0, done.output
     found = load_camera(tmp_path / "camera.yaml").T_base_camera
     assert np.linalg.norm(found[:3, 3] - camera[:3, 3]) < 1e-3, done.output
-    assert np.degrees(Rotation.from_matrix(found[:3, :3].T @ camera[:3, :3]).magnitude()) < 0.1
+    assert np.degrees(Rotation.from_matrix(found[:3, :3].T @ camera[:3, :3]).magnitude()) < 0.1, done.output
     writer.close()
     arguments = [str(tmp_path / "collected") if a == str(tmp_path) else a for a in arguments]
     arguments[arguments.index("--poses") : arguments.index("--poses") + 2] = ["--out", str(tmp_path / "again.yaml")]

@@ -18,6 +18,7 @@ from calibration.boards import Board
 from calibration.find import check_size, find_board
 from calibration.hand_eye import JOINT_FIT, _best, hand_eye
 from calibration.hand_eye_checks import oddities, unseen
+from calibration.hand_eye_fit import Problem
 from calibration.latency import camera_latency
 from sim2real.cli.main import main
 from sim2real.errors import ConfigError
@@ -340,9 +341,34 @@ def test_rounded_rotations_are_made_whole_and_said():
 
 
 def test_a_solver_that_is_better_in_both_is_taken_and_no_other():
-    solvers = {"tsai": (3.0, 0.5), "park": (1.8, 0.15), "horaud": (1.9, 0.1), "andreff": (np.nan, np.nan)}
-    assert _best((2.0, 0.2), solvers) == ("park", (1.8, 0.15))
-    assert _best((1.85, 0.12), solvers) == (JOINT_FIT, (1.85, 0.12))
+    solvers = {"tsai": (3.0, 0.5), "park": (1.8, 0.19), "horaud": (1.85, 0.1), "andreff": (np.nan, np.nan)}
+    assert _best({JOINT_FIT: (2.0, 0.2)} | solvers) == ("horaud", (1.85, 0.1))  # park is nearer in millimetres alone
+    assert _best({JOINT_FIT: (1.84, 0.15)} | solvers) == (JOINT_FIT, (1.84, 0.15))
+    assert _best({JOINT_FIT: (1.9, 0.05)} | solvers) == (JOINT_FIT, (1.9, 0.05))
+
+
+def test_held_out_errors_are_of_fits_that_had_not_seen_the_sample():
+    arm, seen, _ = samples("eye-to-hand", 10, 3.0, 0.5)
+    result = hand_eye(arm, seen, "eye-to-hand")
+    problem = Problem(np.linalg.inv(arm), seen)
+    for method, held in ((None, (result.kept_mm, result.kept_deg)), ("park", result.per_solver["park"])):
+        errors = []
+        for fold in range(5):
+            rows = np.setdiff1d(np.arange(10), np.arange(fold, 10, 5))
+            fit = problem.closed_form(rows, method) if method else problem.solve(rows)
+            errors.append(problem.errors(*fit, np.arange(fold, 10, 5)))
+        wanted = np.sqrt((np.concatenate(errors, axis=1) ** 2).mean(axis=1))
+        np.testing.assert_allclose(held, wanted, rtol=1e-6)
+    assert result.method == JOINT_FIT and not result.dropped
+    assert result.held_out_mm > 1.05 * result.residual_mm and result.held_out_deg > 1.05 * result.residual_deg
+
+
+def test_samples_left_out_count_in_the_error_of_samples_not_seen():
+    arm, seen = good()
+    seen[[3, 9]] = seen[[9, 3]]
+    result = hand_eye(arm, seen, "eye-to-hand")
+    assert set(result.dropped) == {3, 9} and not result.warnings
+    assert result.held_out_mm > 10 * result.kept_mm and result.held_out_mm == pytest.approx(result.residual_mm, rel=0.1)
 
 
 def test_poses_with_a_byte_order_mark_are_read(tmp_path):
