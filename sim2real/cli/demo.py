@@ -57,8 +57,8 @@ class Plan:
         package: Name of the ROS 2 package.
         title, criterion: Of the report.
         shown: Variant and condition of the target whose episodes are drawn.
-        long: Long episodes: name of their results, seconds, episodes a cell, and whether all policies run them in all
-            cells; otherwise the best one does, under the first condition.
+        long: Long episodes of the best policy: name of their results, seconds, episodes a cell, and whether under all
+            conditions or the first one only.
     """
 
     trainings: Mapping[str, tuple[str, tuple[str, ...]]]
@@ -155,13 +155,12 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
         first = target_of(best).conditions()[:1]
         for name, seconds, count, every in plan.long:
             results[name] = evaluate_in_process(
-                bundles if every else best,
+                best,
                 count,
                 0,
                 report_stage,
                 conditions=() if every else first,
                 seconds=seconds,
-                controller=every,
             )
             lap(f"episodes of {seconds:.0f} s")
         if ros2:
