@@ -135,7 +135,7 @@ def run(given, host: str) -> None:
     pace = (driver.robot_time_s - began_robot_s) / (time.monotonic() - began_s)
     driver.disconnect()
     never = np.zeros(given.episodes, dtype=bool)
-    cell = score(distance, never, never, task, 1.0 / dt).summary()
+    cell = score(distance, distance <= task.tolerance_m, never, never, task, 1.0 / dt).summary()
     low, high = cell["ci95"]
     print(
         f"within {1e3 * task.tolerance_m:.0f} mm for the last {task.hold_s} s: {cell['success']:.0%} of "

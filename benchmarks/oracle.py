@@ -61,18 +61,18 @@ def evaluate(trainer: Trainer, episodes: int, seed: int) -> dict[str, dict[str, 
     """Run the trained policy without exploration: airframe → condition → cell."""
     policy = make_network(trainer.actor, trainer.config).eval()
     env = OracleEnv(seed, episodes)
-    distance = np.empty((env.episode_steps, env.count))
+    distance, near = np.empty((env.episode_steps, env.count)), np.empty((env.episode_steps, env.count), dtype=np.bool_)
     failed = np.zeros(env.count, dtype=np.bool_)
     with torch.inference_mode():
         for step in range(env.episode_steps):
             action = policy(torch.from_numpy(env.observation()), torch.from_numpy(env.parameters()))
             _, terminated, _ = env.step(action.numpy())
-            distance[step] = env.distance
+            distance[step], near[step] = env.distance, env.within
             failed |= terminated
     results: dict[str, dict[str, dict[str, object]]] = {}
     for cell, (airframe, condition) in enumerate(CELLS):
         rows = env.rows(cell)
-        one = score(distance[:, rows], failed[rows], failed[rows], env.task, 50.0)
+        one = score(distance[:, rows], near[:, rows], failed[rows], failed[rows], env.task, 50.0)
         results.setdefault(airframe, {})[condition] = one.summary()
     return results
 
