@@ -176,7 +176,7 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
     page = _report(plan, run_dir, bundles, results, durations, episodes, oracle)
     results |= {"durations_s": durations, "commit": commit()}
     save_json(run_dir / "results.json", results)
-    for sentence in _verdict(plan, results):
+    for sentence in verdict(plan, results):
         console.print(sentence)
     if oracle:
         closed = share_of_gap(results["in_process"], plan.best, oracle["cells"])
@@ -185,7 +185,7 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
     console.print(f"Took {(time.monotonic() - started) / 60:.1f} minutes.")
 
 
-def _verdict(plan: Plan, results: Mapping[str, Any]) -> list[str]:
+def verdict(plan: Plan, results: Mapping[str, Any]) -> list[str]:
     """The results in sentences: the best policy, what it is compared with, and how long it holds."""
     flown = results["in_process"]
     means = {name: mean_success(cells) for name, cells in flown.items()}
@@ -291,7 +291,7 @@ def _report(
         }
     report = Report(
         title=plan.title,
-        verdict=_verdict(plan, results),
+        verdict=verdict(plan, results),
         criterion=plan.criterion,
         hold_s=experiment.task.hold_s,
         results=shown,
