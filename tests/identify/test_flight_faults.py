@@ -130,7 +130,7 @@ def test_a_pose_with_z_down_is_turned(tmp_path):
     assert regress([resample(log)]).thrust.sum() > 0
     assert log_of(tmp_path, content, "up").remarks == ()
     with pytest.raises(LogError, match="flies on its back"):
-        log_of(tmp_path, content | {"quat": content["quat"][:, [3, 2, 1, 0]] * [1, -1, 1, -1],
+        log_of(tmp_path, content | {"quat": content["quat"][:, [3, 2, 1, 0]] * [1, 1, -1, -1],
                                     "ang_vel": content["ang_vel"] * turn})  # fmt: skip
 
 

@@ -197,8 +197,10 @@ def fit_flights(logs: Sequence[FlightLog], on_progress: Progress) -> FlightFit:
     coasting = replace(coasting, coupling=0 * model.coupling)
     if position_error(coasting, flights, Trim()) < position_error(model, flights, Trim()):
         model = coasting
-    one, rows = joined(flights, [starts_of(f, max(20, FIT_STARTS // len(flights))) for f in flights])
-    scale: list[Array] = []
+    starts = [starts_of(f, max(20, FIT_STARTS // len(flights))) for f in flights]
+    one, rows = joined(flights, starts)
+    owner = np.repeat(np.arange(len(flights)), [len(s) for s in starts])
+    scale: list[Array] = []  # of every part, by row: each flight counts by its own errors at the start, calm or wild
 
     def residuals(vector: Array) -> Array:
         predicted = predict(model.unpack(vector), one, rows, FIT_HORIZONS)
@@ -214,7 +216,9 @@ def fit_flights(logs: Sequence[FlightLog], on_progress: Progress) -> FlightFit:
                 rate - one.ang_vel[after],
             ]
         if not scale:
-            scale.extend(np.sqrt(np.mean(part**2)) + 1e-9 for part in parts)
+            for part in parts:
+                square = np.bincount(owner, (part**2).mean(axis=1)) / np.bincount(owner)
+                scale.append(np.sqrt(square)[owner, None] + 1e-9)
         return np.concatenate([np.ravel(part / s) for part, s in zip(parts, scale, strict=True)])
 
     on_progress("prediction fit", 0, 1, {})
