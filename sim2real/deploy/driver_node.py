@@ -251,8 +251,8 @@ class DriverNode(Node):
         lost = self._lost.update(lost_s, time.monotonic())
         if lost > TOO_LATE:
             return (
-                f"the simulated robot stood still for {lost:.0%} of the time: its simulator cannot keep real time; stop "
-                "other programs, or use lockstep"
+                f"the simulated robot stood still for {lost:.0%} of the time: its simulator cannot keep real time; "
+                "stop other programs, or use lockstep"
             )
         return f"{late:.0%} of the states came late: the computer is too busy" if late > TOO_LATE else ""
 
