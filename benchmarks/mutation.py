@@ -152,6 +152,8 @@ class Forks:
         self._failed |= report.failed
 
     def _run(self, items: list[pytest.Item]) -> bool:
+        if len(items) < 2:  # the one before the first must be another, so that its fixtures are made anew
+            raise pytest.UsageError("choose at least two tests")
         for item, following in zip(items, [*items[1:], items[0]], strict=True):  # so that fixtures are kept
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self._failed:
