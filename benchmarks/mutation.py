@@ -1,10 +1,12 @@
 """How many planted faults the tests notice, in the modules where a silent fault costs most.
 
-    python benchmarks/mutation.py robot_drivers.limits tests/drivers/test_limits.py [--slice 1/2] [--json FILE]
+    python benchmarks/mutation.py sim2real.runtime.safety tests/runtime/test_safety.py -k "not landing" --json FILE
+    python benchmarks/mutation.py sim2real.runtime.safety tests/runtime/test_safety.py --again --json FILE
 
 One fault at a time is planted in a function or a constant: a comparison, an operator, a number, a condition, a
 statement left out. The tests are collected and run once as they are; then every mutant runs in a fork of that process,
-until the first test fails. Faults in messages are left out, and so are lines that only import or annotate.
+until the first test fails. The second command above runs slow tests on the survivors only. Faults in messages are left
+out, and so are lines that only import or annotate.
 """
 
 from __future__ import annotations
@@ -139,8 +141,8 @@ class Forks:
         survivors, killed, total: Result.
     """
 
-    def __init__(self, module: str, part: int, parts: int) -> None:
-        self._module, self._part, self._parts = module, part, parts
+    def __init__(self, module: str, part: int, parts: int, only: list[dict[str, object]] | None) -> None:
+        self._module, self._part, self._parts, self._only = module, part, parts, only
         self._failed = False
         self.survivors: list[dict[str, object]] = []
         self.killed = self.total = 0
@@ -150,6 +152,8 @@ class Forks:
         self._failed |= report.failed
 
     def _run(self, items: list[pytest.Item]) -> bool:
+        if len(items) < 2:  # the one before the first must be another, so that its fixtures are made anew
+            raise pytest.UsageError("choose at least two tests")
         for item, following in zip(items, [*items[1:], items[0]], strict=True):  # so that fixtures are kept
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self._failed:
@@ -166,6 +170,8 @@ class Forks:
         tree = ast.parse(Path(str(module.__file__)).read_text())
         for number, (line, said, changed) in enumerate(mutants(tree)):
             if number % self._parts != self._part:
+                continue
+            if self._only is not None and {"line": line, "fault": said} not in self._only:
                 continue
             self.total += 1
             child = os.fork()
@@ -196,20 +202,29 @@ def main() -> None:
     parser.add_argument("-k", default="", help="as of pytest")
     parser.add_argument("--noconftest", action="store_true", help="as of pytest; it starts faster")
     parser.add_argument("--slice", default="1/1", help="every nth mutant, from this one on")
+    parser.add_argument("--again", action="store_true", help="only those that survived according to --json")
     parser.add_argument("--json", type=Path, help="take the result into this file")
     given = parser.parse_args()
     part, parts = (int(number) for number in given.slice.split("/"))
-    forks = Forks(given.module, part - 1, parts)
+    known = {"made": facts(), "modules": {}}
+    if given.json and given.json.is_file():
+        known = json.loads(given.json.read_text())
+    before = known["modules"][given.module] if given.again else {"mutants": 0, "killed": 0, "tests": []}
+    forks = Forks(given.module, part - 1, parts, before["survivors"] if given.again else None)
     options = ["-q", "--tb=no", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-k", given.k]
     options += ["--noconftest"] if given.noconftest else []
     if pytest.main([*options, *given.tests], plugins=[forks]) not in (0, 5) or not forks.total:
         raise SystemExit("the tests did not run")
-    print(f"\n{given.module}: {forks.killed} of {forks.total} mutants killed")
+    row = {
+        "mutants": before["mutants"] or forks.total,
+        "killed": before["killed"] + forks.killed,
+        "survivors": forks.survivors,
+        "tests": sorted({*before["tests"], *given.tests}),
+    }
+    print(f"\n{given.module}: {row['killed']} of {row['mutants']} mutants killed")
     for survivor in forks.survivors:
         print(f"  line {survivor['line']}: {survivor['fault']}")
     if given.json:
-        known = json.loads(given.json.read_text()) if given.json.is_file() else {"made": facts(), "modules": {}}
-        row = {"mutants": forks.total, "killed": forks.killed, "survivors": forks.survivors, "tests": given.tests}
         known["modules"][given.module] = row
         given.json.write_text(json.dumps(known, indent=1) + "\n")
 

@@ -98,7 +98,7 @@ class ArmAdapter:
 
     @property
     def remark(self) -> str:
-        """What is unusual about the messages that arrive; empty where nothing is."""
+        """Tell what is unusual about the messages that arrive; empty where nothing is."""
         # Others may publish joints of their own on joint_states: what lacks ours matters where ours do not come.
         fresh = self.age_s() <= _FRESH_S
         remarks = [f"{name} refused: {why}" for name, why in self._refusals.items() if name == "goal" or not fresh]

@@ -243,7 +243,7 @@ class DriverNode(Node):
         self._diagnostics.publish(message)
 
     def _slow(self) -> str:
-        """What to say of a computer that does not keep real time; nothing where it does."""
+        """Warn of a computer that does not keep real time; nothing where it does."""
         if self._lockstep is not None:
             return ""
         late = self._late.update(self._counts["late"], self._counts["cycles"] + self._counts["late"])

@@ -223,7 +223,7 @@ class PolicyNode(LifecycleNode):
         return values
 
     def _busy(self) -> str:
-        """What to say of a computer that does not keep the control rate; nothing where it does."""
+        """Warn of a computer that does not keep the control rate; nothing where it does."""
         if self._loop is None:
             return ""
         figures = self._loop.figures()

@@ -75,8 +75,11 @@ def test_watchdog_stages() -> None:
     watchdog = Watchdog()
     assert watchdog.stage(100.0) is WatchdogStage.IDLE
     watchdog.feed(100.0)
-    stages = [watchdog.stage(100.0 + silence) for silence in (0.0, 0.19, 0.21, 0.99, 1.01, 9.0)]
+    stages = [watchdog.stage(100.0 + silence) for silence in (0.0, 0.19, 0.21, 0.99, 1.0, 9.0)]
     assert [stage.value for stage in stages] == ["ok", "ok", "hold", "hold", "land", "land"]
+    exact = Watchdog(0.25, 1.0)
+    exact.feed(100.0)
+    assert exact.stage(100.25) is WatchdogStage.HOLD
     watchdog.feed(110.0)
     assert watchdog.stage(110.1) is WatchdogStage.OK
     watchdog.reset()
@@ -84,8 +87,14 @@ def test_watchdog_stages() -> None:
 
 
 def test_watchdog_refuses_times_in_the_wrong_order() -> None:
-    with pytest.raises(ValueError, match="hold_after_s < land_after_s"):
-        Watchdog(1.0, 0.5)
+    for hold_after_s, land_after_s in ((1.0, 0.5), (0.5, 0.5), (0.0, 1.0)):
+        with pytest.raises(ValueError, match="hold_after_s < land_after_s"):
+            Watchdog(hold_after_s, land_after_s)
+
+
+def test_limits_and_start_values_are_of_the_same_components() -> None:
+    with pytest.raises(ValueError, match=r"limits are of \['a'\], start values of \['b'\]"):
+        CommandLimits({"a": Limit(0.0, 1.0, 1.0)}, {"b": 0.0})
 
 
 def test_registry_names_what_it_knows() -> None:

@@ -86,6 +86,10 @@ def test_a_history_keeps_the_newest_frames_oldest_first_and_begins_anew_by_rows(
     history.reset(frame(7.0, rows=1), np.array([1]))
     history.push(frame(4.0))
     np.testing.assert_array_equal(history.observation(), [[2, -2, 3, -3, 4, -4, 10], [7, -7, 7, -7, 4, -4, 10]])
+    two = ObservationHistory((POSITIONS.model_copy(update={"history": 2}),))
+    for value in (5.0, 6.0, 7.0):
+        two.push(frame(value, rows=1))
+    np.testing.assert_array_equal(two.observation(), [[6, -6, 7, -7]])
     with pytest.raises(SpecError, match="no observation terms"):
         ObservationHistory((), 1).observation()
     with pytest.raises(SpecError, match=r"got \[2\]"):

@@ -108,6 +108,24 @@ def test_slew_rates_hold_in_every_state(activated):
     assert not activated or sent[0] < HOLD[0], "it lands"
 
 
+def test_joints_hold_where_they_were_sent_last_and_begin_where_they_are():
+    arm = load_robot("so101").spec
+    start = np.array([0.1, -0.2, 0.3, 0.6, 0.0, 0.2])
+    safety = SafetyFilter(arm, DT)
+    with pytest.raises(ValueError, match="position is not known"):
+        safety.activate(np.array([*start[:5], np.nan]))
+    safety.activate(start)
+    np.testing.assert_array_equal(safety.step(None, 0.0, {}), start)
+    for _ in range(10):
+        safety.step(start + 0.05, 0.0, {})
+    there = safety.step(start + 0.05, 0.0, {})
+    assert safety.state is SafetyState.FLY
+    np.testing.assert_allclose(there, start + 0.05)
+    for _ in range(60):
+        np.testing.assert_array_equal(safety.step(start - 0.5, np.inf, {}), there)
+    assert safety.state is SafetyState.LAND and safety.is_holding
+
+
 def test_no_data_at_all_holds(safety):
     safety.step(None, float("inf"), {})
     assert safety.state is SafetyState.HOLD and safety.reason == "no state yet"
@@ -117,6 +135,15 @@ def test_hold_ends_only_after_steady_data(safety):
     safety.step(None, 0.0, {})
     states = [(safety.step(GOOD, 0.0, {}), safety.state)[1] for _ in range(6)]
     assert states[:4] == [SafetyState.HOLD] * 4 and states[4] is SafetyState.FLY
+    safety.step(None, 0.0, {})
+    safety.step(GOOD, 0.0, {})
+    assert safety.reason == "waiting for steady data"
+
+
+def test_data_is_fresh_up_to_the_limit_and_an_envelope_ends_beyond_its(safety):
+    edge = np.array([[ROBOT.envelope["position_error"], 0.0, 0.0]])
+    safety.step(GOOD, SafetySettings().stale_s, {"position_error": edge})
+    assert safety.state is SafetyState.FLY
 
 
 def test_outside_the_envelope_it_flies_slowly_and_says_why(safety):

@@ -103,6 +103,29 @@ def test_impossible_correlations_become_the_nearest_possible_ones():
     assert values[:, 0].std() == pytest.approx(1.5 / np.sqrt(12.0), rel=0.02)
 
 
+def test_rows_that_cannot_be_together_keep_their_own_distributions():
+    """Both like the middle one and not like each other: the middle one gives way more than the others."""
+    terms = {
+        "mass": term(correlated={"lift": 1.0}),
+        "lift": term(correlated={"delay": 1.0}),
+        "delay": term(range=(0.0, 0.05)),
+    }
+    values = make(terms).sample(20_000)
+    for index, width in enumerate((1.5, 1.5, 0.05)):
+        assert values[:, index].std() == pytest.approx(width / np.sqrt(12.0), rel=0.02)
+
+
+def test_what_no_term_says_is_independent_and_groups_stay_apart():
+    table = {name: PhysicsParameter(unit="1", nominal=1.0, low=0.5, high=2.0) for name in "abcde"}
+    said = {"a": {"b": 0.6}, "b": {"c": 0.6}, "c": {}, "d": {"e": -0.9}, "e": {}}
+    terms = {name: term(correlated=correlated) for name, correlated in said.items()}
+    found = np.corrcoef(Randomization(terms, PhysicsParams(table, 1), np.random.default_rng(3)).sample(20_000).T)
+    wanted = np.eye(5)
+    for row, other, correlation in ((0, 1, 0.6), (1, 2, 0.6), (3, 4, -0.9)):
+        wanted[row, other] = wanted[other, row] = 6.0 / np.pi * np.arcsin(correlation / 2.0)
+    np.testing.assert_allclose(found, wanted, atol=0.03)
+
+
 def test_a_reset_gives_new_values_to_its_robots_only():
     randomization = make({"mass": term()}, count=4)
     randomization.reset(np.array([0, 2]))
