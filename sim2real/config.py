@@ -18,13 +18,8 @@ from sim2real.files import LOCK, write_text
 from sim2real.types import Model, Widths
 
 CONFIGS = Path(__file__).parent / "configs"
-_BARREN = (
-    "config.yaml",
-    "data.json",
-    "dataset.json",
-    "frames.jsonl",
-    LOCK,
-)  # files of a run before it has made anything
+# Files of a run before it has made anything.
+_BARREN = ("config.yaml", "data.json", "dataset.json", "frames.jsonl", LOCK)
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 

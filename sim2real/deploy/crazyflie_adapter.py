@@ -12,7 +12,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
 from sim2real.deploy.crazyflie_messages import to_legacy
-from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, subscribe_goal
+from sim2real.deploy.messages import NEWEST, Channel, StateTime, check_needs, goal_parameter, listen, subscribe_goal
 from sim2real.deploy.messages import pose as read_pose
 from sim2real.errors import SpecError
 from sim2real.runtime.bundle import PolicyBundle
@@ -68,11 +68,11 @@ class CrazyflieAdapter:
         self._publisher = node.create_publisher(Twist, "cmd_vel_legacy", NEWEST)
         self._open = [subscribe_goal(node, self._goal_spec, self._on_goal)]
         if self._source == "odom":
-            self._open.append(node.create_subscription(Odometry, "odom", self._on_odom, NEWEST))
+            listen(node, Odometry, "odom", self._on_odom, self._open)
         else:
             # Callbacks run in this order when both have arrived: the pose begins a cycle, so it comes last.
-            self._open.append(node.create_subscription(TwistStamped, "twist", self._on_twist, NEWEST))
-            self._open.append(node.create_subscription(PoseStamped, "pose", self._on_pose, NEWEST))
+            listen(node, TwistStamped, "twist", self._on_twist, self._open)
+            listen(node, PoseStamped, "pose", self._on_pose, self._open)
 
     def close(self) -> None:
         """Destroy subscriptions and the publisher; harmless when closed."""

@@ -16,7 +16,9 @@ def cell(success, within=None):
 def results():
     conditions = ("fresh", "low_battery", "payload", "delay")
     drones = ("cf2x_L250", "cf2x_P250")
-    table = {p: {d: {c: cell(s) for c in conditions} for d in drones} for p, s in (("up_osi", 0.9), ("controller", 0.5))}
+    table = {
+        p: {d: {c: cell(s) for c in conditions} for d in drones} for p, s in (("up_osi", 0.9), ("controller", 0.5))
+    }
     table["up_osi"]["cf2x_P250"]["delay"] = cell(0.7)
     long = {"up_osi": {d: {"fresh": cell(1.0, 0.96)} for d in drones}}
     return {"in_process": table, "minute": long, "ten_minutes": long, "ros2": table}
