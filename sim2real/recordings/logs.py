@@ -1,8 +1,9 @@
 """Recordings of joint commands and positions: reading and checking them.
 
-Three kinds are read: ``.npz`` (``t``, ``q_cmd``, ``q``, and where known ``dq``, ``tau``, ``joint_names``), ``.csv``
-(one column a joint: ``time, des_dof_pos.elbow, dof_pos.elbow, …``) and rosbag2 folders or ``.mcap`` files
-(``sensor_msgs/JointState`` and a command topic). A log that cannot be trusted is refused, with file, column and row.
+Read are ``.npz`` (``t``, ``q_cmd``, ``q``, and where known ``dq``, ``tau``, ``joint_names``), ``.csv`` (one column a
+joint: ``time, des_dof_pos.elbow, dof_pos.elbow, …``), rosbag2 folders or ``.mcap`` files (``sensor_msgs/JointState`` and
+a command topic), LeRobot data sets and SAGE's folders of two files. A log that cannot be trusted is refused, with file,
+column and row.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ WOVEN, WOVEN_ROWS = 0.02, 10  # of the rows, and at least so many: more than a b
 STAMP_UNITS = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9))
 
 _SUFFIXES = (".npz", ".csv", ".mcap", ".db3")
+_TORCH = (
+    "a torch file (PACE writes time, des_dof_pos, dof_pos); convert it with numpy.savez('log.npz', **{name: "
+    "values.numpy() for name, values in torch.load(FILE).items()})"
+)
 _ELSEWHERE = {
-    ".pt": "a torch file",
-    ".pth": "a torch file",
+    ".pt": _TORCH,
+    ".pth": _TORCH,
     ".npy": "one numpy array or a pickled object",
     ".pkl": "a pickled object",
     ".pickle": "a pickled object",

@@ -170,6 +170,13 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     motion = motion_std(command)
     source = _assign(plain.explained, command_correlation(command), motion > EXCITED_RAD)
     follows = plain.explained[np.arange(len(names)), source] >= FOLLOWS
+    if not follows[motion > EXCITED_RAD].all():  # stamps may be so wrong that nothing seems to follow
+        wide = [delayed(c, m, wide=True) for c, m in zip(command, measured, strict=True)]
+        other = regressions(wide, measured)
+        placed = _assign(other.explained, command_correlation(command), motion > EXCITED_RAD)
+        found = other.explained[np.arange(len(names)), placed] >= FOLLOWS
+        if found.sum() > follows.sum():
+            late, plain, source, follows = wide, other, placed, found
     flipped = follows & (motion > EXCITED_RAD) & (plain.slope[np.arange(len(names)), source] < 0)
     # Order and signs first; scale and zero are judged on what these corrections leave.
     sign, moving = np.where(flipped, -1.0, 1.0), follows & (motion > EXCITED_RAD)

@@ -96,10 +96,10 @@ def _judged(arm: Arm, logs: Sequence[JointLog]) -> tuple[Array, Array, Array, Ar
     if is_identified(arm):
         outside = unexplained(modelled(arm, logs, [on_grid(log, log.command)])[0], on_grid(log, log.position))
         spare = latest - arm.nominal()["dead_time"]
-        inside = np.where((shift_s >= -EARLY_S) & (shift_s <= spare), outside, np.inf)
+        inside = np.where((shift_s >= -EARLY_S) & (shift_s <= spare), outside, 1.0)
         return plain, inside, outside, measured.var(axis=0)
     ways = np.array([plain if s == 0.0 else unexplained(_slowed(held, s), measured) for s in SLOWNESS_S])
-    inside = np.where((shift_s > -0.5 * GRID_S) & (shift_s <= latest), ways, np.inf)
+    inside = np.where((shift_s > -0.5 * GRID_S) & (shift_s <= latest), ways, 1.0)
     return plain, inside.min(axis=0), ways.min(axis=0), measured.var(axis=0)
 
 
