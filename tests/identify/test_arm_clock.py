@@ -101,7 +101,7 @@ def test_real_recordings_have_the_lag_of_servos(recordings):
 def test_another_zero_is_remarked_and_is_no_unit(tmp_path, capsys):
     """Both sides a quarter turn off: a part of the commands is beyond the limits, none is in degrees."""
     log = servos()
-    shift = np.array([0.0, 1.4, -1.5, 0.0, 0.0, 0.0])
+    shift = np.array([0.0, 1.57, -1.57, 0.0, 0.0, 0.7])  # the gripper opens one way only
     log = JointLog("m", JOINTS, TIME, log.command + shift, log.position + shift)
     (told,) = remarks(ARM, [log])
     assert "shoulder_lift" in told and "elbow_flex" in told and "is the zero another one" in told

@@ -31,7 +31,8 @@ def delayed(command: Array, measured: Array, wide: bool = False) -> Array:
     """Commands, late by the time under which they explain the measurements best.
 
     Args:
-        command, measured: [K, J] rad on the grid.
+        command: [K, J] rad on the grid.
+        measured: [K, J] rad on the grid.
         wide: Look among ``WIDE_LAGS_S``, and for joints that turn the way they are told to.
     """
     rows = np.arange(len(command))
