@@ -24,7 +24,7 @@ app = typer.Typer()
 
 LIVE_S, LIVE_RAD_S = 90.0, 0.5  # a short and slow motion shows joints that are not what they are called
 MAPPING_HELP = "Correct the joints with what 'sim2real check-joints' wrote; arms only."
-LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
+LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, LeRobot data sets, or folders of them."
 StateTopics = Annotated[
     list[str] | None, typer.Option("--state-topic", help="Topic of measured joint states in bags; repeatable.")
 ]

@@ -2,8 +2,8 @@
 
 Read are ``.npz`` (``t``, ``q_cmd``, ``q``, and where known ``dq``, ``tau``, ``joint_names``), ``.csv`` (one column a
 joint: ``time, des_dof_pos.elbow, dof_pos.elbow, …``), rosbag2 folders or ``.mcap`` files (``sensor_msgs/JointState``
-and a command topic), LeRobot data sets and SAGE's folders of two files. A log that cannot be trusted is refused, with file,
-column and row.
+and a command topic), LeRobot data sets and SAGE's folders of two files. A log that cannot be trusted is refused, with
+file, column and row.
 """
 
 from __future__ import annotations
