@@ -99,9 +99,11 @@ def test_real_recordings_have_the_lag_of_servos(recordings):
 
 
 def test_another_zero_is_remarked_and_is_no_unit(tmp_path, capsys):
-    """Both sides a quarter turn off: a part of the commands is beyond the limits, none is in degrees."""
-    log = servos()
-    shift = np.array([0.0, 1.57, -1.57, 0.0, 0.0, 0.7])  # the gripper opens one way only
+    """Both sides shifted: a quarter of two joints' commands is beyond the limits, none is in degrees."""
+    log, shift = servos(), np.zeros(6)
+    shift[1] = ARM.chain.high[1] + 0.1 - np.quantile(log.command[:, 1], 0.75)
+    shift[2] = ARM.chain.low[2] - 0.1 - np.quantile(log.command[:, 2], 0.25)
+    shift[5] = 0.7  # the gripper opens one way only
     log = JointLog("m", JOINTS, TIME, log.command + shift, log.position + shift)
     (told,) = remarks(ARM, [log])
     assert "shoulder_lift" in told and "elbow_flex" in told and "is the zero another one" in told

@@ -194,7 +194,7 @@ def pace(arm: Arm, logs: Sequence[JointLog]) -> tuple[float, str]:
         ratio = SCALES[1] / SCALES[0]
         free |= {float(s): _left(arm, pieces, float(s)) for s in middle * ratio ** np.array([-0.6, -0.3, 0.3, 0.6])}
         middle = min(free, key=lambda scale: free[scale])
-        if free[middle] < PACE * left[best]:
+        if left[best] > TOLD and free[middle] < PACE * left[best]:
             best, left[middle] = middle, free[middle]
     rows = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / arm.spec.control_rate_hz:.4f} s"
     if best != 1.0 and left[best] < PACE * left[1.0]:
