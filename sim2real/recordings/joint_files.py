@@ -38,8 +38,8 @@ def read_npz_log(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]
             "t = numpy.arange(len(q)) / rate"
         )
     named: dict[str, str] = {}
-    for label, names in COLUMNS.items():
-        found = next((name for name in names if name in content), None)
+    for label, spellings in COLUMNS.items():
+        found = next((name for name in spellings if name in content), None)
         if found is None and label in ("command", "position"):
             raise LogError(f"{path} has no array '{_OURS[label]}' ({label}s [T, J] rad); it has {known}")
         if found is not None:
@@ -55,7 +55,9 @@ def read_npz_log(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]
     elif columns != len(joints):
         raise LogError(f"{path} holds {columns} joints without names, the robot has {len(joints)}: {', '.join(joints)}")
     time = numbers(path, stamps, content[stamps]).reshape(-1)
-    parts = {label: _ordered(path, name, content[name], (len(time), columns), order) for label, name in named.items()}
+    parts: dict[str, Any] = {
+        label: _ordered(path, name, content[name], (len(time), columns), order) for label, name in named.items()
+    }
     return JointLog(path.stem, joints, from_zero(time), **parts)
 
 

@@ -186,18 +186,20 @@ def pace(arm: Arm, logs: Sequence[JointLog]) -> tuple[float, str]:
     if not other_rate and not is_identified(arm):
         return 1.0, ""
     pieces = _liveliest(logs)
-    left = {scale: _left(arm, pieces, scale) for scale in ([1.0, own] if other_rate else [1.0])}
+    at_any_lag = _left(arm, pieces, 1.0)[1]
+    left = {scale: _left(arm, pieces, scale)[0] for scale in ([1.0, own] if other_rate else [1.0])}
     best = min(left, key=lambda scale: left[scale])
     if is_identified(arm):
-        free = {float(scale): _left(arm, pieces, float(scale)) for scale in SCALES}
+        free = {float(scale): _left(arm, pieces, float(scale))[0] for scale in SCALES}
         middle = min(free, key=lambda scale: free[scale])
         ratio = SCALES[1] / SCALES[0]
-        free |= {float(s): _left(arm, pieces, float(s)) for s in middle * ratio ** np.array([-0.6, -0.3, 0.3, 0.6])}
+        free |= {float(s): _left(arm, pieces, float(s))[0] for s in middle * ratio ** np.array([-0.6, -0.3, 0.3, 0.6])}
         middle = min(free, key=lambda scale: free[scale])
         if left[best] > TOLD and free[middle] < PACE * left[best]:
             best, left[middle] = middle, free[middle]
     rows = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / arm.spec.control_rate_hz:.4f} s"
-    if best != 1.0 and left[best] < PACE * left[1.0]:
+    late = at_any_lag < CLEARLY * left[best]  # then the pace is right, and the lag is not
+    if best != 1.0 and left[best] < PACE * left[1.0] and not late:
         by = f"{best:.2g} times too fast" if best > 1.0 else f"{1.0 / best:.2g} times too slow"
         hertz = f"{1.0 / (period * best):.3g} Hz"
         if best == own:
@@ -223,8 +225,8 @@ def _liveliest(logs: Sequence[JointLog]) -> list[JointLog]:
     return sorted(pieces, key=lambda piece: -float(np.abs(np.diff(piece.command, axis=0)).sum()))[:PIECES]
 
 
-def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> float:
-    """Mean fraction of the moving joints' motion that the servo model leaves unexplained, at its best lag."""
+def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> tuple[float, float]:
+    """Mean fractions of the moving joints' motion that the servo model leaves unexplained: near its lag, at any."""
     scaled = [replace(piece, time=scale * piece.time) for piece in pieces]
     predicted = modelled(arm, scaled, [on_grid(piece, piece.command) for piece in scaled])
     measured = [on_grid(piece, piece.position) for piece in scaled]
@@ -233,6 +235,7 @@ def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> float:
     left = np.array([unexplained(p, m) for p, m in zip(predicted, measured, strict=True)])
     moving = weight.any(axis=0)
     if not moving.any():
-        return 1.0
+        return 1.0, 1.0
     pooled = np.einsum("lsj,lj->sj", left, weight)[:, moving] / weight.sum(axis=0)[moving]
-    return float(pooled.mean(axis=1).min())
+    mean = pooled.mean(axis=1)
+    return float(mean[np.abs(GRID_S * SHIFTS) <= EARLY_S].min()), float(mean.min())
