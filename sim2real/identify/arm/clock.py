@@ -25,6 +25,7 @@ SCALES = np.geomspace(0.2, 5.0, 13)
 PIECE_S, PIECES = 20.0, 4  # of the liveliest motion
 PACE = 0.7  # fraction of the unexplained motion that another pace may leave, to be the right one
 RATE_TOLERANCE = 0.1
+ALIKE = 0.2  # logarithm of a ratio; paces nearer to each other are one
 OTHER_SERVO = 2.2  # the lags of two servos of one kind differ by less
 
 
@@ -195,7 +196,7 @@ def pace(arm: Arm, logs: Sequence[JointLog]) -> tuple[float, str]:
         ratio = SCALES[1] / SCALES[0]
         free |= {float(s): _left(arm, pieces, float(s))[0] for s in middle * ratio ** np.array([-0.6, -0.3, 0.3, 0.6])}
         middle = min(free, key=lambda scale: free[scale])
-        if left[best] > TOLD and free[middle] < PACE * left[best]:
+        if abs(np.log(middle / best)) > ALIKE and free[middle] < PACE * left[best]:
             best, left[middle] = middle, free[middle]
     rows = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / arm.spec.control_rate_hz:.4f} s"
     late = at_any_lag < CLEARLY * left[best]  # then the pace is right, and the lag is not
@@ -226,7 +227,7 @@ def _liveliest(logs: Sequence[JointLog]) -> list[JointLog]:
 
 
 def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> tuple[float, float]:
-    """Mean fractions of the moving joints' motion that the servo model leaves unexplained: near its lag, at any."""
+    """Mean fractions of the moving joints' motion that the servo model leaves unexplained: at its own lag, at any."""
     scaled = [replace(piece, time=scale * piece.time) for piece in pieces]
     predicted = modelled(arm, scaled, [on_grid(piece, piece.command) for piece in scaled])
     measured = [on_grid(piece, piece.position) for piece in scaled]
@@ -238,4 +239,4 @@ def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> tuple[float, fl
         return 1.0, 1.0
     pooled = np.einsum("lsj,lj->sj", left, weight)[:, moving] / weight.sum(axis=0)[moving]
     mean = pooled.mean(axis=1)
-    return float(mean[np.abs(GRID_S * SHIFTS) <= EARLY_S].min()), float(mean.min())
+    return float(mean[SHIFTS == 0][0]), float(mean.min())
