@@ -3,7 +3,7 @@
     python benchmarks/so101_recordings.py LOGS [--json OUT]
 
 - Contact: how much of the replay's error falls on rows in which the arm's lowest point is so low that it presses on its
-  table, which the replay does not have.
+  table, when it is replayed without one.
 - Excitation: how well two minutes of ``sim2real excite`` would tell the servos' acceleration, with its default limit
   and with 60 rad/s². The motion goes through the simulated arm, and 3 mrad of noise on top.
 - Draws: how far arms whose servos are drawn from what was identified are from four recordings, drawn together as the

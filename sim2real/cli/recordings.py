@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -23,7 +24,7 @@ app = typer.Typer()
 
 LIVE_S, LIVE_RAD_S = 90.0, 0.5  # a short and slow motion shows joints that are not what they are called
 MAPPING_HELP = "Correct the joints with what 'sim2real check-joints' wrote; arms only."
-LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, or folders of them."
+LOGS_HELP = "Recordings: .npz, .csv, .mcap, rosbag2 folders, LeRobot data sets, or folders of them."
 StateTopics = Annotated[
     list[str] | None, typer.Option("--state-topic", help="Topic of measured joint states in bags; repeatable.")
 ]
@@ -76,6 +77,14 @@ def _replay_arm(
     with console.status(f"replaying {len(recordings)} motions"):
         figures = replay_logs(arm, recordings, params, report)
     _print_errors(figures, "replay in PyBullet, open loop")
+    if table := figures["table"]:
+        there = f"{table['motions']} of {len(recordings)} motions"
+        console.print(f"Table at {1e3 * table['height_m']:.0f} mm in the base's frame, in {there}")
+    offsets = {n: row["time_offset_s"] for n, row in figures["per_motion"].items() if row["time_offset_s"]}
+    if offsets:
+        told = ", ".join(f"{name} {1e3 * offset:+.0f} ms" for name, offset in offsets.items())
+        before = figures["without_time_offsets_rad"]
+        console.print(f"Time offsets taken out: {told} (with them left in: {before:.4f} rad)")
     save_json(json_file, figures)
     if report:
         console.print(f"Report: {report}")
@@ -97,7 +106,7 @@ def _recordings(arm: Arm, logs: list[Path], mapping: Path | None, topics: Topics
 
 
 def _remark(arm: Arm, recordings: list[JointLog]) -> None:
-    from sim2real.identify.arm.degrees import remarks
+    from sim2real.identify.arm.limits import remarks
 
     for remark in remarks(arm, recordings):
         console.print(f"[yellow]{escape(remark)}")
@@ -123,7 +132,7 @@ def identify(
     out: Annotated[
         Path, typer.Option(help="Parameters file to write; a page goes beside it.", callback=must_be_writable)
     ] = Path("params.yaml"),
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the motions for cross-validation; arms only.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Kinds of motion for cross-validation; arms only.")] = 5,
     generations: Annotated[int, typer.Option(min=1, help="Of the search; arms only.")] = 120,
     mapping: Annotated[Path | None, typer.Option(help=MAPPING_HELP)] = None,
     mass: Annotated[float | None, typer.Option(help="kg as flown; drones only, the bare drone's by default.")] = None,
@@ -162,7 +171,9 @@ def _identify_arm(
     recordings = _recordings(arm, logs, mapping, topics)
     with progress_bars() as progress:
         figures = identify_logs(arm, recordings, out, folds, generations, seed, stage_reporter(progress))
-    _print_errors(figures["held_out"], "motions that the fit had not seen")
+    _print_errors(figures["held_out"], "kinds of motion that the fit had not seen")
+    worst = figures["held_out"]["worst_kind"]
+    console.print(f"Worst kind: {worst['mean_joint_rmse_rad']:.4f} rad ({', '.join(worst['motions'])})")
     save_json(json_file, figures)
     console.print(f"Parameters: {out}\nReport: {figures['report']}")
 
@@ -259,7 +270,7 @@ def _files_to_check(
 
 def _checked(arm: Arm, files: list[Path], mapping: Path | None, topics: Topics) -> JointCheck:
     from sim2real.identify.arm.check import check_joints
-    from sim2real.identify.arm.degrees import refuse_degrees
+    from sim2real.identify.arm.limits import refuse_degrees
     from sim2real.identify.arm.mapping import read_corrected
 
     recordings = read_corrected(arm, files, mapping, topics, any_unit=True)
@@ -270,16 +281,19 @@ def _checked(arm: Arm, files: list[Path], mapping: Path | None, topics: Topics) 
 
 
 def _show_check(found: JointCheck) -> None:
-    table = Table("joint", "measured / commanded", "zero [rad]", "verdict", title=f"{found.recordings} recordings")
+    headings = ("joint", "measured / commanded", "zero [rad]", "late by [s]", "verdict")
+    table = Table(*headings, title=f"{found.recordings} recordings")
     for joint in found.joints:
-        verdict = "; ".join(joint.faults) or ("in order" if joint.judged else "did not move, cannot be judged")
         figures = (
             f"{joint.slope:.3f} ± {joint.within:.3f}",
             f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
+            "" if np.isnan(joint.lag_s) else f"{joint.lag_s:.2f}",
         )
-        style = "red" if joint.faults else ""
-        table.add_row(joint.joint, *(figures if joint.judged else ("", "")), verdict, style=style)
+        style = "red" if joint.faults else "yellow" if joint.remark else ""
+        table.add_row(joint.joint, *(figures if joint.judged else ("", "", "")), joint.verdict, style=style)
     console.print(table)
+    for sentence in found.late:
+        console.print(f"[red]{escape(sentence)}")
     if found.clock:
         console.print(f"[{'yellow' if found.time_scale == 1.0 else 'red'}]{found.clock}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,8 @@ def record(
         joints: Joint names of the columns.
         motion_s: [T] s.
         command: [T, J] rad.
-        out: CSV file; written when the motion ends, under a temporary name that is then renamed.
+        out: CSV file; written when the motion ends, under a temporary name that is then renamed. Left alone where
+            nothing was recorded.
         on_progress: Called with seconds done and in all.
         farthest: rad between command and measurement at which the motion is broken off.
 
@@ -67,8 +69,16 @@ def record(
             sent = driver.command(dict(zip(joints, wanted.tolist(), strict=True)))
             rows.append([time.monotonic() - begin, *(sent[joint] for joint in joints), *here.tolist()])
             on_progress(float(moment), float(motion_s[-1]))
-    finally:
+    except BaseException as error:
+        with suppress(DriverError, OSError):  # a lost link cannot hold; what lost it is told
+            driver.hold()
+        _write(out, joints, rows)
+        if isinstance(error, DriverError) and rows:
+            raise DriverError(f"{error}; the {len(rows)} rows until then are in {out}") from error
+        raise
+    try:
         driver.hold()
+    finally:
         _write(out, joints, rows)
     return len(rows)
 
@@ -83,6 +93,8 @@ def _positions(driver: RobotDriver, joints: Sequence[str]) -> Array:
 
 
 def _write(out: Path, joints: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+    if not rows:
+        return  # an older recording is worth more than none
     temporary = out.with_name(out.name + ".tmp")
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,19 @@ import yaml
 from sim2real.evaluate.identification_report import confused, write_identification_report
 from sim2real.files import write_text
 from sim2real.identify.arm.fit import JointFit, identify
-from sim2real.identify.arm.parameters import parameters_file
-from sim2real.identify.arm.replay import replay, summary
+from sim2real.identify.arm.kinds import kinds_of
+from sim2real.identify.arm.parameters import fitted_values, parameters_file
+from sim2real.identify.arm.press import fit_table
+from sim2real.identify.arm.replay import align, replay, summary
+from sim2real.identify.arm.table import read_table
+from sim2real.identify.arm.verdict import refuse_clock, refuse_fit
 from sim2real.provenance import made as facts
 from sim2real.recordings.logs import JointLog
 from sim2real.robots.arm import Arm
 from sim2real.robots.parameters_file import read_parameters
 from sim2real.types import Progress
 
-METHOD = 3  # raised when the searches change, so that those of an older version are not taken over
+METHOD = 4  # raised when the searches change, so that those of an older version are not taken over
 
 
 def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report: Path | None) -> dict[str, Any]:
@@ -35,8 +40,14 @@ def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report:
         params: Parameters file; the robot's own values by default.
         report: Where a page with plots goes, if anywhere.
     """
-    motions = replay(arm, logs, read_parameters(params, arm) if params else arm.nominal())
-    figures = summary(arm, motions)
+    own = arm.source or arm.folder / "identified.yaml"
+    table = read_table(params or own) if params or own.is_file() else None
+    raw = replay(arm, logs, read_parameters(params, arm) if params else arm.nominal(), table)
+    motions = [align(motion) for motion in raw]
+    figures = summary(arm, motions) | {
+        "without_time_offsets_rad": summary(arm, raw)["mean_joint_rmse_rad"],
+        "table": table and asdict(table) | {"motions": sum(motion.table for motion in motions)},
+    }
     if report:
         source = str(params or f"{arm.name}'s own parameters")
         lead = f"{len(logs)} motions driven through PyBullet, open loop from their first state, with {source}."
@@ -60,6 +71,7 @@ def identify_logs(
     Returns:
         Figures: ``held_out`` (cross-validation), ``replay`` (all motions in PyBullet), duration of the recordings.
     """
+    refuse_clock(arm, logs)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _kept(out, _fingerprint(arm, logs, folds, generations, seed)) as (finished, keep):
 
@@ -68,31 +80,58 @@ def identify_logs(
             on_progress("identification", done, total, figures)
 
         fits = identify(arm, logs, folds=folds, generations=generations, seed=seed, on_progress=step, finished=finished)
-    held_out = held_out_figures(arm, logs, fits)
+    held_out = held_out_figures(arm, logs, fits) | {"worst_kind": worst_kind(logs, fits, folds)}
+    refuse_fit(arm, logs, fits, held_out["per_joint"])
     made = facts() | {
         "motions": ", ".join(log.name for log in logs),
         "recorded": f"{sum(log.time[-1] for log in logs):.0f} s",
-        "search": f"CMA-ES, {generations} generations, {folds} folds of whole motions, seed {seed}",
+        "search": f"CMA-ES, {generations} generations, {folds} folds, each a whole kind of motion, seed {seed}",
     }
+    values = fitted_values(arm, fits)
+    motions = replay(arm, logs, values)
+    table = fit_table(arm, logs, values, motions)
+    worst = held_out["worst_kind"]
     content = parameters_file(
         arm,
         fits,
         {
             "made": made,
-            "held_out_rmse_rad": held_out["per_joint"] | {"mean": held_out["mean_joint_rmse_rad"]},
+            "held_out_rmse_rad": held_out["per_joint"]
+            | {"mean": held_out["mean_joint_rmse_rad"], "worst_kind": worst["mean_joint_rmse_rad"]},
+            **({"table": asdict(table)} if table else {}),
             "cannot_tell_apart": [line for fit in fits for line in confused(fit)],
         },
     )
     write_text(out, yaml.safe_dump(content, sort_keys=False, width=120))
-    motions = replay(arm, logs, read_parameters(out, arm))
+    motions = [align(m) for m in (replay(arm, logs, read_parameters(out, arm), table) if table else motions)]
     lead = (
-        f"Fitted to {len(logs)} motions, joint by joint; on motions that a fit had not seen the mean joint error is "
-        f"{1e3 * held_out['mean_joint_rmse_rad']:.1f} mrad."
+        f"Fitted to {len(logs)} motions, joint by joint; on kinds of motion that a fit had not seen the mean joint "
+        f"error is {1e3 * held_out['mean_joint_rmse_rad']:.1f} mrad, on the worst of them "
+        f"{1e3 * worst['mean_joint_rmse_rad']:.1f} mrad ({', '.join(worst['motions'])})."
     )
     page = out.with_suffix(".html")
     write_identification_report(page, arm, motions, f"{arm.name}: identification", lead, made, content, fits)
     _partial(out).unlink(missing_ok=True)
-    return {"held_out": held_out, "replay": summary(arm, motions), "parameters": str(out), "report": str(page)}
+    return {
+        "held_out": held_out,
+        "replay": summary(arm, motions),
+        "table": table and asdict(table),
+        "parameters": str(out),
+        "report": str(page),
+    }
+
+
+def worst_kind(logs: Sequence[JointLog], fits: Sequence[JointFit], folds: int) -> dict[str, Any]:
+    """The kind of motion that was predicted worst by a fit that had not seen it: error (rad) and motions."""
+    kinds, seconds = kinds_of(logs, folds), np.array([log.time[-1] for log in logs])
+    squared = np.array([[fit.held_out[log.name] for fit in fits] for log in logs])
+    errors = [
+        float(np.sqrt(np.average(squared[kinds == kind], axis=0, weights=seconds[kinds == kind])).mean())
+        for kind in range(folds)
+    ]
+    worst = int(np.argmax(errors))
+    names = [log.name for log, kind in zip(logs, kinds.tolist(), strict=True) if kind == worst]
+    return {"mean_joint_rmse_rad": errors[worst], "motions": names}
 
 
 def held_out_figures(arm: Arm, logs: Sequence[JointLog], fits: Sequence[JointFit]) -> dict[str, Any]:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sim2real.recordings.bags import BagMessage, open_bag, seconds
-from sim2real.recordings.logs import FOUND, JointLog, Topics, check_stamps
-from sim2real.recordings.tables import LogError, canonical_names
+from sim2real.recordings.bags import BagMessage, seconds
+from sim2real.recordings.joint_topics import array_names, read_topics
+from sim2real.recordings.logs import FOUND, JointLog, Topics, check_stamps, woven
+from sim2real.recordings.tables import LogError, canonical_names, prefixed
 from sim2real.types import Array
 
-STATE_TYPE = "sensor_msgs/msg/JointState"
-COMMAND_TYPES = (STATE_TYPE, "trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray")
-COMMAND_WORDS = ("command", "cmd", "target", "goal", "desired", "trajectory", "action", "reference", "setpoint")
 STATES = ("position", "velocity", "effort")
+LEAP_S = 0.3  # more than messages are delayed by
 SKEW_S = 0.05  # stamps further from the time of receipt, in the middle, are of another clock
 
 
@@ -53,55 +53,21 @@ def read_joint_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, st
         LogError: Not a bag, rosbags is not installed, topics are missing or ambiguous, joints are missing, stamps of a
             topic decrease, values are no numbers.
     """
-    messages, kinds = _read(path, topics)
-    states, commands = _topics(kinds, topics, path)
-    measured = [m for m in messages if m.topic in states]
-    sent = [m for m in messages if m.topic in commands]
-    if not measured or not sent:
-        raise LogError(
-            f"{path} has {len(measured)} messages on {', '.join(states)} and {len(sent)} on {', '.join(commands)}"
-        )
+    measured, sent = read_topics(path, topics)
+    arrays = array_names(sent, joints, topics.command, path)
     by_header, note = _clock(measured, sent)
-    if by_header:
-        _check_order(path, measured, joints)
-        _check_order(path, sent, joints)
-    state = _streams(path, joints, aliases, measured, by_header, lambda m, c: _measured(path, m, c), "--state-topic")
-    command = _streams(path, joints, aliases, sent, by_header, lambda m, c: _points(path, m, c), "--command-topic")
+    for messages in (measured, sent):
+        _check_order(path, [m for m in messages if m.sent_s > 0.0], arrays)
+    if len(arrays) > 1:
+        parts = [f"{', '.join(names)} from {topic}" for topic, names in arrays.items()]
+        note = "; ".join(filter(None, (note, f"commands have no names and are taken as {' and '.join(parts)}")))
+    read = partial(_streams, path, joints, aliases, by_header=by_header, arrays=arrays)
+    state = read(measured, values=lambda m, c: _measured(path, m, c), option="--state-topic")
+    command = read(sent, values=lambda m, c: _points(path, m, c), option="--command-topic")
+    _check_publishers(path, joints, state, command)
     known = {label for label in STATES[1:] if any(len(getattr(m.content, label)) for m in measured)}
     left_out = _check_states(path, joints, state, known)
     return _merge(path, joints, state, command, "; ".join(filter(None, (note, *left_out))))
-
-
-def _read(path: Path, topics: Topics) -> tuple[list[BagMessage], dict[str, str]]:
-    """All messages that may be states or commands, and the type of every topic."""
-    with open_bag(path) as bag:
-        wanted = {*topics.state, *topics.command} if all(topics) else set(bag.types)
-        return list(bag.messages({t for t in wanted if bag.types.get(t) in COMMAND_TYPES})), bag.types
-
-
-def _topics(kinds: Mapping[str, str], given: Topics, path: Path) -> tuple[list[str], list[str]]:
-    unknown = [topic for topic in (*given.state, *given.command) if kinds.get(topic) not in COMMAND_TYPES]
-    if unknown:
-        raise LogError(f"{path} has no joint topic {', '.join(unknown)}; it has {', '.join(sorted(kinds))}")
-    if silent := [topic for topic in given.state if kinds[topic] != STATE_TYPE]:
-        raise LogError(f"{path}: {silent[0]} is {kinds[silent[0]]}; --state-topic needs a {STATE_TYPE}")
-    known = sorted(topic for topic, kind in kinds.items() if kind in COMMAND_TYPES and topic not in given.state)
-
-    def named(part: Callable[[str], str]) -> list[str]:
-        return [topic for topic in known if any(word in part(topic).lower() for word in COMMAND_WORDS)]
-
-    # The last part of a name says what it is; what is before it may say whose it is.
-    commands = list(given.command) or named(lambda topic: topic.rpartition("/")[2]) or named(str)
-    states = list(given.state) or [t for t in known if kinds[t] == STATE_TYPE and t not in commands]
-    for found, what, option in (
-        (states, f"measured {STATE_TYPE}", "--state-topic"),
-        (commands, f"commands ({' or '.join(COMMAND_TYPES)})", "--command-topic"),
-    ):
-        if not found:
-            raise LogError(
-                f"{path} needs a topic of {what}, none is known among {', '.join(sorted(kinds))}; name it with {option}"
-            )
-    return states, commands
 
 
 def _clock(measured: Sequence[BagMessage], sent: Sequence[BagMessage]) -> tuple[bool, str]:
@@ -117,15 +83,15 @@ def _clock(measured: Sequence[BagMessage], sent: Sequence[BagMessage]) -> tuple[
     return not why, f"{why}; times are those of receipt" if why else ""
 
 
-def _check_order(path: Path, messages: Sequence[BagMessage], joints: tuple[str, ...]) -> None:
-    """Refuse stamps that decrease in the order of receipt; joints of a topic that are published apart may interleave.
+def _check_order(path: Path, messages: Sequence[BagMessage], arrays: Mapping[str, Sequence[str]]) -> None:
+    """Refuse stamps that decrease in the order of receipt, or leap; joints published apart may interleave.
 
     Raises:
         LogError: Names topic, message and stamps.
     """
     last: dict[tuple[str, frozenset[str]], BagMessage] = {}
     for message in messages:
-        publisher = (message.topic, frozenset(_names(path, message.content, joints)))
+        publisher = (message.topic, frozenset(_names(message, arrays)))
         before = last.setdefault(publisher, message)
         if message.sent_s < before.sent_s:
             raise LogError(
@@ -133,7 +99,28 @@ def _check_order(path: Path, messages: Sequence[BagMessage], joints: tuple[str, 
                 f"{before.number} before it {before.sent_s:.4f} s; a clock was set or messages were delayed: cut the "
                 "recording there or record again"
             )
+        ahead = (message.sent_s - before.sent_s) - (message.received_s - before.received_s)
+        if ahead > LEAP_S:
+            raise LogError(
+                f"{path}: the stamps on {message.topic} leap by {ahead:.2f} s at message {message.number}, their "
+                "receipt does not; a clock was set: cut the recording there or record again"
+            )
         last[publisher] = message
+
+
+def _check_publishers(
+    path: Path, joints: tuple[str, ...], state: Sequence[_Stream], command: Sequence[_Stream]
+) -> None:
+    """Refuse a topic on which two nodes publish different motions of one joint.
+
+    Raises:
+        LogError: Names joint and topic.
+    """
+    for label, streams in (("position", state), ("command", command)):
+        for joint, stream in zip(joints, streams, strict=True):
+            first = [np.atleast_1d(value[0])[0] for value in stream.values]
+            if fault := woven(np.array(first, dtype=np.float64), label):
+                raise LogError(f"{path}: {label} of '{joint}' on {', '.join(stream.topics)} {fault}")
 
 
 def _check_states(path: Path, joints: tuple[str, ...], state: Sequence[_Stream], known: Collection[str]) -> list[str]:
@@ -174,7 +161,9 @@ def _streams(
     joints: tuple[str, ...],
     aliases: Mapping[str, str],
     messages: Sequence[BagMessage],
+    *,
     by_header: bool,
+    arrays: Mapping[str, Sequence[str]],
     values: Callable[[BagMessage, int], Any],
     option: str,
 ) -> list[_Stream]:
@@ -185,9 +174,12 @@ def _streams(
     """
     streams = [_Stream() for _ in joints]
     columns: dict[tuple[str, ...], list[tuple[int, int]]] = {}
+    everything = sorted({name for message in messages for name in _names(message, arrays)})
+    if not set(joints) <= set(canonical_names(everything, joints, aliases)):
+        aliases = {**aliases, **prefixed(everything, joints, aliases)}
     seen: list[str] = []
     for message in sorted(messages, key=lambda m: m.time(by_header)):
-        names = tuple(_names(path, message.content, joints))
+        names = tuple(_names(message, arrays))
         if names not in columns:
             known = canonical_names(names, joints, aliases)
             twice = [name for name in joints if known.count(name) > 1]
@@ -210,16 +202,11 @@ def _streams(
     return streams
 
 
-def _names(path: Path, content: Any, joints: tuple[str, ...]) -> Sequence[str]:
+def _names(message: BagMessage, arrays: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    content = message.content
     if hasattr(content, "name"):
         return list(content.name)
-    if hasattr(content, "joint_names"):
-        return list(content.joint_names)
-    if len(content.data) != len(joints):
-        raise LogError(
-            f"{path}: commands hold {len(content.data)} values without names, the robot has {len(joints)} joints"
-        )
-    return joints
+    return list(content.joint_names) if hasattr(content, "joint_names") else arrays[message.topic]
 
 
 def _measured(path: Path, message: BagMessage, column: int) -> tuple[float, float, float]:
@@ -248,6 +235,8 @@ def _points(path: Path, message: BagMessage, column: int) -> tuple[Array, Array]
     values = content.position if hasattr(content, "name") else content.data
     if hasattr(content, "name") and len(values) != len(content.name):
         raise LogError(f"{path}: a command on {message.topic} holds {len(values)} positions of {len(content.name)}")
+    if column >= len(values):
+        raise LogError(f"{path}: message {message.number} on {message.topic} holds {len(values)} values, others more")
     return _finite(path, message, [values[column]]), np.zeros(1)
 
 

@@ -1,8 +1,9 @@
 """Recordings of joint commands and positions: reading and checking them.
 
-Three kinds are read: ``.npz`` (``t``, ``q_cmd``, ``q``, and where known ``dq``, ``tau``, ``joint_names``), ``.csv``
-(one column a joint: ``time, des_dof_pos.elbow, dof_pos.elbow, …``) and rosbag2 folders or ``.mcap`` files
-(``sensor_msgs/JointState`` and a command topic). A log that cannot be trusted is refused, with file, column and row.
+Read are ``.npz`` (``t``, ``q_cmd``, ``q``, and where known ``dq``, ``tau``, ``joint_names``), ``.csv`` (one column a
+joint: ``time, des_dof_pos.elbow, dof_pos.elbow, …``), rosbag2 folders or ``.mcap`` files (``sensor_msgs/JointState``
+and a command topic), LeRobot data sets and SAGE's folders of two files. A log that cannot be trusted is refused, with
+file, column and row.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from sim2real.recordings.tables import LogError, canonical_names, names_of, numbers, read_csv, read_npz
+from sim2real.recordings.tables import LogError, names_of
 from sim2real.types import Array
 
 SHORTEST_S = 1.0
@@ -22,16 +23,33 @@ LARGEST_RAD = 2.0 * np.pi + 0.5  # a joint that reports more than a turn most li
 GAP_PERIODS = 5.0  # the longest step of good recordings of arms is 1.03 periods, of drones at 1 kHz 7 ms
 GAP_S = 0.1  # an arm's lag; recorders of fast signals drop a few rows without harm
 SLOWEST_S = 0.9  # rows further apart say that stamps are no seconds
+WOVEN_RAD = {"position": 0.02, "command": 0.1}  # jumps there and back; a dither of commands is smaller
+WOVEN_SIZE = 0.05  # of the signal's range; in any unit
+WOVEN, WOVEN_ROWS = 0.02, 10  # of the rows, and at least so many: more than a bus loses
 STAMP_UNITS = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9))
 
-_TIME = ("time", "t", "timestamp", "time_s", "time (s)", "time [s]")
 _SUFFIXES = (".npz", ".csv", ".mcap", ".db3")
-_COLUMNS = {
-    "command": ("des_dof_pos", "q_cmd", "command", "cmd", "target"),
-    "position": ("dof_pos", "q", "joint_pos", "position", "pos"),
-    "velocity": ("dof_vel", "dq", "joint_vel", "velocity", "vel"),
-    "effort": ("dof_torque", "tau", "joint_effort", "effort", "torque"),
+_TORCH = (
+    "a torch file (PACE writes time, des_dof_pos, dof_pos); convert it with numpy.savez('log.npz', **{name: "
+    "values.numpy() for name, values in torch.load(FILE).items()})"
+)
+_ELSEWHERE = {
+    ".pt": _TORCH,
+    ".pth": _TORCH,
+    ".npy": "one numpy array or a pickled object",
+    ".pkl": "a pickled object",
+    ".pickle": "a pickled object",
+    ".parquet": "a table of a data set; give the folder with meta/info.json if it is LeRobot's",
+    ".h5": "an HDF5 file",
+    ".hdf5": "an HDF5 file",
+    ".mat": "a MATLAB file",
+    ".json": "a JSON file",
+    ".bag": "a ROS 1 bag; 'rosbags-convert --src FILE --dst FOLDER' makes a rosbag2 folder of it",
 }
+_HOW = (
+    "recordings are .npz with t [T] s, q_cmd and q [T, J] rad (numpy.savez), .csv with time, des_dof_pos.JOINT and "
+    "dof_pos.JOINT columns, .mcap, a rosbag2 folder, or a LeRobot data set"
+)
 
 
 class Topics(NamedTuple):
@@ -95,9 +113,19 @@ def read_logs(
     Raises:
         LogError: A recording cannot be trusted, there is none, or one is given twice.
     """
-    files = list_files(paths, _SUFFIXES, "recordings (.npz, .csv, .mcap or rosbag2 folders)")
-    logs = [read_log(file, joints, aliases, any_unit=any_unit, topics=topics) for file in files]
-    return [replace(log, name=name) for log, name in zip(logs, names_of(files), strict=True)]
+    from sim2real.recordings.lerobot import is_lerobot, read_lerobot  # noqa: PLC0415 (it builds on this module)
+
+    files = list_files(paths, _SUFFIXES, "recordings (.npz, .csv, .mcap, rosbag2 folders or LeRobot data sets)")
+    logs: list[JointLog] = []
+    for file, name in zip(files, names_of(files), strict=True):
+        if is_lerobot(file):
+            episodes = read_lerobot(file, joints, aliases)
+            for log in episodes:
+                check_log(log, file, any_unit=any_unit)
+            logs += [replace(log, name=f"{name}/{log.name}") for log in episodes]
+        else:
+            logs.append(replace(read_log(file, joints, aliases, any_unit=any_unit, topics=topics), name=name))
+    return logs
 
 
 def list_files(paths: Iterable[Path], suffixes: Sequence[str], kinds: str) -> list[Path]:
@@ -108,8 +136,8 @@ def list_files(paths: Iterable[Path], suffixes: Sequence[str], kinds: str) -> li
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir() and not _is_bag(path):
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes or _is_bag(p))
+        if path.is_dir() and not _is_recording(path):
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes or _is_recording(p))
             if not found:
                 raise LogError(f"{path} holds no {kinds}")
             files += found
@@ -131,6 +159,9 @@ def read_log(
     Raises:
         LogError: It is missing, of no known kind, lacks a joint, or :func:`check_log` refuses it.
     """
+    from sim2real.recordings.joint_files import read_csv_log, read_npz_log  # noqa: PLC0415 (they build on this module)
+    from sim2real.recordings.sage import is_sage, read_sage  # noqa: PLC0415
+
     if not path.exists():
         raise LogError(f"{path} does not exist")
     suffix = path.suffix.lower()
@@ -138,12 +169,15 @@ def read_log(
         from sim2real.recordings.joint_bags import read_joint_bag  # noqa: PLC0415 (rosbags is needed for bags only)
 
         log = read_joint_bag(path, tuple(joints), aliases, topics)
+    elif is_sage(path):
+        log = read_sage(path, tuple(joints), aliases)
     elif suffix == ".npz" and path.is_file():
-        log = _read_npz(path, tuple(joints), aliases)
+        log = read_npz_log(path, tuple(joints), aliases)
     elif suffix == ".csv" and path.is_file():
-        log = _read_csv(path, tuple(joints), aliases)
+        log = read_csv_log(path, tuple(joints), aliases)
     else:
-        raise LogError(f"{path}: recordings are .npz, .csv, .mcap or a rosbag2 folder")
+        what = f"this is {_ELSEWHERE[suffix]}; " if suffix in _ELSEWHERE else ""
+        raise LogError(f"{path}: {what}{_HOW}")
     check_log(log, path, any_unit=any_unit)
     return log
 
@@ -177,6 +211,10 @@ def check_log(log: JointLog, path: Path, *, any_unit: bool = False) -> None:
                 f"{path}: {label} of '{log.joint_names[columns[0]]}' is {values[rows[0], columns[0]]} in row {rows[0]} "
                 f"({len(rows)} such values); cut the motion there or record it again"
             )
+        if label in ("command", "position"):
+            for name, column in zip(log.joint_names, values.T, strict=True):
+                if fault := woven(column, label):
+                    raise LogError(f"{path}: {label} of '{name}' {fault}")
         if label == "command" or (label == "position" and not any_unit):
             row, column = np.unravel_index(int(np.abs(values).argmax()), values.shape)
             if abs(values[row, column]) > LARGEST_RAD:
@@ -185,6 +223,25 @@ def check_log(log: JointLog, path: Path, *, any_unit: bool = False) -> None:
                     "than a turn; angles are radians, convert degrees first"
                 )
     check_stamps(log.time, path)
+
+
+def woven(values: Array, label: str) -> str:
+    """A sentence if a signal [T] rad jumps to another one and back all the time, as two publishers make it; or ""."""
+    if len(values) < 3:
+        return ""
+    before, here, after = values[:-2], values[1:-1], values[2:]
+    off = np.abs(here - 0.5 * (before + after))
+    rows = np.nonzero(
+        (off > max(WOVEN_RAD[label], WOVEN_SIZE * float(np.ptp(values)))) & (off > 4.0 * np.abs(after - before))
+    )[0]
+    if len(rows) < max(WOVEN_ROWS, WOVEN * len(values)):
+        return ""
+    at = int(rows[len(rows) // 2])
+    return (
+        f"jumps there and back in {len(rows)} of {len(values)} rows (rows {at} to {at + 2}: {values[at]:.3f}, "
+        f"{values[at + 1]:.3f}, {values[at + 2]:.3f} rad): two sources are woven into it. Stop one of them and record "
+        "again ('ros2 topic info -v TOPIC' names the publishers)"
+    )
 
 
 def check_stamps(time: Array, path: Path) -> None:
@@ -223,85 +280,13 @@ def check_stamps(time: Array, path: Path) -> None:
         )
 
 
-def match_joints(found: Sequence[Any], joints: Sequence[str], aliases: Mapping[str, str], path: Path) -> list[int]:
-    """Column of every joint of the robot among the names ``found``; case does not matter.
-
-    Raises:
-        LogError: A joint is missing or named twice.
-    """
-    known = canonical_names(found, joints, aliases)
-    for joint in joints:
-        if known.count(joint) != 1:
-            what = "lacks" if joint not in known else "holds more than once"
-            raise LogError(
-                f"{path} {what} the joint '{joint}'; it has {', '.join(map(str, found))}, the robot {', '.join(joints)}"
-            )
-    return [known.index(joint) for joint in joints]
-
-
-def _read_npz(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
-    content = read_npz(path)
-    for name in ("t", "q_cmd", "q"):
-        if name not in content:
-            raise LogError(f"{path} has no array '{name}'; it has {', '.join(content) or 'none'}")
-    order = list(range(len(joints)))
-    columns = content["q_cmd"].shape[1] if content["q_cmd"].ndim == 2 else 0
-    if "joint_names" in content:
-        names = content["joint_names"].reshape(-1).tolist()
-        if len(names) != columns:
-            raise LogError(
-                f"{path}: 'joint_names' names {len(names)} joints, 'q_cmd' is {list(content['q_cmd'].shape)}"
-            )
-        order = match_joints(names, joints, aliases, path)
-    elif columns != len(joints):
-        raise LogError(f"{path} holds {columns} joints without names, the robot has {len(joints)}: {', '.join(joints)}")
-    time = numbers(path, "t", content["t"]).reshape(-1)
-
-    def values(name: str) -> Array | None:
-        if name not in content:
-            return None
-        array = numbers(path, name, content[name])
-        if array.shape != (len(time), columns):
-            raise LogError(f"{path}: '{name}' is {list(array.shape)}, expected [{len(time)}, {columns}]")
-        return array[:, order]
-
-    command, position = values("q_cmd"), values("q")
-    assert command is not None and position is not None
-    return JointLog(path.stem, joints, _from_zero(time), command, position, values("dq"), values("tau"))
-
-
-def _read_csv(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
-    table = read_csv(path)
-    time = [i for i, name in enumerate(table.header) if name.lower() in _TIME]
-    if len(time) != 1:
-        raise LogError(f"{path} needs one column of stamps in seconds, called one of {', '.join(_TIME)}")
-    parts: dict[str, Any] = {}
-    for label, prefixes in _COLUMNS.items():
-        found = _columns(table.header, prefixes)
-        if found or label in ("command", "position"):
-            if not found:
-                raise LogError(f"{path} has no {label} columns; name them {prefixes[0]}.JOINT, one a joint")
-            order = match_joints([name for name, _ in found], joints, aliases, path)
-            parts[label] = table.numbers([found[i][1] for i in order])
-    return JointLog(path.stem, joints, _from_zero(table.numbers(time)[:, 0]), **parts)
-
-
-def _columns(header: Sequence[str], prefixes: Sequence[str]) -> list[tuple[str, int]]:
-    """Joint names and columns of the headings ``PREFIX.JOINT`` (or ``/``, ``_``, ``PREFIX[JOINT]``)."""
-    for prefix in prefixes:
-        found = [
-            (name[len(prefix) + 1 :].rstrip("]"), index)
-            for index, name in enumerate(header)
-            if name.startswith(prefix) and len(name) > len(prefix) + 1 and name[len(prefix)] in "./_["
-        ]
-        if found:
-            return found
-    return []
-
-
-def _from_zero(time: Array) -> Array:
-    return time - time[0] if len(time) else time
-
-
 def _is_bag(path: Path) -> bool:
     return path.is_dir() and (path / "metadata.yaml").is_file()
+
+
+def _is_recording(path: Path) -> bool:
+    """Tell whether a folder is one recording or data set by itself."""
+    from sim2real.recordings.lerobot import is_lerobot  # noqa: PLC0415 (they build on this module)
+    from sim2real.recordings.sage import is_sage  # noqa: PLC0415
+
+    return _is_bag(path) or is_lerobot(path) or is_sage(path)

@@ -72,11 +72,13 @@ class Columns:
         path: The file.
         header: Headings without the spaces around them.
         rows: One list of cells a row.
+        comma: Whether numbers may have a decimal comma, since commas do not separate cells.
     """
 
     path: Path
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    comma: bool = False
 
     def numbers(self, columns: Sequence[int]) -> Array:
         """Columns by number, as [T, C].
@@ -88,7 +90,7 @@ class Columns:
         for number, row in enumerate(self.rows):
             for position, column in enumerate(columns):
                 try:
-                    table[number, position] = float(row[column])
+                    table[number, position] = float(row[column].replace(",", ".") if self.comma else row[column])
                 except ValueError:
                     raise LogError(
                         f"{self.path}: '{self.header[column]}' is '{row[column]}' in row {number}, not a number"
@@ -99,13 +101,15 @@ class Columns:
 def read_csv(path: Path) -> Columns:
     """A table in UTF-8, separated by commas, semicolons or tabs, with headings in its first line.
 
+    Between semicolons or tabs numbers may have a decimal comma, as spreadsheets of many countries write them.
+
     Raises:
         LogError: It is no text, has no rows, or a row has another number of cells than there are headings.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]
-        delimiter = next((mark for mark in DELIMITERS if mark in first), ",")
+        delimiter = max(DELIMITERS, key=first.count)
         rows = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LogError(f"{path} is not a table in UTF-8 text: {error}; export it as CSV") from error
@@ -119,7 +123,7 @@ def read_csv(path: Path) -> Columns:
     for number, row in enumerate(rows[1:]):
         if len(row) != len(header):
             raise LogError(f"{path}: row {number} has {len(row)} values, the first line names {len(header)} columns")
-    return Columns(path, header, tuple(rows[1:]))
+    return Columns(path, header, tuple(rows[1:]), delimiter != ",")
 
 
 def names_of(files: Sequence[Path]) -> list[str]:
@@ -148,3 +152,39 @@ def canonical_names(found: Sequence[Any], joints: Collection[str], aliases: Mapp
     folded = {name.casefold(): joint for name, joint in exact.items()}
     texts = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in found]
     return [exact.get(name, folded.get(name.casefold(), name)) for name in texts]
+
+
+def prefixed(found: Sequence[Any], joints: Collection[str], aliases: Mapping[str, str]) -> dict[str, str]:
+    """Names that are the robot's joints but for a prefix or suffix that all share: ``left_elbow``, ``elbow.pos``.
+
+    Returns:
+        Name → joint, for every joint; empty where not all are found so, or where several prefixes fit.
+    """
+    texts = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in found]
+    known = {name.casefold(): joint for name, joint in {**aliases, **{joint: joint for joint in joints}}.items()}
+    families: dict[tuple[str, str], dict[str, str]] = {}
+    for text in texts:
+        for name, joint in known.items():
+            before, own, after = text.casefold().partition(name)
+            if own and (not before or before[-1] in "/_.:-") and (not after or after[0] in "/_.:-"):
+                families.setdefault((before, after), {})[text] = joint
+    whole = [names for names in families.values() if sorted(names.values()) == sorted(joints)]
+    return whole[0] if len(whole) == 1 else {}
+
+
+def match_joints(found: Sequence[Any], joints: Sequence[str], aliases: Mapping[str, str], path: Path) -> list[int]:
+    """Column of every joint of the robot among the names ``found``; case and a shared prefix do not matter.
+
+    Raises:
+        LogError: A joint is missing or named twice.
+    """
+    known = canonical_names(found, joints, aliases)
+    if not set(joints) <= set(known):
+        known = canonical_names(found, joints, {**aliases, **prefixed(found, joints, aliases)})
+    for joint in joints:
+        if known.count(joint) != 1:
+            what = "lacks" if joint not in known else "holds more than once"
+            raise LogError(
+                f"{path} {what} the joint '{joint}'; it has {', '.join(map(str, found))}, the robot {', '.join(joints)}"
+            )
+    return [known.index(joint) for joint in joints]

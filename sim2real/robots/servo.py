@@ -108,18 +108,19 @@ class Servo:
         self.motor[rows], self.velocity[rows] = position, velocity
         self.position[rows] = position + _clip(self.position[rows] - position, self._p["play"][rows])
 
-    def step(self, reference: Array, gravity: Array) -> None:
+    def step(self, reference: Array, gravity: Array, load: Array | float = 0.0) -> None:
         """Advance by ``dt``.
 
         Args:
             reference: What the controller has received by now, rad.
             gravity: Torque that gravity asks of the joint at this pose, N·m.
+            load: Torque that contact asks of the joint besides, N·m.
         """
         p = self._p
         followed = self._plan(reference) if self._plans else reference
         error = followed + p["offset"] - self.position
         error -= _clip(error, p["dead_band"])
-        load = p["gravity_scale"] * gravity
+        load = p["gravity_scale"] * gravity + load
         torque = p["stall"] * _clip(p["gain"] * error, 1.0) - load
         free = p["keep"] * self.velocity + p["drive"] * torque
         dry = np.where(np.abs(self.velocity) < STICTION_SPEED, p["sticking"], p["coulomb"])

@@ -122,14 +122,15 @@ class Chain:
             frames[joint.child] = (shifted, placed)
         return frames
 
-    def jacobian(self, link: str, frames: Mapping[str, tuple[Array, Array]]) -> Array:
+    def jacobian(self, link: str, frames: Mapping[str, tuple[Array, Array]], point: Array | None = None) -> Array:
         """Jacobian: how ``link``'s origin moves with every joint [N, 3, J] m/rad, in the root's frame.
 
         Args:
             link: Its name.
             frames: Of :meth:`frames`.
+            point: Another point of the link [N, 3] m, in the root's frame, in place of its origin.
         """
-        tip = frames[link][0]
+        tip = frames[link][0] if point is None else point
         result = np.zeros((len(tip), 3, len(self.joint_names)))
         for joint in self._path(link):
             (origin, rotation), (column, factor, _) = frames[joint.child], self.columns[joint.name]

@@ -81,6 +81,35 @@ def test_interrupting_keeps_what_was_recorded(tmp_path):
     assert len((tmp_path / "m.csv").read_text().splitlines()) == arm.sent + 1
 
 
+class LosesTheLink(Arm):
+    """Fails in everything from some command on, also in holding."""
+
+    def read(self):
+        if self.sent > 20:
+            raise DriverError("the link is lost")
+        return super().read()
+
+    def hold(self):
+        if self.sent > 20:
+            raise DriverError("the link is lost, it cannot hold")
+        super().hold()
+
+
+def test_a_lost_link_keeps_what_was_recorded(tmp_path):
+    arm, out = LosesTheLink(), tmp_path / "m.csv"
+    with pytest.raises(DriverError, match=r"the link is lost; the 21 rows until then are in .*m\.csv"):
+        record(arm, JOINTS, TIME, motion(0.7), out)
+    assert len(out.read_text().splitlines()) == 1 + arm.sent == 22
+
+
+def test_a_recording_that_never_began_leaves_an_older_one(tmp_path):
+    out = tmp_path / "m.csv"
+    out.write_text("older")
+    with pytest.raises(DriverError, match="the motion starts at"):
+        record(Arm(), JOINTS, TIME, motion(0.1) + 0.4, out)
+    assert out.read_text() == "older"
+
+
 @pytest.mark.slow
 @pytest.mark.realtime
 def test_excite_records_through_a_driver_and_the_joint_doctor_reads_it(tmp_path):

@@ -481,3 +481,213 @@ def test_recordings_of_one_name_are_told_apart_by_folder(tmp_path):
     save(tmp_path / "a", "other")
     names = [log.name for log in read_logs([tmp_path / "a", tmp_path / "b"], JOINTS)]
     assert names == ["other", "a/wave", "b/wave"]
+
+
+def test_names_that_others_give_to_arrays(tmp_path):
+    data = content()
+    for names in (("time", "des_dof_pos", "dof_pos"), ("timestamp", "action", "observation.state")):
+        np.savez(tmp_path / "m.npz", **dict(zip(names, data.values(), strict=True)))
+        np.testing.assert_array_equal(read_log(tmp_path / "m.npz", JOINTS).position, data["q"])
+    np.savez(tmp_path / "m.npz", q_cmd=data["q_cmd"], q=data["q"])
+    with pytest.raises(LogError, match=r"no array 't' of stamps, s; it has q_cmd, q\. .*at a fixed rate"):
+        read_log(tmp_path / "m.npz", JOINTS)
+
+
+@pytest.mark.parametrize(("suffix", "words"), [("pt", "a torch file"), ("npy", "pickled"), ("bag", "rosbags-convert")])
+def test_files_of_other_kinds_say_what_to_write(tmp_path, suffix, words):
+    (tmp_path / f"m.{suffix}").write_bytes(b"x")
+    with pytest.raises(LogError, match=rf"{words}.*q_cmd and q \[T, J\] rad"):
+        read_log(tmp_path / f"m.{suffix}", JOINTS)
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_decimal_commas(tmp_path, mark):
+    (tmp_path / "m.csv").write_text(plain_csv().replace(",", mark).replace(".", ","))
+    text = (tmp_path / "m.csv").read_text().replace("pos,pan", "pos.pan").replace("pos,lift", "pos.lift")
+    (tmp_path / "m.csv").write_text(text)
+    np.testing.assert_allclose(read_log(tmp_path / "m.csv", JOINTS).position, content()["q"], atol=1e-6)
+
+
+def test_a_table_without_headings_is_named(tmp_path):
+    (tmp_path / "m.csv").write_text(plain_csv().partition("\n")[2])
+    with pytest.raises(LogError, match=r"no headings: its first line is 5 numbers.*des_dof_pos\.pan,des_dof_pos\.lift"):
+        read_log(tmp_path / "m.csv", JOINTS)
+
+
+def test_headings_of_lerobot(tmp_path):
+    text = plain_csv().replace("des_dof_pos.", "action.").replace("dof_pos.", "observation.state.")
+    text = text.replace(".pan", ".pan.pos").replace(".lift", ".lift.pos")
+    (tmp_path / "m.csv").write_text(text)
+    np.testing.assert_allclose(read_log(tmp_path / "m.csv", JOINTS).command, content()["q_cmd"], atol=1e-6)
+
+
+def test_prefixed_names(tmp_path):
+    for names in (["left_lift", "left_pan"], ["arm/lift_joint", "arm/pan_joint"], ["lift.pos", "pan.pos"]):
+        log = read_log(save(tmp_path, joint_names=np.array(names)), JOINTS)
+        np.testing.assert_array_equal(log.position, content()["q"][:, ::-1])
+    for names in (["left_lift", "right_pan"], ["span", "uplift"]):
+        with pytest.raises(LogError, match="lacks the joint 'pan'"):
+            read_log(save(tmp_path, joint_names=np.array(names)), JOINTS)
+
+
+def test_prefixed_names_in_bags(tmp_path):
+    bag, data = BagMaker(tmp_path / "b"), content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            bag.state("/joint_commands", t, t, ["r1/pan", "r1/lift"], data["q_cmd"][k])
+            bag.state("/joint_states", t, t, ["r1/lift"], data["q"][k, 1:])
+            bag.state("/joint_states", t, t, ["r1/pan"], data["q"][k, :1])
+    np.testing.assert_allclose(read_log(bag.path, JOINTS).position, data["q"], atol=1e-9)
+
+
+def lists(values):
+    return [str([round(float(v), 6) for v in row]) for row in values]
+
+
+def test_two_files_of_control_and_state(tmp_path):
+    data = content()
+    for name, values in (("control.csv", data["q_cmd"]), ("state_motor.csv", data["q"])):
+        rows = [f'X,{1e6 * t:.3f},"{cell}"' for t, cell in zip(data["t"], lists(values), strict=True)]
+        (tmp_path / name).write_text("\n".join(["type,timestamp,positions", *rows]))
+    with pytest.raises(LogError, match=r"needs a joint_list\.txt"):
+        read_log(tmp_path, JOINTS)
+    (tmp_path / "joint_list.txt").write_text("lift\npan\n")
+    (log,) = read_logs([tmp_path], JOINTS)
+    np.testing.assert_allclose(log.position, data["q"][:, ::-1], atol=1e-6)
+    np.testing.assert_allclose(log.command, data["q_cmd"][:, ::-1], atol=1e-6)
+    assert log.period_s == pytest.approx(0.02)
+    with pytest.raises(LogError, match="give the folder that holds"):
+        read_log(tmp_path / "control.csv", JOINTS)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_lerobot_data_sets(tmp_path, version):
+    import json
+
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    data, names = content(), ["pan.pos", "gripper.pos"]
+    degrees = [np.column_stack((np.degrees(data[n][:, 0]), 50.0 + 20.0 * data[n][:, 1])) for n in ("q_cmd", "q")]
+    (tmp_path / "meta").mkdir()
+    features = {n: {"names": names if version == 3 else {"motors": names}} for n in ("action", "observation.state")}
+    (tmp_path / "meta" / "info.json").write_text(
+        json.dumps({"codebase_version": f"v{version}.0", "features": features})
+    )
+    folder = tmp_path / "data" / "chunk-000"
+    folder.mkdir(parents=True)
+    columns = {"action": degrees[0].tolist(), "observation.state": degrees[1].tolist(), "timestamp": data["t"].tolist()}
+    episodes = [pyarrow.table(columns | {"episode_index": [e] * len(data["t"])}) for e in range(2)]
+    if version == 3:
+        parquet.write_table(pyarrow.concat_tables(episodes), folder / "file-000.parquet")
+    else:
+        for e, table in enumerate(episodes):
+            parquet.write_table(table, folder / f"episode_{e:06d}.parquet")
+    logs = read_logs([tmp_path], ("pan", "gripper"))
+    assert [log.name for log in logs] == [f"{tmp_path.name}/episode_{e}" for e in range(2)]
+    np.testing.assert_allclose(logs[1].position[:, 0], data["q"][:, 0])
+    opened = np.interp(degrees[1][:, 1], [0, 100], np.radians([-10.0, 110.0]))
+    np.testing.assert_allclose(logs[0].position[:, 1], opened, atol=1e-5)
+    assert "taken as degrees" in logs[0].note
+    with pytest.raises(LogError, match="lacks the joint 'lift'"):
+        read_logs([tmp_path], JOINTS)
+
+
+@pytest.mark.parametrize("later", [0.0, 0.01])
+@pytest.mark.parametrize("every", [1, 4])
+def test_two_publishers_on_one_topic_are_refused(tmp_path, later, every):
+    """A second node publishes zeros, at the same stamps or between, as often or more rarely."""
+    bag, data = BagMaker(tmp_path / "b"), content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            bag.state("/joint_commands", t, t, JOINTS, data["q_cmd"][k])
+            bag.state("/joint_states", t, t, JOINTS, data["q"][k], velocity=[0.0, 0.0])
+            if k % every == 0:
+                bag.state("/joint_states", t + later, t + later, JOINTS, [0.0, 0.0])
+    with pytest.raises(LogError, match=r"on /joint_states jumps there and back .* two sources"):
+        read_log(bag.path, JOINTS)
+
+
+def test_two_sources_in_a_file_are_refused_and_noise_is_not(tmp_path):
+    data, rng = content(), np.random.default_rng(0)
+    woven = data["q"].copy()
+    woven[::2] = 0.0
+    with pytest.raises(LogError, match=r"position of 'pan' jumps there and back"):
+        read_log(save(tmp_path, q=woven), JOINTS)
+    for scale in (1.0, 180.0 / np.pi):  # encoder steps and noise, in radians and degrees
+        noisy = scale * np.round((data["q"] + 0.003 * rng.standard_normal(data["q"].shape)) / 0.0015) * 0.0015
+        read_log(save(tmp_path, q=noisy), JOINTS, any_unit=True)
+
+
+def test_a_leader_and_its_follower_are_named(tmp_path):
+    path = moving(BagMaker(tmp_path / "b"), "/leader/joint_states", "/follower/joint_states")
+    with pytest.raises(LogError, match="--command-topic /leader/joint_states --state-topic /follower/joint_states"):
+        read_log(path, JOINTS)
+
+
+def test_a_clock_that_was_set_is_named_with_its_message(tmp_path):
+    """Also where times of receipt are used, since stamps are of another clock."""
+    for leap, words in ((-0.8, "is stamped"), (0.8, "leap by 0.80 s at message 50")):
+        bag, data = BagMaker(tmp_path / f"b{leap}"), content()
+        with bag.writer:
+            for k, t in enumerate(data["t"]):
+                bag.state("/joint_commands", t, None, JOINTS, data["q_cmd"][k])
+                bag.state("/joint_states", t + 0.001, t + 2.0 + leap * (k >= 50), JOINTS, data["q"][k])
+        with pytest.raises(LogError, match=words):
+            read_log(bag.path, JOINTS)
+
+
+ARRAY = "std_msgs/msg/Float64MultiArray"
+
+
+def array(bag, topic, t, values):
+    layout = bag.kind("std_msgs/msg/MultiArrayLayout")([], 0)
+    bag.write(topic, ARRAY, t, bag.kind(ARRAY)(layout, np.array(values, dtype=float)))
+
+
+def test_arrays_may_be_split_over_topics(tmp_path):
+    joints = ("pan", "lift", "gripper")
+    bag, data = BagMaker(tmp_path / "b"), content()
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            array(bag, "/gripper/commands", t, [0.1])
+            array(bag, "/arm/commands", t, data["q_cmd"][k])
+            bag.state("/joint_states", t + 0.001, t + 0.001, joints, [*data["q"][k], 0.1])
+    log = read_log(bag.path, joints)
+    np.testing.assert_allclose(log.command[:, :2], data["q_cmd"])
+    assert (log.command[:, 2] == 0.1).all() and "pan, lift from /arm/commands and gripper from /gripper" in log.note
+    order = Topics(command=("/gripper/commands", "/arm/commands"))
+    log = read_log(bag.path, ("gripper", "pan", "lift"), topics=order)
+    np.testing.assert_allclose(log.command[:, 1:], data["q_cmd"])
+    with pytest.raises(LogError, match=r"2 on /arm/commands, 1 on /gripper/commands; the robot has 2 joints"):
+        read_log(bag.path, JOINTS)
+
+
+CONTROLLER = """std_msgs/Header header
+string[] joint_names
+trajectory_msgs/JointTrajectoryPoint {0}
+trajectory_msgs/JointTrajectoryPoint {1}
+"""
+
+
+@pytest.mark.parametrize("names", [("reference", "feedback"), ("desired", "actual")])
+def test_the_state_of_a_controller_holds_both_sides(tmp_path, names):
+    from rosbags.typesys import get_types_from_msg
+
+    kind, bag, data = "control_msgs/msg/JointTrajectoryControllerState", BagMaker(tmp_path / "b"), content()
+    bag.store.register(get_types_from_msg(CONTROLLER.format(*names), kind))
+    with bag.writer:
+        for k, t in enumerate(data["t"]):
+            points = [
+                bag.kind("trajectory_msgs/msg/JointTrajectoryPoint")(
+                    data[side][k][::-1].copy(), np.zeros(0), np.zeros(0), np.zeros(0),
+                    bag.kind("builtin_interfaces/msg/Duration")(0, 0),
+                )
+                for side in ("q_cmd", "q")
+            ]  # fmt: skip
+            bag.write(
+                "/arm_trajectory_controller/state", kind, t, bag.kind(kind)(bag.header(t), ["lift", "pan"], *points)
+            )
+    log = read_log(bag.path, JOINTS)
+    np.testing.assert_allclose(log.command, data["q_cmd"])
+    np.testing.assert_allclose(log.position, data["q"])

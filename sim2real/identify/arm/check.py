@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from sim2real.files import write_text
+from sim2real.identify.arm.clock import joint_lags, pace
+from sim2real.identify.arm.limits import SOME, beyond_limits
 from sim2real.identify.arm.mapping import KIND
 from sim2real.identify.arm.regression import (
     EXCITED_RAD,
@@ -39,8 +41,6 @@ SCALE_TOLERANCE = 0.035  # and what a model error of MODEL_RAD bends, the more t
 MODEL_RAD = 0.01
 FAR = 3.0  # scales beyond, and below its inverse, are undone before the servo model is asked
 DEGREES = 180.0 / np.pi
-RATE_TOLERANCE = 0.1
-CLEARLY = 0.7  # fraction of what one clock leaves unexplained that another may leave, to be the right one
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class JointFinding:
         tolerance: Of the slope, at this much motion.
         offset, offset_std: Measured minus commanded at zero, rad.
         faults: In words; empty where all is well.
+        lag_s: Time by which measurements follow commands; NaN where it does not show.
+        beyond_limits: Fraction of the commands beyond the joint's limits.
     """
 
     joint: str
@@ -66,10 +68,23 @@ class JointFinding:
     offset_std: float
     tolerance: float
     faults: tuple[str, ...]
+    lag_s: float = np.nan
+    beyond_limits: float = 0.0
 
     def has(self, word: str) -> bool:
         """True where a fault is of one kind."""
         return any(word in fault for fault in self.faults)
+
+    @property
+    def remark(self) -> str:
+        """What is odd and no fault."""
+        return f"{self.beyond_limits:.0%} of its commands are beyond its limits" if self.beyond_limits > SOME else ""
+
+    @property
+    def verdict(self) -> str:
+        """The judgement in words."""
+        whole = "in order" if self.judged else "did not move, cannot be judged"
+        return "; ".join(filter(None, (*self.faults, self.remark))) if self.faults or self.remark else whole
 
     @property
     def within(self) -> float:
@@ -94,6 +109,7 @@ class JointCheck:
         time_scale: What stamps must be multiplied with; 1 where they are right, or nothing shows that they are not.
         recordings: Number of recordings.
         clock: A sentence where the rate is not the robot's; a fault where ``time_scale`` is not 1, else a remark.
+        late: A sentence for every recording whose stamps alone are wrong.
     """
 
     joints: tuple[JointFinding, ...]
@@ -101,12 +117,13 @@ class JointCheck:
     time_scale: float
     clock: str
     recordings: int
+    late: tuple[str, ...] = ()
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Everything that is wrong, in words."""
         found = [f"{joint.joint}: {fault}" for joint in self.joints for fault in joint.faults]
-        return tuple(found + ([self.clock] if self.time_scale != 1.0 else []))
+        return tuple(found + ([self.clock] if self.time_scale != 1.0 else []) + list(self.late))
 
     def summary(self) -> dict[str, Any]:
         """Figures for a JSON file."""
@@ -153,6 +170,13 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     motion = motion_std(command)
     source = _assign(plain.explained, command_correlation(command), motion > EXCITED_RAD)
     follows = plain.explained[np.arange(len(names)), source] >= FOLLOWS
+    if not follows[motion > EXCITED_RAD].all():  # stamps may be so wrong that nothing seems to follow
+        wide = [delayed(c, m, wide=True) for c, m in zip(command, measured, strict=True)]
+        other = regressions(wide, measured)
+        placed = _assign(other.explained, command_correlation(command), motion > EXCITED_RAD)
+        found = other.explained[np.arange(len(names)), placed] >= FOLLOWS
+        if found.sum() > follows.sum():
+            late, plain, source, follows = wide, other, placed, found
     flipped = follows & (motion > EXCITED_RAD) & (plain.slope[np.arange(len(names)), source] < 0)
     # Order and signs first; scale and zero are judged on what these corrections leave.
     sign, moving = np.where(flipped, -1.0, 1.0), follows & (motion > EXCITED_RAD)
@@ -162,19 +186,28 @@ def check_joints(arm: Arm, logs: Sequence[JointLog]) -> JointCheck:
     straight = [replace(log, position=log.position / unit) for log in straight]
     fine = _fine(arm, straight)
     period = float(np.median([log.period_s for log in logs]))
-    time_scale, clock = 1.0, ""
-    if abs(period * arm.spec.control_rate_hz - 1.0) > RATE_TOLERANCE:
-        scaled = [replace(log, time=log.time / (period * arm.spec.control_rate_hz)) for log in straight]
-        other = _fine(arm, scaled)
-        time_scale, clock = _clock(period, arm.spec.control_rate_hz, _left(fine, moving), _left(other, moving))
-        fine = other if time_scale != 1.0 else fine
+    time_scale, clock = pace(arm, straight)
+    if time_scale != 1.0:
+        straight = [replace(log, time=time_scale * log.time) for log in straight]
+        fine = _fine(arm, straight)
+    lags = joint_lags(arm, straight)
     fine = fine.times(unit)
     moves = [sum(c[:, j].std() > EXCITED_RAD for c in command) for j in range(len(names))]
     findings = tuple(
         _finding(j, names[j], names[source[j]], bool(flipped[j]), float(motion[j]), moves[j], plain, fine)
         for j in range(len(names))
     )
-    return JointCheck(findings, period, time_scale, clock, len(logs))
+    beyond = beyond_limits(arm, logs)
+    findings = tuple(
+        replace(
+            found,
+            lag_s=float(lags.lag_s[j]) if follows[j] else np.nan,
+            faults=found.faults + ((lags.faults[j],) if follows[j] and lags.faults[j] else ()),
+            beyond_limits=float(beyond[j]),
+        )
+        for j, found in enumerate(findings)
+    )
+    return JointCheck(findings, period, time_scale, clock, len(logs), lags.recordings)
 
 
 def _fine(arm: Arm, logs: Sequence[JointLog]) -> Regression:
@@ -198,11 +231,6 @@ def _rough_scale(arm: Arm, logs: Sequence[JointLog], plain: Array) -> Array:
     found = _fine(arm, [replace(log, position=log.position / rough) for log in logs])
     seen = far & (np.diag(found.explained) >= FOLLOWS)
     return np.where(seen, rough * np.diag(found.slope), rough)
-
-
-def _left(found: Regression, moving: NDArray[np.bool_]) -> float:
-    """Fraction of the moving joints' motion that is left unexplained."""
-    return float((1.0 - np.diag(found.explained)[moving]).mean()) if moving.any() else 1.0
 
 
 def _assign(explained: Array, alike: Array, moving: NDArray[np.bool_]) -> list[int]:
@@ -265,24 +293,3 @@ def _unit_hint(scale: float, within: float) -> str:
     if unit is None:
         return ""
     return ": degrees, where the command is radians" if unit > 1.0 else ": radians, where the command is degrees"
-
-
-def _clock(period: float, rate_hz: float, left: float, left_scaled: float) -> tuple[float, str]:
-    """Factor of the stamps, and a sentence about it.
-
-    A log at another rate than the robot's is in order if its motion is as fast as the servos make it.
-
-    Args:
-        period: Of the rows, s.
-        rate_hz: Of the robot's control.
-        left: Fraction of the motion that the servo model leaves unexplained with these stamps.
-        left_scaled: The same with stamps scaled to the robot's rate.
-    """
-    ratio = period * rate_hz
-    rows = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / rate_hz:.4f} s"
-    if left_scaled < CLEARLY * left:
-        pace = f"{1.0 / ratio:.2g} times too fast" if ratio < 1.0 else f"{ratio:.2g} times too slow"
-        return 1.0 / ratio, f"{rows}: by its stamps the motion is {pace}, the servos say that the robot's rate is right"
-    if left < CLEARLY * left_scaled:
-        return 1.0, f"{rows}; the motion is as fast as the servos make it, so the log has another rate and is in order"
-    return 1.0, f"{rows}; whether its stamps are wrong cannot be told from this motion, a faster one shows it"

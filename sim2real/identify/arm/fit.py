@@ -1,4 +1,4 @@
-"""Offline identification of an arm's servos from recordings: joint by joint, by whole-motion cross-validation.
+"""Offline identification of an arm's servos from recordings: joint by joint, cross-validated by kinds of motion.
 
 A joint is simulated alone, with gravity from the measured pose: in free motion that is what the arm in PyBullet does,
 since its joints follow the same servo model, and hundreds of candidates fit into one pass over the recordings. The
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sim2real.identify.arm.kinds import kinds_of
 from sim2real.identify.arm.replay import stops_of
 from sim2real.identify.arm.search import covariance, search, simulate
 from sim2real.identify.arm.segments import SHORTEST_S, Segments, cut
@@ -76,9 +77,9 @@ def identify(
     Args:
         arm: The robot; its description gives bounds and start.
         logs: Recordings.
-        folds: Parts that the motions are divided into.
+        folds: Kinds that the motions are divided into; see :func:`kinds_of`.
         generations: Of the search.
-        seed: Of folds and search.
+        seed: Of the search.
         on_progress: Called after every search with how many are done, how many there are, and figures.
         finished: Searches of an interrupted identification, and where new ones are put: key → values.
         processes: Searches that run at the same time.
@@ -95,7 +96,7 @@ def identify(
             f"'{min(logs, key=lambda log: log.time[-1]).name}', lasts {min(log.time[-1] for log in logs):.1f} s: "
             "record longer motions"
         )
-    fold_of = np.random.default_rng(seed).permutation(len(logs)) % folds
+    fold_of = kinds_of(logs, folds)
     jobs = [(joint, fold) for joint in range(len(arm.joints)) for fold in range(-1, folds)]
     pieces = [cut(arm, logs, joint) for joint in range(len(arm.joints))]
     # What a fold must not see includes the stops: they come from its own training motions.

@@ -9,6 +9,7 @@ import numpy as np
 
 from sim2real.identify.arm.fit import JointFit
 from sim2real.identify.arm.space import LOGARITHMIC
+from sim2real.identify.arm.verdict import KNOWN
 from sim2real.robots.arm import Arm
 from sim2real.robots.arm_file import ServoQuantity
 from sim2real.types import Array
@@ -29,7 +30,7 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
                 "low": _written(value - 2.0 * std, bounds),
                 "high": _written(value + 2.0 * std, bounds),
                 "unit": bounds.unit,
-                "identified": bool(name in fit.names and std < 0.25 * width),
+                "identified": bool(name in fit.names and std < KNOWN * width),
             }
             if name in seen:
                 parameters[f"{fit.joint}.{name}"]["seen_in_motions"] = seen[name]
@@ -43,6 +44,11 @@ def parameters_file(arm: Arm, fits: Sequence[JointFit], extra: Mapping[str, Any]
             for fit in fits
         },
     }
+
+
+def fitted_values(arm: Arm, fits: Sequence[JointFit]) -> dict[str, Array]:
+    """Servo quantities [J] by name, as :func:`parameters_file` writes them."""
+    return {name: np.array([_written(fit.values[name], arm.servo[name]) for fit in fits]) for name in arm.servo}
 
 
 def _written(number: float, bounds: ServoQuantity) -> float:

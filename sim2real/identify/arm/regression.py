@@ -15,6 +15,7 @@ from sim2real.types import Array
 
 GRID_S = 0.02
 LAGS_S = np.arange(0.0, 0.42, 0.02)
+WIDE_LAGS_S = np.arange(-0.6, 1.52, 0.02)  # of recordings whose stamps are wrong
 EXCITED_RAD = 0.04  # standard deviation; quieter joints cannot be judged
 STICKS_RAD = 0.12
 STRAIGHT = 0.2  # a slope so near one is taken as one when the zero is judged
@@ -26,11 +27,19 @@ def on_grid(log: JointLog, values: Array) -> Array:
     return np.stack([np.interp(grid, log.time, column) for column in values.T], axis=1)
 
 
-def delayed(command: Array, measured: Array) -> Array:
-    """Commands, late by the time under which they explain the measurements best."""
-    steps = [round(lag / GRID_S) for lag in LAGS_S]
-    late = [np.concatenate((np.repeat(command[:1], n, axis=0), command[: len(command) - n])) for n in steps]
-    return late[int(np.argmax([np.abs(_correlation(c, measured)).max(axis=0).sum() for c in late]))]
+def delayed(command: Array, measured: Array, wide: bool = False) -> Array:
+    """Commands, late by the time under which they explain the measurements best.
+
+    Args:
+        command: [K, J] rad on the grid.
+        measured: [K, J] rad on the grid.
+        wide: Look among ``WIDE_LAGS_S``, and for joints that turn the way they are told to.
+    """
+    rows = np.arange(len(command))
+    steps = [round(lag / GRID_S) for lag in (WIDE_LAGS_S if wide else LAGS_S)]
+    late = [command[np.clip(rows - n, 0, len(command) - 1)] for n in steps]
+    found = [_correlation(c, measured) for c in late]
+    return late[int(np.argmax([(f if wide else np.abs(f)).max(axis=0).sum() for f in found]))]
 
 
 def modelled(arm: Arm, logs: Sequence[JointLog], command: Sequence[Array]) -> list[Array]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from sim2real.identify.arm.table import LowestPoint, Table, tables_of
 from sim2real.recordings.logs import JointLog
 from sim2real.robots.arm import Arm
 from sim2real.robots.servo import Servo
@@ -18,6 +19,10 @@ SIM_DT = 0.01
 GRAVITY_EVERY = 4  # physics steps; a pose changes little in 40 ms
 LANES = 16
 WINDOW_S = 1.0
+NEAR_M = 0.03  # above the table; from there contact is looked for in every step
+OFFSETS_S = np.arange(-20, 21) * 0.005
+FAR_RAD = 0.03
+WORTH = 0.9  # of the squared error; an offset that leaves more is none
 DISPROVED_RAD = 0.05  # how far beyond a stop a joint must stand for the stop to be wrong
 
 
@@ -29,6 +34,8 @@ class MotionReplay:
         name: The motion's.
         time: [T] s.
         simulated, measured, command: [T, J] rad.
+        offset_s: By how much later than the simulated arm the real one answered, taken out of ``simulated``.
+        table: Whether a table was there.
     """
 
     name: str
@@ -36,6 +43,8 @@ class MotionReplay:
     simulated: Array
     measured: Array
     command: Array
+    offset_s: float = 0.0
+    table: bool = False
 
     @property
     def rmse(self) -> Array:
@@ -59,7 +68,9 @@ class MotionReplay:
         return float(starts[at]), float(np.sqrt(mean[at]))
 
 
-def replay(arm: Arm, logs: Sequence[JointLog], parameters: Mapping[str, Array]) -> list[MotionReplay]:
+def replay(
+    arm: Arm, logs: Sequence[JointLog], parameters: Mapping[str, Array], table: Table | None = None
+) -> list[MotionReplay]:
     """Drive the arm in PyBullet with every log's commands, open loop from its first state.
 
     Several motions run side by side, each in a robot of its own.
@@ -68,6 +79,7 @@ def replay(arm: Arm, logs: Sequence[JointLog], parameters: Mapping[str, Array]) 
         arm: The robot.
         logs: Recordings.
         parameters: Servo quantities [J] by name.
+        table: What the arm may press on; left out of a motion whose measured poses go through it.
 
     Returns:
         One replay a log, in their order.
@@ -77,7 +89,7 @@ def replay(arm: Arm, logs: Sequence[JointLog], parameters: Mapping[str, Array]) 
     world = World(len(lanes), SIM_DT, gravity=NO_GRAVITY)
     try:
         world.load_robots(arm.urdf, fixed_base=True)
-        return _run(world, arm, logs, lanes, parameters)
+        return _run(world, arm, logs, lanes, parameters, table)
     finally:
         world.close()
 
@@ -132,8 +144,31 @@ def start_velocity(log: JointLog) -> Array:
     return np.polyfit(log.time[:rows], log.position[:rows], 1)[0]
 
 
+def align(motion: MotionReplay) -> MotionReplay:
+    """The replay with the recording's own time offset taken out: one number a recording, where it explains much.
+
+    Recorders start their clocks for commands and measurements apart. Servos do not depend on the time of day, so the
+    simulated motion is only shifted. Rows far off, as in contact, count no more than ``FAR_RAD``.
+    """
+    error = [np.minimum(np.abs(_shifted(motion, s) - motion.measured), FAR_RAD) for s in OFFSETS_S]
+    loss = [float((e * e).mean()) for e in error]
+    best = int(np.argmin(loss))
+    if loss[best] > WORTH * loss[len(OFFSETS_S) // 2]:
+        return motion
+    return replace(motion, simulated=_shifted(motion, OFFSETS_S[best]), offset_s=float(OFFSETS_S[best]))
+
+
+def _shifted(motion: MotionReplay, offset_s: float) -> Array:
+    return np.stack([np.interp(motion.time - offset_s, motion.time, column) for column in motion.simulated.T], axis=1)
+
+
 def _run(
-    world: World, arm: Arm, logs: Sequence[JointLog], lanes: list[list[int]], parameters: Mapping[str, Array]
+    world: World,
+    arm: Arm,
+    logs: Sequence[JointLog],
+    lanes: list[list[int]],
+    parameters: Mapping[str, Array],
+    table: Table | None,
 ) -> list[MotionReplay]:
     count, joints = len(lanes), len(arm.joints)
     dead_time, low, high = (parameters[name] for name in ("dead_time", "low_stop", "high_stop"))
@@ -146,6 +181,9 @@ def _run(
     current, step = [-1] * count, [0] * count
     reference, gravity = np.zeros((count, joints)), np.zeros((count, joints))
     position = np.zeros((count, joints))
+    lowest = LowestPoint(arm) if table else None
+    stands = tables_of(lowest, logs, table) if lowest else np.zeros(len(logs))
+    load, on, height = np.zeros((count, joints)), np.zeros(count), np.inf
     tick = 0
     while any(waiting) or any(index >= 0 for index in current):
         # Motions start when gravity is due, so that their replay does not depend on what else is replayed.
@@ -156,7 +194,7 @@ def _run(
             if current[lane] >= 0 or not due or not waiting[lane]:
                 continue
             index = current[lane] = waiting[lane].pop()
-            step[lane] = 0
+            step[lane], on[lane] = 0, stands[index]
             row, start = np.array([lane]), logs[index].position[:1]
             world.write_joints(row, start, start_velocity(logs[index])[None])
             servo.place(row, start, start_velocity(logs[index])[None])
@@ -166,7 +204,9 @@ def _run(
                 reference[lane] = known[index][step[lane]]
         if due:
             gravity = arm.chain.gravity_torque(position)
-        servo.step(reference, gravity)
+        if lowest and table and (due or height < NEAR_M):
+            load, height = lowest.load(position, table, on)
+        servo.step(reference, gravity, load)
         world.drive_joints(servo.velocity, torque)
         world.step()
         position, velocity = world.read_joints()
@@ -176,13 +216,13 @@ def _run(
             if index >= 0:
                 step[lane] += 1
                 tracks[index][step[lane]] = servo.position[lane]
-    return [_motion(log, track) for log, track in zip(logs, tracks, strict=True)]
+    return [_motion(log, track, bool(there)) for log, track, there in zip(logs, tracks, stands, strict=True)]
 
 
-def _motion(log: JointLog, track: Array) -> MotionReplay:
+def _motion(log: JointLog, track: Array, table: bool) -> MotionReplay:
     grid = SIM_DT * np.arange(len(track))
     simulated = np.stack([np.interp(log.time, grid, column) for column in track.T], axis=1)
-    return MotionReplay(log.name, log.time, simulated, log.position, log.command)
+    return MotionReplay(log.name, log.time, simulated, log.position, log.command, table=table)
 
 
 def pooled(motions: Sequence[MotionReplay], values: Sequence[Array]) -> Array:
@@ -199,7 +239,7 @@ def summary(arm: Arm, motions: Sequence[MotionReplay]) -> dict[str, Any]:
         ``mean_joint_rmse_rad`` (the mean of ``per_joint``), ``mean_over_motions_rad`` (the mean over motions of each
         motion's mean joint error, every motion counting the same), ``measured_is_commanded_rad`` (as
         ``mean_joint_rmse_rad``, of a simulator that does what is commanded), and ``per_motion`` with the same figures
-        of one motion.
+        of one motion and its time offset, s (what :func:`align` took out).
     """
     rmse, lag = [m.rmse for m in motions], [m.lag_rmse for m in motions]
     per_joint = pooled(motions, rmse)
@@ -212,6 +252,7 @@ def summary(arm: Arm, motions: Sequence[MotionReplay]) -> dict[str, Any]:
             "per_joint": dict(zip(arm.joints, own.tolist(), strict=True)),
             "worst_second": {"from_s": at, "rmse_rad": error},
             "duration_s": float(motion.time[-1]),
+            "time_offset_s": motion.offset_s,
         }
     return {
         "mean_joint_rmse_rad": float(per_joint.mean()),
