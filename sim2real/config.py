@@ -18,13 +18,7 @@ from sim2real.files import LOCK, write_text
 from sim2real.types import Model, Widths
 
 CONFIGS = Path(__file__).parent / "configs"
-_BARREN = (
-    "config.yaml",
-    "data.json",
-    "dataset.json",
-    "frames.jsonl",
-    LOCK,
-)  # files of a run before it has made anything
+_BARREN = ("config.yaml", "data.json", "dataset.json", "frames.jsonl", LOCK)  # of a run that has made nothing yet
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
