@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -116,9 +116,12 @@ def _parts(kind: Any) -> list[Any]:
 
 
 def _kind(kind: Any) -> str:
+    if get_origin(kind) is Annotated:
+        return _kind(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(_kind(part) for part in get_args(kind))
     text = getattr(kind, "__name__", str(kind)) if not get_args(kind) else str(kind)
+    text = re.sub(r"Annotated\[(\w+), [^\]]*\]", r"\1", text)  # bounds are not shown
     return re.sub(r"(sim2real|typing|pathlib)(\.\w+)*\.", "", text).replace("|", "\\|").replace("NoneType", "none")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 Array = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -22,7 +22,7 @@ State = Mapping[str, Array]
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 # Widths of a network's hidden layers, of which there is at least one.
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 class Model(BaseModel):

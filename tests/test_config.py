@@ -48,7 +48,7 @@ def test_overrides():
         ("ppo.iterations=[", "not valid YAML"),
         ("methd=nominal", "did you mean 'method'"),
         ("ppo.hidden=[]", "ppo.hidden: Tuple should have at least 1 item"),
-        ("ppo.critic_hidden=[64, 0]", "ppo.critic_hidden.1: Input should be greater than or equal to 1"),
+        ("ppo.critic_hidden=[64, 0]", "ppo.critic_hidden.1: Input should be greater than 0"),
         ("ppo.least_std=1.5", "ppo.least_std: Input should be less than or equal to 1"),
         ("ppo.mini_batches=100000", "'ppo.mini_batches' is 100000, there are only 12288 samples of a rollout"),
         ("ppo={iterations: 1, lstm: 8, mini_batches: 600}", "there are only 512 robots .an LSTM learns whole"),

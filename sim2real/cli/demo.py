@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -244,7 +245,8 @@ def _train_all(console: Console, plan: Plan, run_dir: Path, names: Sequence[str]
 
 def _train_one(name: str, config: str, folder: Path, overrides: list[str], queue: Any, threads: int) -> None:
     torch.set_num_threads(threads)
-    with terminable():
+    bundle = None
+    with contextlib.suppress(KeyboardInterrupt), terminable():
         bundle = train(load_config(config, overrides), folder, lambda *event: queue.put((name, *event)))
     queue.close()
     queue.join_thread()

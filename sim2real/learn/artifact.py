@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sim2real.errors import BundleError
@@ -84,7 +86,7 @@ def _outputs(
     return [value.double().numpy() for value in (result if isinstance(result, tuple) else (result,))]
 
 
-def _apart(name: str, a: Array, b: Array) -> float:
+def _apart(name: str, a: NDArray[Any], b: NDArray[Any]) -> float:
     """Largest difference of an output, as ``verify`` measures it."""
     got, expected = comparable(name, a, b)
     return float(np.abs(got - expected).max(initial=0.0))

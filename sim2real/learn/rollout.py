@@ -133,16 +133,16 @@ class Workers:
         self._count = buffers[0].actions.shape[1]
         self._pipes: list[Connection] = []
         self._processes = []
-        for seed, buffer in zip(seeds, buffers, strict=True):
-            here, there = context.Pipe()
-            arguments = (there, make_env, seed, actor, buffer, names, state or {})
-            process = context.Process(target=_serve, args=arguments, daemon=True)
-            with shielded():  # the learner decides when to stop
-                process.start()
-            there.close()
-            self._pipes.append(here)
-            self._processes.append(process)
         try:
+            for seed, buffer in zip(seeds, buffers, strict=True):
+                here, there = context.Pipe()
+                arguments = (there, make_env, seed, actor, buffer, names, state or {})
+                process = context.Process(target=_serve, args=arguments, daemon=True)
+                with shielded():  # the learner decides when to stop
+                    process.start()
+                    self._processes.append(process)
+                there.close()
+                self._pipes.append(here)
             self._receive()
         except BaseException:
             self.close()
