@@ -40,8 +40,10 @@ def simulated_urdf(chain: WeighedChain, meshes: bool = True) -> tuple[str, str]:
             inertial = ET.SubElement(element, "inertial")
             ET.SubElement(inertial, "origin", xyz=" ".join(map(repr, link.com.tolist())))
             ET.SubElement(inertial, "mass", value=repr(mass))
-            tensor = dict(zip(("ixx", "iyy", "izz"), map(repr, moments), strict=True))
-            ET.SubElement(inertial, "inertia", tensor | {"ixy": "0", "ixz": "0", "iyz": "0"})
+            ET.SubElement(inertial, "inertia", dict(zip(("ixx", "iyy", "izz"), map(repr, moments), strict=True)))
+        for tensor in element.findall("inertial/inertia"):
+            for key in ("ixy", "ixz", "iyz"):  # MuJoCo wants them
+                tensor.set(key, tensor.get(key, "0"))
     joints = {joint.name: joint for joint in chain.joints}
     for element in root.findall("joint"):
         joint = joints[element.get("name", "")]
