@@ -107,7 +107,11 @@ def _with_defaults(described: dict[str, Any], chain: WeighedChain, name: str) ->
             {"name": joint, "unit": "m" if sliding else "rad", "low": low, "high": high, "slew_per_s": min(speed, 4.0)}
             | {"hold": None, "land": None}
             for joint, sliding, low, high, speed in zip(
-                chain.joint_names, chain.sliding, chain.low.tolist(), chain.high.tolist(), chain.velocity.tolist(),
+                chain.joint_names,
+                chain.sliding,
+                chain.low.tolist(),
+                chain.high.tolist(),
+                chain.velocity.tolist(),
                 strict=True,
             )
         ]

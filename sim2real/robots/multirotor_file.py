@@ -114,7 +114,9 @@ def _with_defaults(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     missing = [name for name in ("urdf", *_SHORT) if name not in data]
     if missing:
         unread = [f"'{name}'" for name in ("name", "mass", "inertia") if name in data]
-        ignored = f". {', '.join(unread)} must go: the folder gives the name, the URDF mass and inertia" if unread else ""
+        ignored = (
+            f". {', '.join(unread)} must go: the folder gives the name, the URDF mass and inertia" if unread else ""
+        )
         raise ConfigError(
             f"{file} lacks {', '.join(missing)}; a drone needs urdf, control_rate_hz, max_thrust_n (N, of all rotors), "
             f"max_torque ([x, y, z] N·m), max_tilt_rad and max_yaw_rate (rad/s){ignored}"

@@ -89,7 +89,7 @@ def _resolve_meshes(root: ET.Element, urdf: Path, keep: bool) -> str:
 
 
 def _candidates(written: str, urdf: Path) -> Iterator[Path]:
-    """Where a mesh may be: as ROS, Bullet and people who copy folders have it."""
+    """List where a mesh may be: as ROS, Bullet and people who copy folders have it."""
     scheme, colon, rest = written.partition("://")
     if not colon or scheme == "file":
         path = Path(rest if colon else written)

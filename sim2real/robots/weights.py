@@ -175,7 +175,7 @@ class WeighedChain(Chain):
         frames: Mapping[str, tuple[Array, Array]],
         shift: Mapping[str, Array] = {},
     ) -> Array:
-        """How much more inertia every joint feels [N, J] kg·m² for masses on top of the links' own.
+        """Inertia that every joint feels besides its own [N, J] kg·m², of masses on top of the links'.
 
         A link's own inertia grows with its mass. Coupling between joints is left out, as it is of the arm itself.
 

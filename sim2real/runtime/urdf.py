@@ -47,12 +47,12 @@ class Joint:
 
     @property
     def moves(self) -> bool:
-        """Whether it is not fixed."""
+        """Tell whether it is not fixed."""
         return self.kind != "fixed"
 
     @property
     def commanded(self) -> bool:
-        """Whether it moves on its own."""
+        """Tell whether it moves on its own."""
         return self.moves and self.mimic is None
 
 

@@ -28,7 +28,9 @@ def joint_increments(arm: Arm, speed: float) -> tuple[ActionTerm, ...]:
         ActionTerm(
             name=limit.name, unit=limit.unit, low=-step, high=step, limits=(limit.low, limit.high), measured="joint_pos"
         )
-        for limit, step in zip(arm.spec.commands, (_speeds(arm, speed) / arm.spec.control_rate_hz).tolist(), strict=True)
+        for limit, step in zip(
+            arm.spec.commands, (_speeds(arm, speed) / arm.spec.control_rate_hz).tolist(), strict=True
+        )
     )
 
 

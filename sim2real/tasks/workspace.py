@@ -1,4 +1,4 @@
-"""Where an arm's end effector is sent: poses clear of the table, chosen by kinematics and never made up."""
+"""Poses that reach starts from and aims at: clear of the table, chosen by kinematics and never made up."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Workspace:
         return far
 
     def _find_shoulder(self) -> tuple[Array, float]:
-        """Where the first joint that moves the end effector is [3] m, and how far that gets from it, m."""
+        """Find the first joint that moves the end effector [3] m, and how far that gets from it, m."""
         chain, ee = self._arm.chain, self._arm.ee
         moving = chain.moving_joints(ee)
         if not moving:

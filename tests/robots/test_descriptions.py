@@ -151,7 +151,9 @@ def test_sliding_and_mimicking_joints_are_bullets(tmp_path, caplog):
     for column in range(4):
         moved = pose + 1e-6 * np.eye(4)[column]
         nearby = arm.chain.frames(moved[None])
-        np.testing.assert_allclose((nearby["finger"][0] - frames["finger"][0])[0] / 1e-6, jacobian[:, column], atol=1e-5)
+        np.testing.assert_allclose(
+            (nearby["finger"][0] - frames["finger"][0])[0] / 1e-6, jacobian[:, column], atol=1e-5
+        )
         energy = [
             sum(9.81 * m * (f[n][0][0] + f[n][1][0] @ arm.chain.links[n].com)[2] for n, m in arm.chain.masses.items())
             for f in (frames, nearby)
@@ -200,7 +202,9 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path):
     told = str(caught.value)
     assert all(f"joint 'j{n}' has velocity=0" in told for n in (1, 2, 3)) and "l1, l2, l3" in told
     roots = [*FRAMED, link("stand")]
-    with pytest.raises(ConfigError, match=r"it has world, stand; join them: put stand on 'world' with <joint type=\"fi"):
+    with pytest.raises(
+        ConfigError, match=r"it has world, stand; join them: put stand on 'world' with <joint type=\"fi"
+    ):
         load_robot(str(arm_folder(tmp_path / "roots", roots, "l3")))
     with pytest.raises(ConfigError, match="has no moving joint"):
         load_robot(str(arm_folder(tmp_path / "box", [link("box")], "box")))

@@ -168,7 +168,9 @@ def test_other_folders(tmp_path):
 def test_a_drone_without_a_model_is_told_what_it_lacks(tmp_path):
     (tmp_path / "quad.urdf").write_text(URDF.format(mass=0.75, more=""))
     (tmp_path / "robot.yaml").write_text("urdf: quad.urdf\nname: my_quad\nmass: 0.75\ncontrol_rate_hz: 50\n")
-    with pytest.raises(ConfigError, match=r"lacks max_thrust_n, .*max_torque \(\[x, y, z\] N·m\).*'name', 'mass' must go"):
+    with pytest.raises(
+        ConfigError, match=r"lacks max_thrust_n, .*max_torque \(\[x, y, z\] N·m\).*'name', 'mass' must go"
+    ):
         load_robot(str(tmp_path))
 
 
