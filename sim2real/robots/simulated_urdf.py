@@ -102,5 +102,5 @@ def _candidates(written: str, urdf: Path) -> Iterator[Path]:
         yield folder / package / inside
     yield urdf.resolve().parent / inside
     for variable, below in (("ROS_PACKAGE_PATH", ""), ("AMENT_PREFIX_PATH", "share")):
-        for folder in filter(None, os.environ.get(variable, "").split(os.pathsep)):
-            yield Path(folder) / below / package / inside
+        for prefix in filter(None, os.environ.get(variable, "").split(os.pathsep)):
+            yield Path(prefix) / below / package / inside

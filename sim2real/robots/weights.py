@@ -108,7 +108,7 @@ class WeighedChain(Chain):
         lengths = {self.root: 0.0}
         for joint in self.joints:
             lengths[joint.child] = lengths[joint.parent] + float(np.linalg.norm(joint.origin))
-        mass = ESTIMATED_KG * max(max(lengths.values()), 0.1) ** 2
+        mass = ESTIMATED_KG * max(*lengths.values(), 0.1) ** 2
         for name in self.estimated:
             ends = [joint.origin for joint in self.joints if joint.parent == name]
             com = 0.5 * np.mean(ends, axis=0) if ends else np.zeros(3)
@@ -122,7 +122,7 @@ class WeighedChain(Chain):
             return
         poses = np.random.default_rng(0).uniform(self.low, self.high, (64, len(self.low)))
         borne = np.abs(self.gravity_torque(poses)).max(axis=0)
-        enough = STRENGTH * np.maximum(borne, max(0.1 * float(borne.max()), 0.1))
+        enough = STRENGTH * np.maximum(borne, np.maximum(0.1 * borne.max(), 0.1))
         self.effort[unknown] = [float(f"{value:.2g}") for value in enough[unknown]]
         taken = ", ".join(
             f"'{self.joint_names[i]}' ({self.effort[i]:g} {'N' if self.sliding[i] else 'N·m'})" for i in unknown

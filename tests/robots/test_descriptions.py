@@ -1,4 +1,4 @@
-"""Arms as people's URDFs describe them: frames, branches, mimicking, sliding and endless joints, and all faults at once."""
+"""Arms as people's URDFs describe them: frames, branches, mimicking, sliding and endless joints, all faults at once."""
 
 import logging
 
