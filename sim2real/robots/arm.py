@@ -196,7 +196,7 @@ class Arm:
         return added
 
     def shifted_com(self, values: Array, table: PhysicsParams) -> dict[str, Array]:
-        """How far centres of mass are from where the URDF has them [n, 3] m, by link; only those that have moved.
+        """Displacements of centres of mass from where the URDF has them [n, 3] m, by link; only those that moved.
 
         ``LINK.com_scale`` moves a link's away from its joint or towards it, ``payload_offset`` a payload along the end
         effector's z axis.

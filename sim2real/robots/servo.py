@@ -40,7 +40,8 @@ SERVO_QUANTITIES = {
     "offset": "rad",
 }
 _DERIVED = (
-    "acceleration", "gain", "dead_band", "stall", "no_load_speed", "drive", "keep", "coulomb", "sticking", "load_friction", "play",
+    "acceleration", "gain", "dead_band", "stall", "no_load_speed", "drive", "keep",
+    "coulomb", "sticking", "load_friction", "play",
     "gravity_scale", "offset",
 )  # fmt: skip
 STICTION_SPEED = 0.02  # rad/s; slower than this a joint counts as standing

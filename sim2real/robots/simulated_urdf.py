@@ -40,8 +40,10 @@ def simulated_urdf(chain: WeighedChain, meshes: bool = True) -> tuple[str, str]:
             inertial = ET.SubElement(element, "inertial")
             ET.SubElement(inertial, "origin", xyz=" ".join(map(repr, link.com.tolist())))
             ET.SubElement(inertial, "mass", value=repr(mass))
-            tensor = dict(zip(("ixx", "iyy", "izz"), map(repr, moments), strict=True))
-            ET.SubElement(inertial, "inertia", tensor | {"ixy": "0", "ixz": "0", "iyz": "0"})
+            ET.SubElement(inertial, "inertia", dict(zip(("ixx", "iyy", "izz"), map(repr, moments), strict=True)))
+        for tensor in element.findall("inertial/inertia"):
+            for key in ("ixy", "ixz", "iyz"):  # MuJoCo wants them
+                tensor.set(key, tensor.get(key, "0"))
     joints = {joint.name: joint for joint in chain.joints}
     for element in root.findall("joint"):
         joint = joints[element.get("name", "")]
@@ -87,7 +89,7 @@ def _resolve_meshes(root: ET.Element, urdf: Path, keep: bool) -> str:
 
 
 def _candidates(written: str, urdf: Path) -> Iterator[Path]:
-    """Where a mesh may be: as ROS, Bullet and people who copy folders have it."""
+    """List where a mesh may be: as ROS, Bullet and people who copy folders have it."""
     scheme, colon, rest = written.partition("://")
     if not colon or scheme == "file":
         path = Path(rest if colon else written)
@@ -100,5 +102,5 @@ def _candidates(written: str, urdf: Path) -> Iterator[Path]:
         yield folder / package / inside
     yield urdf.resolve().parent / inside
     for variable, below in (("ROS_PACKAGE_PATH", ""), ("AMENT_PREFIX_PATH", "share")):
-        for folder in filter(None, os.environ.get(variable, "").split(os.pathsep)):
-            yield Path(folder) / below / package / inside
+        for prefix in filter(None, os.environ.get(variable, "").split(os.pathsep)):
+            yield Path(prefix) / below / package / inside

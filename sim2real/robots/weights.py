@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -108,21 +108,34 @@ class WeighedChain(Chain):
         lengths = {self.root: 0.0}
         for joint in self.joints:
             lengths[joint.child] = lengths[joint.parent] + float(np.linalg.norm(joint.origin))
-        mass = ESTIMATED_KG * max(max(lengths.values()), 0.1) ** 2
+        mass = ESTIMATED_KG * max(*lengths.values(), 0.1) ** 2
         for name in self.estimated:
             ends = [joint.origin for joint in self.joints if joint.parent == name]
             com = 0.5 * np.mean(ends, axis=0) if ends else np.zeros(3)
             radius = max(float(np.linalg.norm(com)), 2.0 * POINT_M)
             self.links[name] = Link(mass, com, np.full(3, 0.4 * mass * radius**2), np.eye(3))
+        if not self.estimated or not self.effort.any():
+            return
+        # No heavier than the torques that the file gives can carry with ease.
+        given = self.effort > 0.0
+        share = float((STRENGTH * self._borne()[given] / self.effort[given]).max())
+        for name in self.estimated if share > 1.0 else ():
+            link = self.links[name]
+            self.links[name] = replace(link, mass=link.mass / share, inertia=link.inertia / share)
+
+    def _borne(self) -> Array:
+        """Find the most that weight asks of every joint [J] N·m."""
+        poses = np.random.default_rng(0).uniform(self.low, self.high, (64, len(self.low)))
+        return np.abs(self.gravity_torque(poses)).max(axis=0)
 
     def _estimate_efforts(self) -> None:
         """Give joints without effort what carries the arm's weight with ease."""
         unknown = np.nonzero(self.effort == 0.0)[0]
         if not len(unknown):
             return
-        poses = np.random.default_rng(0).uniform(self.low, self.high, (64, len(self.low)))
-        borne = np.abs(self.gravity_torque(poses)).max(axis=0)
-        enough = STRENGTH * np.maximum(borne, max(0.1 * float(borne.max()), 0.1))
+        # A joint is no weaker than those that it carries.
+        borne = np.maximum.accumulate(self._borne()[::-1])[::-1]
+        enough = STRENGTH * np.maximum(borne, np.maximum(0.1 * borne.max(), 0.1))
         self.effort[unknown] = [float(f"{value:.2g}") for value in enough[unknown]]
         taken = ", ".join(
             f"'{self.joint_names[i]}' ({self.effort[i]:g} {'N' if self.sliding[i] else 'N·m'})" for i in unknown
@@ -175,7 +188,7 @@ class WeighedChain(Chain):
         frames: Mapping[str, tuple[Array, Array]],
         shift: Mapping[str, Array] = {},
     ) -> Array:
-        """How much more inertia every joint feels [N, J] kg·m² for masses on top of the links' own.
+        """Inertia that every joint feels besides its own [N, J] kg·m², of masses on top of the links'.
 
         A link's own inertia grows with its mass. Coupling between joints is left out, as it is of the arm itself.
 

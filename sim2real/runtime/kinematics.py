@@ -73,8 +73,8 @@ class Chain:
         """Position of every moving joint, by name: column, factor and offset."""
         moving = {joint.name: joint for joint in self.joints if joint.moves}
         columns = {}
-        for name in moving:
-            leader, factor, offset, passed = moving[name], 1.0, 0.0, {name}
+        for name, joint in moving.items():
+            leader, factor, offset, passed = joint, 1.0, 0.0, {name}
             while leader.mimic:
                 other, times, plus = leader.mimic
                 factor, offset, leader = factor * times, offset + factor * plus, moving[other]

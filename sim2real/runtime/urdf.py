@@ -47,12 +47,12 @@ class Joint:
 
     @property
     def moves(self) -> bool:
-        """Whether it is not fixed."""
+        """Tell whether it is not fixed."""
         return self.kind != "fixed"
 
     @property
     def commanded(self) -> bool:
-        """Whether it moves on its own."""
+        """Tell whether it moves on its own."""
         return self.moves and self.mimic is None
 
 
@@ -226,9 +226,13 @@ def _read_joint(joint: ET.Element, urdf: Path) -> Joint:
     if mimic is not None:
         leader, factor = attribute(mimic, "joint", f"{owner}: its <mimic>"), number(mimic, "multiplier", owner, "1")
         follows = (leader, factor, number(mimic, "offset", owner, "0"))
-    *limits, endless = (0.0,) * 4 + (False,) if follows else _limits(joint.find("limit"), written, owner)
-    direction = direction / max(float(np.linalg.norm(direction)), 1e-12)
-    return Joint(name, kind, origin, rotation, direction, parent, child, *limits, follows, bool(endless))
+    low = high = effort = velocity = 0.0
+    endless = False
+    if not follows:
+        low, high, effort, velocity, endless = _limits(joint.find("limit"), written, owner)
+    axis_ = direction / max(float(np.linalg.norm(direction)), 1e-12)
+    where = (name, kind, origin, rotation, axis_, parent, child)
+    return Joint(*where, low, high, effort, velocity, follows, endless)
 
 
 def _limits(limit: ET.Element | None, written: str, owner: str) -> tuple[float, float, float, float, bool]:

@@ -142,8 +142,10 @@ def _without_meshes(chain: WeighedChain) -> str:
     """A chain's URDF without what is seen and without meshes, every link a body of its own."""
     root = ET.fromstring(simulated_urdf(chain, meshes=False)[0])
     for link in root.iter("link"):
-        for shape in link.findall("visual"):
-            link.remove(shape)
+        for shape in [*link.findall("visual"), *link.findall("collision")]:
+            sizes = [v for e in shape.findall("geometry/*") for v in (e.get("size"), e.get("radius"), e.get("length"))]
+            if shape.tag == "visual" or any(float(v) <= 0.0 for size in sizes if size for v in size.split()):
+                link.remove(shape)
     for old in root.findall("mujoco"):
         root.remove(old)
     ET.SubElement(ET.SubElement(root, "mujoco"), "compiler", fusestatic="false", balanceinertia="true")

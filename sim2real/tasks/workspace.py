@@ -1,4 +1,4 @@
-"""Where an arm's end effector is sent: poses clear of the table, chosen by kinematics and never made up."""
+"""Poses that reach starts from and aims at: clear of the table, chosen by kinematics and never made up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from sim2real.types import Array, Bools
 _DRAWS = 200  # poses tried for one in the region; then one of the poses that were found before is taken
 _PROBE = 8192
 _LEAST_SHARE = 0.02  # of random poses that must lie in a region for it to be used
+_REGIONS = (
+    "in front of the base",
+    "all around its first joint, above the base plane",
+    "anywhere above the base plane",
+    "anywhere, since hardly a pose is above the base plane: it seems to hang; mind what is around it",
+)
 _LEVER = 0.05  # of the arm's reach; a joint with less only turns the end effector
 _LEAST_SPREAD_M, _LEAST_SPREAD = 0.1, 0.25  # median distance of two points: m, or in shares of the arm's reach
 
@@ -53,14 +59,14 @@ class Workspace:
         half = np.where(self._moves_far(), np.minimum(half, region.unfolded_rad), half)
         self._low, self._high = middle - half, middle + half
         poses = np.random.default_rng(0).uniform(self._low, self._high, (_PROBE, len(self._low)))
-        for choice, name in enumerate(self._regions()):
-            self._choice = choice
+        for self._choice in range(len(_REGIONS)):
             good = self._inside(poses)
             if good.mean() >= _LEAST_SHARE:
                 break
         self._pool = poses[good]
-        if choice:
-            remark(f"reach: '{arm.name}' has hardly a pose in front of its base; points are sampled {name}")
+        if self._choice:
+            where = _REGIONS[self._choice]
+            remark(f"reach: '{arm.name}' has hardly a pose in front of its base; points are sampled {where}")
         self._must_spread()
 
     def sample(self, rng: np.random.Generator, count: int) -> Array:
@@ -77,14 +83,6 @@ class Workspace:
         if len(open_rows):
             poses[open_rows] = self._pool[rng.integers(len(self._pool), size=len(open_rows))]
         return poses
-
-    def _regions(self) -> tuple[str, ...]:
-        return (
-            "in front of the base",
-            "all around its first joint, above the base plane",
-            "anywhere above the base plane",
-            "anywhere, since hardly a pose is above the base plane: it seems to hang; mind what is around it",
-        )
 
     def _inside(self, poses: Array) -> Bools:
         """Tell which poses [N, J] lie in the chosen region."""
@@ -115,7 +113,7 @@ class Workspace:
         return far
 
     def _find_shoulder(self) -> tuple[Array, float]:
-        """Where the first joint that moves the end effector is [3] m, and how far that gets from it, m."""
+        """Find the first joint that moves the end effector [3] m, and how far that gets from it, m."""
         chain, ee = self._arm.chain, self._arm.ee
         moving = chain.moving_joints(ee)
         if not moving:

@@ -105,7 +105,7 @@ ELBOW = '<parent link="upper_arm"/><child link="lower_arm"/>'
     ("before", "after", "words"),
     [
         (LIMIT, "", "'elbow_flex' has no limits"),
-        (LIMIT, LIMIT.replace("3.0", "0"), "'elbow_flex' has effort=0 .*; write the joint's greatest torque, N·m"),
+        (LIMIT, LIMIT.replace("3.0", "-1"), "'elbow_flex' has effort=-1 .*; write the joint's greatest torque, N·m"),
         (LIMIT, LIMIT.replace("6.0", "0"), "'elbow_flex' has velocity=0 .*; write the joint's greatest speed, rad/s"),
         (LIMIT, LIMIT.replace("6.0", "nan"), "'elbow_flex': velocity is 'nan', not a finite number"),
         (

@@ -7,7 +7,7 @@ import yaml
 from sim2real.config import load_config
 from sim2real.errors import ConfigError
 from sim2real.learn.experiment import load_experiment
-from sim2real.robots import load_arm, load_robot
+from sim2real.robots import load_arm, load_robot, robot_folder
 from sim2real.robots.physics import PhysicsParams
 from sim2real.runtime.bundle_files import parse_model
 from sim2real.runtime.spec import RobotSpec
@@ -163,3 +163,23 @@ def test_other_folders(tmp_path):
         load_robot(str(folder))
     with pytest.raises(ConfigError, match="no robot 'crazyfly'; there are crazyflie, fr3, so101"):
         load_robot("crazyfly")
+
+
+def test_a_drone_without_a_model_is_told_what_it_lacks(tmp_path):
+    (tmp_path / "quad.urdf").write_text(URDF.format(mass=0.75, more=""))
+    (tmp_path / "robot.yaml").write_text("urdf: quad.urdf\nname: my_quad\nmass: 0.75\ncontrol_rate_hz: 50\n")
+    with pytest.raises(
+        ConfigError, match=r"lacks max_thrust_n, .*max_torque \(\[x, y, z\] N·m\).*'name', 'mass' must go"
+    ):
+        load_robot(str(tmp_path))
+
+
+def test_the_crazyflies_file_of_an_earlier_release_loads(tmp_path):
+    crazyflie = robot_folder("crazyflie")
+    data = yaml.safe_load((crazyflie / "robot.yaml").read_text())
+    data["body"]["urdf"] = data.pop("urdf")
+    del data["model"], data["spec"]["interface"]
+    (tmp_path / "crazyflie.urdf").write_text((crazyflie / "crazyflie.urdf").read_text())
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump(data))
+    drone = load_robot(str(tmp_path))
+    assert drone.spec == load_robot("crazyflie").spec and drone.urdf == tmp_path / "crazyflie.urdf"
