@@ -278,7 +278,8 @@ class PerceptionNode(Node):
         if not self.counts["images"]:
             return f"no image has arrived on {self._image_topic}" + (f"; {self.trouble}" if self.trouble else "")
         if age_s > self._most_age_s:
-            return f"no image for {age_s:.1f} s, image_timeout_s is {self._most_age_s:g}"
+            said = f"no image for {age_s:.1f} s, image_timeout_s is {self._most_age_s:g}"
+            return f"{self.trouble}; {said}" if self.trouble else said
         return self.trouble
 
     def _publish_diagnostics(self) -> None:
