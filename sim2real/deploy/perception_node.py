@@ -274,7 +274,7 @@ class PerceptionNode(Node):
         self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=2.0)
 
     def diagnosed(self, age_s: float) -> str:
-        """Why the node does not see, with a newest image of this age; empty where it does."""
+        """Reason why the node does not see, with a newest image of this age; empty where it does."""
         if not self.counts["images"]:
             return f"no image has arrived on {self._image_topic}" + (f"; {self.trouble}" if self.trouble else "")
         if age_s > self._most_age_s:
