@@ -3,7 +3,7 @@
     python benchmarks/adapt_arm.py WORK [--rows randomized teacher_200 ...] [--seeds 0 1 2] [--split test] [--json OUT]
 
 Every row is one training of the localizer with the same number of steps (see ``SMALL``), measured on the same labelled
-photographs of the MuJoCo target, which nothing is trained on:
+images of the MuJoCo target, which nothing is trained on:
 
 - ``plain``: renders without visual randomization; ``randomized``: with all of it.
 - ``generator_N``: randomized renders through a generator that was trained with N unlabelled photographs (``ADAPT``).

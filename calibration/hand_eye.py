@@ -195,7 +195,7 @@ def hand_eye(
 def _judge(
     problem: Problem, whole: tuple[Array, Array], judged: tuple[float, float], arm_given: Array
 ) -> tuple[str, str]:
-    """Why the samples are not to be used, empty where they are; and what is unlikely.
+    """Reason not to use the samples, empty where there is none; and what is unlikely.
 
     Args:
         problem: All samples.

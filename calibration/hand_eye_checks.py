@@ -118,19 +118,19 @@ def unseen(arm: Array, board: Array) -> tuple[str, str]:
     what = f"the board would be behind the camera in {back} of {len(board)} samples"
     if not back:
         what = f"the camera would see the board's back in {_fewer_faces(board)} of {len(board)} samples"
-    if back and _off_axis(board, 0) < LINK_DEG:
-        return (
-            f"{what}, but in front of one that looks along x, as camera_link does: if that is the frame, add "
-            "--camera-frame link; else check that the order is [T_base_ee, T_camera_board]"
-        ), ""
     others = {
         "arm and board look exchanged; the order is [T_base_ee, T_camera_board]": arm,
         "both sets of poses look inverted; give T_base_ee and T_camera_board": _inverse(board),
         "arm and board look exchanged and inverted; the order is [T_base_ee, T_camera_board]": _inverse(arm),
     }
-    for text, other in others.items():
-        if _in_front(other) and _one_face(other, 2):
-            return f"{what}: {text}", ""
+    likely = next((text for text, other in others.items() if _in_front(other) and _one_face(other, 2)), "")
+    if back and _off_axis(board, 0) < LINK_DEG:
+        return (
+            f"{what}, but in front of one that looks along x, as camera_link does: if that is the frame, add "
+            f"--camera-frame link{'; else ' + likely if likely else ''}"
+        ), ""
+    if likely:
+        return f"{what}: {likely}", ""
     if back == len(board):
         return f"{what}: give T_camera_board in the camera's optical frame, z forwards (OpenCV, REP 103)", ""
     return "", f"{what}, which no camera can: check that these are T_base_ee and T_camera_board, in this order"

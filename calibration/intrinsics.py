@@ -170,7 +170,9 @@ def _fit(
     pixels = [view.pixels.astype(np.float32)[:, None] for view in views]
     try:
         if lens == "fisheye":
-            matrix, distortion, rotations, translations = _fit_fisheye(points, pixels, size)
+            matrix, distortion, rotations, translations = _fit_fisheye(
+                [view.points for view in views], [view.pixels for view in views], size
+            )
         else:
             flags = cv2.CALIB_RATIONAL_MODEL if lens == "rational" else 0
             guess = np.eye(3) if fixed_aspect else None

@@ -31,7 +31,7 @@ def paper_for(board: Board) -> tuple[str, float, float]:
 
 
 def described(board: Board) -> tuple[str, str]:
-    """What the board is, and the options that make it again."""
+    """Description of a board, and the options that make it again."""
     mm = 1e3 * np.array([board.square, board.marker])
     count = f"{board.columns} x {board.rows}"
     options = f"--board {board.kind} --columns {board.columns} --rows {board.rows} --square {board.square:g}"

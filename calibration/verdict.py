@@ -1,4 +1,4 @@
-"""Whether a camera's calibration can be used, in words, and whether another lens model would fit better."""
+"""Judgement of a camera's calibration, in words, and of other lens models that would fit better."""
 
 from __future__ import annotations
 

@@ -63,9 +63,8 @@ class Keeper:
         for name, value in {**figures, **verdict.figures}.items():
             self._events.add_scalar(name.replace(".", "/"), value, trainer.step)
         count = min(8, len(adapted), len(self._data.target_held))
-        grid = sheets.sheet(
-            [self._data.source_held.images[:count], adapted[:count], self._data.target_held.images[:count]]
-        )
+        rows = {"rendered": self._data.source_held.images, "adapted": adapted, "real": self._data.target_held.images}
+        grid = sheets.sheet({label: images[:count] for label, images in rows.items()})
         self._events.add_image("rendered, adapted, real", grid, trainer.step, dataformats="HWC")
         self._events.flush()
 

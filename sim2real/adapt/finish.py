@@ -25,6 +25,7 @@ from sim2real.adapt.metrics import features, frechet_distance, kernel_distance
 from sim2real.adapt.networks import Generator, Segmenter, parameter_count
 from sim2real.adapt.translate import export_generator
 from sim2real.files import write_bytes, write_text
+from sim2real.images.pictures import enlarged
 from sim2real.provenance import commit
 from sim2real.runtime.translation import GATE, GENERATOR, Translator, file_hashes
 
@@ -124,8 +125,8 @@ def distances(data: Data, adapted: Image) -> dict[str, float]:
 def _pictures(data: Data, adapted: Image, faults: NDArray[np.float64]) -> dict[str, Image]:
     held, shown = data.source_held, slice(0, sheets.SHOWN)
     near = sheets.nearest(features(adapted[shown]), features(data.target.images))
-    rows = [held.images[shown], adapted[shown], data.target.images[near]]
-    pictures = {"grid": sheets.sheet([sheets.enlarged(row) for row in rows])}
+    rows = {"rendered": held.images[shown], "adapted": adapted[shown], "nearest real image": data.target.images[near]}
+    pictures = {"grid": sheets.sheet({label: enlarged(row, sheets.LEAST_SIDE) for label, row in rows.items()})}
     if held.masks is not None:
         pictures["masks"] = _outlined(held, adapted, held.masks, np.arange(len(held))[shown])
         if len(faults):
@@ -136,8 +137,11 @@ def _pictures(data: Data, adapted: Image, faults: NDArray[np.float64]) -> dict[s
 
 def _outlined(held: Domain, adapted: Image, masks: Image, rows: NDArray[np.int64]) -> Image:
     """Rendered images over adapted ones, with the outlines of the same masks on both."""
-    both = [sheets.enlarged(images[rows]) for images in (held.images, adapted)]
-    return sheets.sheet([sheets.outlined(x, _enlarged_masks(masks[rows], held.images)) for x in both])
+    both = {"rendered, with its masks": held.images, "adapted, with the same masks": adapted}
+    large = _enlarged_masks(masks[rows], held.images)
+    return sheets.sheet(
+        {label: sheets.outlined(enlarged(x[rows], sheets.LEAST_SIDE), large) for label, x in both.items()}
+    )
 
 
 def _enlarged_masks(masks: NDArray[Any], images: Image) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.adapt.domains import Image
+from sim2real.images.pictures import captioned
 
-SHOWN = 12
-LEAST_SIDE = 96  # px; smaller images are enlarged to it
+SHOWN = 6
+LEAST_SIDE = 192  # px; smaller images are enlarged to it
 COLOURS = ((230, 80, 60), (70, 160, 230), (240, 200, 60), (90, 200, 110), (190, 100, 220))
 
 
-def sheet(rows: Sequence[Image]) -> Image:
-    """Rows of images [N, H, W, 3] as one picture, one column an image."""
-    return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+def sheet(rows: Mapping[str, Image]) -> Image:
+    """Rows of images [N, H, W, 3], each under its label, as one picture, one column an image."""
+    return np.concatenate([captioned(np.concatenate(list(row), axis=1), label) for label, row in rows.items()], axis=0)
 
 
 def nearest(features: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -36,9 +37,3 @@ def outlined(images: Image, masks: NDArray[Any]) -> Image:
             outline, _ = cv2.findContours((mask == number).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(image, outline, -1, COLOURS[(int(number) - 1) % len(COLOURS)], 1)
     return result
-
-
-def enlarged(images: Image) -> Image:
-    """Images [N, H, W, 3] at least ``LEAST_SIDE`` px high, by whole factors."""
-    factor = max(1, -(-LEAST_SIDE // images.shape[1]))
-    return images.repeat(factor, axis=1).repeat(factor, axis=2)

@@ -140,8 +140,8 @@ def _description(data: Data) -> str:
     resized = (data.source.resized, data.target.resized)
     if data.source.masks is None and data.source.labels is None:
         said += (
-            "\n[yellow]The rendered images have no masks and no labels: nothing can be judged, the gate will refuse, and "
-            "'sim2real adapt apply' will need --anyway."
+            "\n[yellow]The rendered images have no masks and no labels: nothing can be judged, the gate will refuse, "
+            "and 'sim2real adapt apply' will need --anyway."
         )
     if any(resized):
         said += f"\n{resized[0]} rendered and {resized[1]} real ones were resized: the networks take multiples of 32 px"

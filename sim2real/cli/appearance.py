@@ -19,6 +19,8 @@ Out = Annotated[Path, typer.Option(help="Contact sheet to write (.png).")]
 Count = Annotated[int, typer.Option(min=1, help="Images on it.")]
 Size = Annotated[int, typer.Option(min=16, help="Side of an image without --camera, px.")]
 Camera = Annotated[Path | None, typer.Option(help="Calibration, with T_base_camera, to look through.")]
+SHEET_COLUMNS, SHEET_PX = 5, 192  # images in a row, and their height at least
+RING_FRACTION = 0.11  # of an image's height, around the object
 Photographs = Annotated[Path | None, typer.Option(help="Folder of photographs to cut textures from.")]
 Egl = Annotated[bool, typer.Option("--egl", help="Render with OpenGL, where a GPU is.")]
 
@@ -73,7 +75,7 @@ def _write_sheet(
     try:
         import cv2
 
-        from sim2real.images.pictures import contact_sheet
+        from sim2real.images.pictures import contact_sheet, enlarged, marked
         from sim2real.sim.render.preview import preview, preview_camera
     except ImportError as error:
         raise ConfigError(f"images need OpenCV ({error}): pip install 'sim2real[vision]'") from error
@@ -81,8 +83,15 @@ def _write_sheet(
     from sim2real.robots.arm import Arm
 
     eye = preview_camera(size) if camera is None else _with_pose(camera)
-    images, effects = preview(Arm(robot_folder(robot)), eye, count, photographs, egl, seed)
-    cv2.imwrite(str(out), contact_sheet(images)[..., ::-1])
+    images, places, effects = preview(Arm(robot_folder(robot)), eye, count, photographs, egl, seed)
+    large = max(1, -(-SHEET_PX // images[0].shape[0]))
+    ring = RING_FRACTION * large * images[0].shape[0]
+    images = [
+        marked(enlarged(image, SHEET_PX), large * (place + 0.5), ring)
+        for image, place in zip(images, places, strict=True)
+    ]
+    captions = [f"{number}: object in the ring" for number in range(1, count + 1)]
+    cv2.imwrite(str(out), contact_sheet(images, SHEET_COLUMNS, 4, captions)[..., ::-1])
     return effects
 
 

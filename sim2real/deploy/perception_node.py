@@ -273,13 +273,18 @@ class PerceptionNode(Node):
         self.trouble = reason
         self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=2.0)
 
+    def diagnosed(self, age_s: float) -> str:
+        """Reason why the node does not see, with a newest image of this age; empty where it does."""
+        if not self.counts["images"]:
+            return f"no image has arrived on {self._image_topic}" + (f"; {self.trouble}" if self.trouble else "")
+        if age_s > self._most_age_s:
+            said = f"no image for {age_s:.1f} s, image_timeout_s is {self._most_age_s:g}"
+            return f"{self.trouble}; {said}" if self.trouble else said
+        return self.trouble
+
     def _publish_diagnostics(self) -> None:
         age_s = time.monotonic() - self._images.arrival_s
-        trouble = self.trouble
-        if not self.counts["images"]:
-            trouble = f"no image has arrived on {self._image_topic}" + (f"; {trouble}" if trouble else "")
-        elif age_s > self._most_age_s:
-            trouble = f"no image for {age_s:.1f} s, image_timeout_s is {self._most_age_s:g}"
+        trouble = self.diagnosed(age_s)
         values = {name: str(count) for name, count in self.counts.items()}
         values |= {
             "took_ms": f"{1e3 * self._took_s:.2f}",

@@ -76,7 +76,7 @@ def write_target_dataset(
     """
     assert camera.T_base_camera is not None
     about = {
-        "what": "photographs of the MuJoCo target",
+        "what": "images rendered by the MuJoCo target",
         "split": split,
         "clutter": clutter,
         "room": scene_set,
@@ -104,7 +104,7 @@ def write_target_dataset(
             else:
                 writer.add(rgb, mask, **fields)
             if writer.count % 20 == 0 or writer.count == count:
-                on_progress(f"photographs, {split}", writer.count, count, {})
+                on_progress(f"target images, {split}", writer.count, count, {})
         return writer.count
     return writer.count
 

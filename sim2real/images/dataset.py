@@ -278,8 +278,8 @@ def read_color(path: Path) -> Image | None:
     if image.dtype != np.uint16 or most < DARKEST_WHITE:
         bits = max(1, most.bit_length()) if image.dtype == np.uint16 else 16
         raise ConfigError(
-            f"{path} has {image.dtype.itemsize * 8} bits a channel with values up to {most} of 65535: a sensor of "
-            f"{bits} bits, whose image would be black; save it with 8 bits a channel (divide by {2 ** max(bits - 8, 0)})"
+            f"{path} has {image.dtype.itemsize * 8} bits a channel with values up to {most} of 65535: {bits} bits of a "
+            f"sensor, whose image would be black; save it with 8 bits a channel: divide by {2 ** max(bits - 8, 0)}"
         )
     return np.asarray(image >> 8, dtype=np.uint8)
 

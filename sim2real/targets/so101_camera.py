@@ -1,4 +1,4 @@
-"""A camera before the SO-101 target: MuJoCo draws, a sensor and a lens of its own make a photograph of it.
+"""A camera before the SO-101 target: MuJoCo draws, a sensor and a lens of its own make a camera image of it.
 
 It stands in for a real camera, so nothing here is shared with the training renderer: neither code, nor shapes,
 textures, materials or lights, nor the model of the sensor. Its pose differs a little from the calibrated one, as a
@@ -25,9 +25,9 @@ from sim2real.types import Array, Image
 CLASSES = {0: "background", 1: "robot", 2: "object", 3: "distractor", 4: "table"}
 DISTRACTORS = 8
 TEXTURES = 30  # made once; looks choose among them
-OVERSAMPLING = 2  # drawn pixels along each side of a photographed one
+OVERSAMPLING = 2  # rendered pixels along each side of one of the image
 COARSE_M = 0.003  # detail of the arm's meshes: half a pixel
-MARGIN = 1.06  # how much wider than the photograph is drawn, for the lens
+MARGIN = 1.06  # how much wider than the image is rendered, for the lens
 POSE_STD_M, POSE_STD_RAD = 0.004, 0.005  # of a hand-eye calibration, each axis
 _AWAY = np.array([0.0, 0.0, -30.0])
 _PUCK_GROUP = 1  # the arm is drawn from group 2, everything else from group 0
@@ -51,7 +51,7 @@ class Photo:
 
 
 class So101Camera:
-    """Photographs of one SO-101, one puck and what else lies about.
+    """Camera images of one SO-101, one puck and what else lies about.
 
     Args:
         width, height: px.
@@ -131,7 +131,7 @@ class So101Camera:
             world.add_geom(name=f"thing_{index}", type=mj.mjtGeom.mjGEOM_BOX, size=size, pos=_AWAY, **free)
         for index in range(2):
             world.add_light(name=f"lamp_{index}", pos=[0, 0, 2], dir=[0, 0, -1], castshadow=index == 0)
-        # The drawn picture is wider than the photograph, about the same centre of projection.
+        # The rendered picture is wider than the image, about the same centre of projection.
         width, height = self._drawn
         scale = float(OVERSAMPLING)
         (fx, _, cx), (_, fy, cy) = self._matrix[0], self._matrix[1]
@@ -275,7 +275,7 @@ class So101Camera:
                 self._model.geom_pos[geom] = _AWAY
 
     def photograph(self, joint_pos: Array, puck_pos: Array, truth: bool = False) -> Photo:
-        """One photograph.
+        """Render one image.
 
         Args:
             joint_pos: Of the arm [6] rad.

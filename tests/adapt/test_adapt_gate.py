@@ -153,6 +153,20 @@ def test_lost_edges_in_a_tenth_are_refused() -> None:
     assert any(reason.startswith("loses the edges of {odd name} in") for reason in verdict.reasons), verdict
 
 
+@pytest.mark.parametrize(("moved", "passes"), [(0, True), (1, True), (4, False)])
+def test_a_generator_that_moves_objects_in_a_tenth_of_the_images_is_refused(
+    moved: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The median of 40 images sees nothing of it; the worst twentieth does."""
+    held = table(40)
+    drift = np.zeros(40)
+    drift[:moved] = 20.0
+    monkeypatch.setattr(gate, "edge_drift", lambda *_: (drift, np.ones(40)))
+    verdict = verdict_of(held.images, held)
+    said = [reason for reason in verdict.reasons if "worst twentieth" in reason]
+    assert verdict.figures["object.drift_px"] == 0.0 and bool(said) is not passes
+
+
 def test_one_image_of_a_few_is_no_share() -> None:
     held = table(20)
     verdict = verdict_of(painted_out(held, 0.05), held)

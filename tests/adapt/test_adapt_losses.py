@@ -155,3 +155,11 @@ def test_minibatch_std_tells_alike_batches_from_varied_ones() -> None:
     assert not torch.allclose(network(varied)[0][:1], network(alike)[0][:1], atol=1e-5)
     without = Discriminator(config("discriminator.minibatch_std=false").discriminator).eval()
     assert torch.allclose(without(varied)[0][:1], without(alike)[0][:1], atol=1e-5)
+
+
+def test_the_keys_of_the_contrastive_loss_are_taken_as_given() -> None:
+    queries, keys = (torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    queries.requires_grad_()
+    keys.requires_grad_()
+    losses.contrastive(queries, keys).backward()
+    assert queries.grad is not None and queries.grad.abs().max() > 0 and keys.grad is None

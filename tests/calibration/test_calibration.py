@@ -14,6 +14,7 @@ from calibration.boards import Board, Detection
 from calibration.hand_eye import hand_eye
 from calibration.intrinsics import board_pose, calibrate_camera
 from calibration.latency import camera_latency, rotation_angle
+from calibration.sheet import described, sheet
 from sim2real.cli.main import app, main
 from sim2real.errors import ConfigError
 from sim2real.images.dataset import DatasetWriter
@@ -113,12 +114,35 @@ def test_paper_has_the_board_s_size(tmp_path):
     board.print_to(tmp_path / "b.png", margin=0.01)
     height, width = cv2.imread(str(tmp_path / "b.png"), 0).shape
     assert width == pytest.approx(0.17 / 0.0254 * 600, abs=2) and height == pytest.approx(0.23 / 0.0254 * 600, abs=2)
+    with pytest.raises(ConfigError, match="neither"):
+        board.print_to(tmp_path / "b.jpg")
+
+
+@pytest.mark.parametrize(
+    ("board", "paper"),
+    [
+        (Board("charuco", 5, 7, 0.03, 0.022), (210, 297)),
+        (Board("charuco", 7, 5, 0.03, 0.022), (297, 210)),
+        (Board("chessboard", 8, 5, 0.03), (420, 297)),
+        (Board("grid", 2, 2, 0.3, 0.05), (666, 692)),
+    ],
+    ids=["A4", "A4 across", "A3", "its own size"],
+)
+def test_a_sheet_is_of_a_size_that_printers_have_and_has_a_ruler(tmp_path, board, paper):
     board.print_to(tmp_path / "b.pdf")
     text = (tmp_path / "b.pdf").read_bytes()
     box = [float(x) for x in text.split(b"/MediaBox [")[1].split(b"]")[0].split()]
-    assert box[2] / 72 * 25.4 == pytest.approx(170, abs=0.1) and box[3] / 72 * 25.4 == pytest.approx(230, abs=0.1)
-    with pytest.raises(ConfigError, match="neither"):
-        board.print_to(tmp_path / "b.jpg")
+    np.testing.assert_allclose(np.array(box[2:]) / 72 * 25.4, paper, atol=0.1)
+    density = 5000.0
+    page = sheet(board, density)
+    left, width = round(0.008 * density), round(0.1 * density)
+    base = page.shape[0] - round(0.034 * density) + round(0.008 * density)
+    ink = np.flatnonzero(page[base] < 128)
+    assert (ink[0], ink[-1] + 1, len(ink)) == (left, left + width, width)  # 100 mm without a gap
+    pattern = board.draw(density)
+    found = cv2.matchTemplate(page, pattern, cv2.TM_SQDIFF)
+    assert found.min() == pytest.approx(0.0, abs=1e-3 * pattern.size)  # the board itself is not scaled
+    assert str(board.columns) in described(board)[0] and "mm" in described(board)[0]
 
 
 @pytest.mark.parametrize("lens", ["pinhole", "rational", "fisheye"])

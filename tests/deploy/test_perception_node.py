@@ -285,3 +285,42 @@ def test_numbers_may_be_written_with_or_without_a_point(tmp_path, value, said):
     finally:
         process.kill()
         process.wait()
+
+
+def test_diagnostics_judge_the_age_of_images(tmp_path):
+    """'sees' is said of images that come, and of nothing else."""
+    rig = Rig(make_red_bundle(tmp_path / "red"), image_timeout_s=0.3)
+    try:
+        rig.infos.publish(info_of(camera()))
+        rig.until(lambda: rig.node._view is not None)
+        rig.status.clear()
+        rig.until(lambda: rig.status)
+        status = rig.status[-1].status[0]
+        assert status.level == DiagnosticStatus.WARN and "no image has arrived on /image" in status.message
+        rig.show(red_dot(camera(), PLACE), camera())
+        rig.until(lambda: rig.all)
+        assert rig.node.diagnosed(0.1) == "" and "no image for 0.4 s" in rig.node.diagnosed(0.4)
+    finally:
+        rig.close()
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_rectified_images_have_the_matrix_of_p_and_no_lens(tmp_path, rectified):
+    eye = big_camera()
+    new, _ = cv2.getOptimalNewCameraMatrix(eye.matrix, eye.distortion, (eye.width, eye.height), 0)
+    picture = big_picture(PLACE)
+    if rectified:
+        picture = cv2.undistort(picture, eye.matrix, eye.distortion, None, new)
+    rig = Rig(make_red_bundle(tmp_path / "red"), rectified=rectified)
+    try:
+        info = info_of(eye)
+        info.p = [*new[0], 0.0, *new[1], 0.0, 0.0, 0.0, 1.0, 0.0]
+        rig.infos.publish(info)
+        rig.until(lambda: rig.node._view is not None)
+        rig.stamp += 0.1
+        rig.images.publish(message_of(picture, rig.stamp))
+        rig.until(lambda: rig.poses)
+        found = rig.poses[-1].pose.position
+        assert np.hypot(found.x - PLACE[0], found.y - PLACE[1]) < 2e-3
+    finally:
+        rig.close()

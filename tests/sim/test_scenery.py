@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from sim2real.cli.main import app
 from sim2real.errors import ConfigError, SimulationError
-from sim2real.images.pictures import contact_sheet
+from sim2real.images.pictures import CAPTION_PX, contact_sheet, enlarged, marked
 from sim2real.robots import load_robot
 from sim2real.runtime.camera import CameraCalibration
 from sim2real.sim.render.camera import SimCamera
@@ -179,4 +179,15 @@ def test_contact_sheet_and_command(tmp_path):
     assert done.exit_code == 0 and "is now" not in done.output, done.output
     done = CliRunner().invoke(app, ["looks", *arguments])
     assert done.exit_code == 0 and "is now 'sim2real appearance'" in " ".join(done.output.split()), done.output
-    assert cv2.imread(str(out)).shape[:2] == (32, 8 * 33 - 1)
+    assert cv2.imread(str(out)).shape[:2] == (2 * (192 + CAPTION_PX) + 4, 5 * 196 - 4)
+
+
+def test_captions_and_rings_say_what_is_seen():
+    image = np.full((60, 200, 3), 90, np.uint8)
+    sheet = contact_sheet([image, image], 2, captions=["1: object", ""])
+    first, second = sheet[:CAPTION_PX, :200], sheet[:CAPTION_PX, 201:]
+    assert first.min() < 100 and second.min() == 255  # text, and none
+    ringed = marked(image, (50.0, 30.0), 10.0)
+    changed = np.argwhere((ringed != image).any(axis=2))
+    assert abs(np.hypot(*(changed - (30, 50)).T) - 10).max() < 3.5 and (ringed == 255).any() and (image == 90).all()
+    assert enlarged(image, 100).shape == (120, 400, 3)

@@ -16,6 +16,7 @@ from sim2real.types import Array, Image
 
 EYE_M, TARGET_M = (0.75, 0.0, 0.55), (0.25, 0.0, 0.03)  # where a camera without a calibration stands and looks
 FOCAL = 0.9  # of the image's width
+OBJECT_M = np.array([0.3, 0.08, 0.02])
 
 
 def preview_camera(size: int) -> CameraCalibration:
@@ -36,7 +37,7 @@ def looking(eye: Array, target: Array) -> Array:
 
 def preview(
     arm: Arm, camera: CameraCalibration, count: int, photographs: Path | None = None, egl: bool = False, seed: int = 0
-) -> tuple[list[Image], dict[str, float]]:
+) -> tuple[list[Image], Array, dict[str, float]]:
     """Render an arm with one object under visual randomization.
 
     Args:
@@ -48,7 +49,8 @@ def preview(
         seed: Of everything random.
 
     Returns:
-        Images [H, W, 3], and for each visual term the mean change of a pixel (0 to 255) by it alone.
+        Images [H, W, 3], where the object is in each [N, 2] (column, row), and for each visual term the mean change of
+        a pixel (0 to 255) by it alone.
 
     Raises:
         SimulationError: The lens or the renderer cannot be used.
@@ -58,10 +60,11 @@ def preview(
         world.load_robots(arm.urdf, fixed_base=True)
         world.write_joints(np.array([0]), arm.rest[None], np.zeros((1, len(arm.rest))))
         body = add_object(world, "cylinder", 0.028, 0.04)
-        move_object(world, body, np.array([0.3, 0.08, 0.02]))
+        move_object(world, body, OBJECT_M)
         scenery = Scenery(world, camera, camera.T_base_camera, objects=[body], photographs=photographs, seed=seed)
-        images = []
+        images, at = [], []
         for _ in range(count):
             scenery.look()
             images.append(scenery.render().rgb)
-        return images, audit_appearance(scenery)
+            at.append(scenery.pixels(OBJECT_M[None])[0])
+        return images, np.array(at), audit_appearance(scenery)
