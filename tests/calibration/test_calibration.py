@@ -123,8 +123,8 @@ def test_paper_has_the_board_s_size(tmp_path):
     [
         (Board("charuco", 5, 7, 0.03, 0.022), (210, 297)),
         (Board("charuco", 7, 5, 0.03, 0.022), (297, 210)),
-        (Board("chessboard", 8, 5, 0.03), (420, 297)),
-        (Board("grid", 2, 2, 0.3, 0.05), (666, 692)),
+        (Board("chessboard", 8, 5, 0.03), (297, 420)),
+        (Board("grid", 2, 2, 0.2, 0.05), (466, 492)),
     ],
     ids=["A4", "A4 across", "A3", "its own size"],
 )
