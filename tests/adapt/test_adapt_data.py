@@ -65,6 +65,7 @@ def test_other_masks_are_other_images(tmp_path: Path) -> None:
     data = Data.of(source, target, 0)
     assert data.source.masks is not None
     note_data(tmp_path, (data.source, data.source_held), (data.target, data.target_held))
+    (tmp_path / "checkpoint.pt").write_bytes(b"begun")
     changed = replace(data.source, masks=np.roll(data.source.masks, 1, axis=1))
     with pytest.raises(ConfigError, match="trained on other images: --sim"):
         note_data(tmp_path, (changed, data.source_held), (data.target, data.target_held))

@@ -300,8 +300,8 @@ def test_faults_name_the_images_and_pictures_show_them_first(monkeypatch: pytest
     pictures = finish._pictures(data, images, verdict.faults)
     assert set(pictures) == {"grid", "masks", "failures"}
     shown, masks = drawn[-1]
-    assert (shown[0][::2, ::2] == images[13]).all()
-    assert (masks[0][::2, ::2] == (held.masks[13] == 1)).all(), "outlines are the simulator's, without surfaces"
+    assert (shown[0][::3, ::3] == images[13]).all()
+    assert (masks[0][::3, ::3] == (held.masks[13] == 1)).all(), "outlines are the simulator's, without surfaces"
 
 
 def test_the_kept_checkpoint_is_not_the_last_but_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,6 +167,7 @@ def test_a_loss_that_is_not_finite_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     prepare_run(small("cut"), tmp_path)
+    (tmp_path / "checkpoint.pt").write_bytes(b"begun")
     prepare_run(small("cut"), tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
         prepare_run(small("cut", "seed=1"), tmp_path)
