@@ -35,6 +35,7 @@ Setup = Literal["eye-to-hand", "eye-in-hand"]
 
 JOINT_FIT = "all samples together"
 WEIGHED_FIT = "all samples together, weighed by how well their corners fix the board"
+CLEARLY = 1.2  # weighing is right where its model is: samples not seen must speak clearly against it
 # From camera_link (x forwards, y left, z up) to the optical frame (x right, y down, z forwards), REP 103.
 OPTICAL_FROM_LINK = np.array([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
@@ -143,8 +144,8 @@ def hand_eye(
         T_base_ee: Poses of the end effector in the base frame [N, 4, 4].
         T_camera_board: Poses of the board in the camera's frame [N, 4, 4], in the order they were taken.
         setup: Where the camera is.
-        camera: With ``detections``: samples count by how well their corners fix the board's pose, where that is
-            nearer to samples not seen.
+        camera: With ``detections``: samples count by how well their corners fix the board's pose, unless that is
+            clearly farther from samples not seen.
         detections: Corners of the board in every sample.
 
     Raises:
@@ -171,7 +172,7 @@ def hand_eye(
         checks.check_rotation(arm[keep])
     per_solver = {name: problem.held_out(keep, name) for name in SOLVERS}
     fit, joint = problem, JOINT_FIT
-    if detections is not None and weighed.misfit(weighed, keep, x, y) < weighed.misfit(problem, keep, x, y):
+    if detections is not None and weighed.misfit(weighed, keep, x, y) < CLEARLY * weighed.misfit(problem, keep, x, y):
         fit, joint = weighed, WEIGHED_FIT
         x, y = fit.solve(keep)
     method, kept = _best({joint: fit.held_out(keep)} | per_solver)
