@@ -60,7 +60,10 @@ def joint_lags(arm: Arm, logs: Sequence[JointLog]) -> Lags:
         arm: The robot; its bounds of ``dead_time`` say how late a servo may answer.
         logs: With joints in order, signs and scales right.
     """
-    parts = [_judged(arm, [log]) for log in logs]
+    servos: Sequence[Array | None] = [None] * len(logs)
+    if is_identified(arm):
+        servos = modelled(arm, logs, [on_grid(log, log.command) for log in logs])
+    parts = [_judged(arm, log, servo) for log, servo in zip(logs, servos, strict=True)]
     moves = np.array([log.command.std(axis=0) > EXCITED_RAD for log in logs])
     weight = np.array([part[3] for part in parts]) * moves
     whole = [np.einsum("l...j,lj->...j", np.array([p[i] for p in parts]), weight) / np.maximum(weight.sum(0), 1e-12)
@@ -80,13 +83,17 @@ def joint_lags(arm: Arm, logs: Sequence[JointLog]) -> Lags:
     return Lags(lag, tuple(faults), tuple(alone))
 
 
-def _judged(arm: Arm, logs: Sequence[JointLog]) -> tuple[Array, Array, Array, Array]:
+def _judged(arm: Arm, log: JointLog, servo: Array | None) -> tuple[Array, Array, Array, Array]:
     """Unexplained fractions of one recording, by shift.
+
+    Args:
+        arm: The robot.
+        log: The recording.
+        servo: Where its identified servos would be [K, J] rad on the grid; None where they were not identified.
 
     Returns:
         Fractions [S, J] of held commands, of servos as they may be, and of servos with any dead time; variance [J].
     """
-    (log,) = logs
     middle = GRID_S * (np.arange(int(np.ceil(log.time[-1] / GRID_S)) + 1) + 0.5)
     measured = np.stack([np.interp(middle, log.time, column) for column in log.position.T], axis=1)
     nothing, far = np.zeros(len(log.joint_names)), np.full(len(log.joint_names), 1e9)
@@ -94,8 +101,8 @@ def _judged(arm: Arm, logs: Sequence[JointLog]) -> tuple[Array, Array, Array, Ar
     shift_s = GRID_S * SHIFTS[:, None]
     plain = unexplained(held, measured)
     latest = arm.servo["dead_time"].high + LATE_S
-    if is_identified(arm):
-        outside = unexplained(modelled(arm, logs, [on_grid(log, log.command)])[0], on_grid(log, log.position))
+    if servo is not None:
+        outside = unexplained(servo, on_grid(log, log.position))
         spare = latest - arm.nominal()["dead_time"]
         inside = np.where((shift_s >= -EARLY_S) & (shift_s <= spare), outside, 1.0)
         return plain, inside, outside, measured.var(axis=0)
