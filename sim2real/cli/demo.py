@@ -31,7 +31,6 @@ from sim2real.evaluate.table import (
     mean_within,
     print_table,
     run_cell,
-    share_of_gap,
     target_of,
     worst_success,
 )
@@ -52,7 +51,6 @@ class Plan:
     Attributes:
         trainings: Policy → shipped configuration and settings; trained in rounds, a round at the same time.
         rounds: Names of policies.
-        baseline: The policy where the gap to the oracle begins.
         best: The policy that is exported and looked at closely.
         over_ros2: Policies that also run over ROS 2, ``ros2_episodes`` a cell.
         package: Name of the ROS 2 package.
@@ -64,7 +62,6 @@ class Plan:
 
     trainings: Mapping[str, tuple[str, tuple[str, ...]]]
     rounds: tuple[tuple[str, ...], ...]
-    baseline: str
     best: str
     over_ros2: tuple[str, ...]
     ros2_episodes: int
@@ -78,7 +75,6 @@ class Plan:
 DRONE = Plan(
     trainings={name: (name, ()) for name in ("nominal", "randomized", "up_osi")},
     rounds=(("nominal", "randomized"), ("up_osi",)),
-    baseline="nominal",
     best="up_osi",
     over_ros2=("nominal", "up_osi"),
     ros2_episodes=2,
@@ -95,7 +91,6 @@ ARM = Plan(
         "randomized": ("so101_push", _SHORT),
     },
     rounds=(("nominal", "randomized"),),
-    baseline="nominal",
     best="randomized",
     over_ros2=("randomized",),
     ros2_episodes=2,
@@ -105,8 +100,6 @@ ARM = Plan(
     shown=("so101", "heavy"),
     long=(("minute", 60.0, 4, False),),
 )
-# Trained on the target's own dynamics, which takes longer than the demo; recorded by benchmarks/oracle.py.
-ORACLE = Path(__file__).parents[2] / "benchmarks" / "results" / "oracle.json"
 
 
 def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: bool, overrides: Sequence[str]) -> None:
@@ -173,15 +166,11 @@ def run_demo(console: Console, plan: Plan, run_dir: Path, episodes: int, ros2: b
             print_table(console, results[where], label)
 
     console.rule("[bold]4  report")
-    oracle = json.loads(ORACLE.read_text()) if plan is DRONE and ORACLE.is_file() else None
-    page = _report(plan, run_dir, bundles, results, durations, episodes, oracle)
+    page = _report(plan, run_dir, bundles, results, durations, episodes)
     results |= {"durations_s": durations, "commit": commit()}
     save_json(run_dir / "results.json", results)
     for sentence in verdict(plan, results):
         console.print(sentence)
-    if oracle:
-        closed = share_of_gap(results["in_process"], plan.best, oracle["cells"])
-        console.print(f"{plan.best} closes {closed:.0%} of the gap to the oracle (recorded {oracle['date']}).")
     console.print(f"Report: {page}\nFigures: {run_dir / 'results.json'}")
     console.print(f"Took {(time.monotonic() - started) / 60:.1f} minutes.")
 
@@ -261,7 +250,6 @@ def _report(
     results: dict[str, Any],
     durations: dict[str, float],
     episodes: int,
-    oracle: dict[str, Any] | None,
 ) -> Path:
     variant, condition = plan.shown
     config = validate_config(yaml.safe_load((run_dir / plan.best / "config.yaml").read_text()), plan.best)
@@ -281,22 +269,12 @@ def _report(
         assert distance is not None  # it was asked for
         trajectories[name] = distance
     provenance = loaded[plan.best].provenance
-    shown, facts = results, {}
-    if oracle:
-        shown = results | {"in_process": results["in_process"] | {"oracle": oracle["cells"]}}
-        closed = {
-            n: share_of_gap(results["in_process"], n, oracle["cells"]) for n in plan.trainings if n != plan.baseline
-        }
-        facts = {
-            "oracle": f"trained on the target's own dynamics, recorded {oracle['date']}, commit {oracle['commit']}",
-            "gap nominal to oracle closed": ", ".join(f"{name} {share:.0%}" for name, share in closed.items()),
-        }
     report = Report(
         title=plan.title,
         verdict=verdict(plan, results),
         criterion=plan.criterion,
         hold_s=experiment.task.hold_s,
-        results=shown,
+        results=results,
         learning={n: json.loads((run_dir / n / "history.json").read_text())["ppo"] for n in bundles},
         trajectories=trajectories,
         trajectory_label=f"Target simulator, {variant}, {condition.replace('_', ' ')}, 20 episodes a policy.",
@@ -308,7 +286,6 @@ def _report(
             "versions": ", ".join(f"{k} {v}" for k, v in provenance["versions"].items()),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "episodes a cell, in process": str(episodes),
-            **facts,
             **{f"took: {name}": f"{seconds:.0f} s" for name, seconds in durations.items()},
         },
     )
