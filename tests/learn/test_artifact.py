@@ -16,7 +16,7 @@ from sim2real.learn.rsl_rl import make_network, make_ppo, memory_size, read_grou
 def untrained(lstm=0, groups=("observation",), seed=0):
     """A candidate with fresh weights, reading ``groups``."""
     torch.manual_seed(seed)
-    experiment = load_experiment(load_config("randomized", [f"ppo.lstm={lstm}", "sim.robots=4"]))
+    experiment = load_experiment(load_config("randomized", ["task={name: hover}", f"ppo.lstm={lstm}", "sim.robots=4"]))
     task, ppo = experiment.task, experiment.config.ppo
     terms = {"observation": task.observation(), "history": task.history()}
     experiment = experiment.with_groups(**{name: terms[name] for name in groups})
