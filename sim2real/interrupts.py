@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -38,6 +39,7 @@ def shielded() -> Iterator[None]:
     were hit would print a traceback each and take the step away that their parent wants to save. It must end them by a
     message, or with SIGKILL.
     """
+    resource_tracker.ensure_running()  # the first start of a worker would, and unblocks the signals again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield

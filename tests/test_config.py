@@ -117,7 +117,7 @@ def test_randomization_from_recordings(tmp_path):
         ({"parameters": {"time_constant": {"value": 0.07, "low": 0.08, "high": 0.06}}}, "above its high"),
         ({"parameters": {"drag_x": {"value": float("nan")}}}, "drag_x is not finite"),
         ({"mass": "heavy"}, "has no number as its 'mass'"),
-        ({"residual": "network.npz"}, "'residual' and 'flight_model' do not belong together"),
+        ({"residual": "network.npz"}, "is damaged at 'residual'"),
     ],
 )
 def test_a_drones_parameters_file_is_checked_as_an_arms(tmp_path, change, words):

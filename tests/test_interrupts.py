@@ -37,8 +37,9 @@ def test_workers_are_out_of_reach_from_their_first_moment(number):
 
 def test_a_shielded_process_can_ask_to_be_terminated():
     code = (
-        "from sim2real.interrupts import terminable\nimport time\nwith terminable():\n    print('up', flush=True)\n"
-        "    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        print('told')"
+        "from sim2real.interrupts import terminable\nimport time\nwith terminable():\n"
+        "    try:\n        print('up', flush=True)\n"
+        "        time.sleep(60)\n    except KeyboardInterrupt:\n        print('told')"
     )
     with shielded():
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -22,7 +22,7 @@ _DSHOT, _PWM = (48.0, 2047.0), (1000.0, 2000.0)
 
 
 class _Source(NamedTuple):
-    """Where a heading goes: array, component, and the factor to its unit."""
+    """Destination of a heading: array, component, and the factor to its unit."""
 
     target: str
     component: int

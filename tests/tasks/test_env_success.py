@@ -34,6 +34,7 @@ def scripted(monkeypatch):
         return np.where(left <= np.array([HELD, HELD - 1, 1]), 0.0, 1.0)
 
     monkeypatch.setattr(experiment.task, "distance", distance)
+    monkeypatch.setattr(experiment.task, "heading_error", lambda *_: np.zeros(3))
     monkeypatch.setattr(experiment.task, "failed", lambda state, goal: np.zeros(3, dtype=bool))
     monkeypatch.setattr(experiment.task, "reward", lambda *_: np.zeros(3))
     return experiment

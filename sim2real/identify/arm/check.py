@@ -77,7 +77,7 @@ class JointFinding:
 
     @property
     def remark(self) -> str:
-        """What is odd and no fault."""
+        """Oddities that are no faults."""
         return f"{self.beyond_limits:.0%} of its commands are beyond its limits" if self.beyond_limits > SOME else ""
 
     @property

@@ -32,7 +32,7 @@ def kinds_of(logs: Sequence[JointLog], count: int) -> NDArray[np.int64]:
 
 
 def _features(log: JointLog) -> Array:
-    """Of the commands: where the joints are, how far and how fast each moves, and how long all stand still."""
+    """Features of the commands: where the joints are, how far and how fast each moves, and how long all stand still."""
     speed = np.abs(np.gradient(log.command, log.time, axis=0))
     still = float((speed.max(axis=1) < STILL_RAD_S).mean())
     fast = np.log(np.maximum(np.quantile(speed, 0.95, axis=0), STILL_RAD_S))

@@ -112,7 +112,7 @@ def read_table(path: Path) -> Table | None:
 
 
 def tables_of(lowest: LowestPoint, logs: Sequence[JointLog], table: Table | None) -> Array:
-    """Where a table holds [L]: 1, and 0 for a recording whose measured poses go through it."""
+    """Weights of recordings whose table holds [L]: 1, and 0 for a recording whose measured poses go through it."""
     if table is None:
         return np.zeros(len(logs))
     return np.array([float(lowest.heights(log.position).min() > table.height_m - DISPROVED_M) for log in logs])

@@ -1,4 +1,4 @@
-"""What an identification must not write: parameters that hide a clock, lean on their bounds, or explain nothing."""
+"""Refusals of an identification: parameters that hide a clock, lean on their bounds, or explain nothing."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def windows(flight: Flight) -> tuple[Array, Array, Array, Array, Array]:
 
 
 def flying_windows(flight: Flight) -> list[Array]:
-    """What :func:`windows` returns, with the world's up in the body frame [M, 3] last; only windows in the air."""
+    """The arrays of :func:`windows`, with the world's up in the body frame [M, 3] last; only windows in the air."""
     parts = windows(flight)
     count = len(parts[0])
     up = quat_to_matrix(flight.quat[WINDOW // 2 : WINDOW // 2 + count])[:, 2, :]

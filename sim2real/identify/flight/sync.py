@@ -24,7 +24,7 @@ PENALTY, GAIN = 0.05, 0.15  # of a correlation: what doubt an odd hypothesis car
 
 
 def lift_delay(misfit: Callable[[float, float], float]) -> float:
-    """How much later than its rotors' lag a drone's accelerometer shows their lift, s; 0 where nothing says so.
+    """Measure how much later than its rotors' lag a drone's accelerometer shows their lift, s; 0 where nothing says so.
 
     Args:
         misfit: Of the lift, as a fraction of its variance, by lag and delay (s).
@@ -51,7 +51,7 @@ def lift_delay(misfit: Callable[[float, float], float]) -> float:
 
 @dataclass(frozen=True)
 class Turning:
-    """How the gyro of a flight answers its motors.
+    """Answer of a flight's gyro to its motors.
 
     Attributes:
         order: Motors, from 0, at the places of M1 .. M4.
