@@ -266,7 +266,7 @@ def test_episodes_on_the_target_in_lockstep_are_those_in_process(bundles, task):
     """Driver node, policy node and score keeper as in an evaluation, from the same starts with the same noise."""
     condition, seed = ("payload" if task == "reach" else "wide"), 13
     with Fleet({"controller": bundles[task]}, ["so101"]) as fleet:
-        distance, failed, crashed = fleet.run("controller", condition, seed)["so101"]
+        distance, _, failed, crashed = fleet.run("controller", condition, seed)["so101"]
     alone = run_cell(PolicyBundle.load(bundles[task]), "so101", condition, 1, seed, record=True)
     assert not failed and not crashed
     np.testing.assert_allclose(distance, alone.distance[:, 0], atol=1e-9)

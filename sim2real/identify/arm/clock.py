@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.signal import lfilter
+from scipy.signal import fftconvolve, lfilter
 
 from sim2real.identify.arm.regression import EXCITED_RAD, GRID_S, modelled, on_grid
 from sim2real.identify.arm.replay import references
@@ -170,14 +170,17 @@ def unexplained(predicted: Array, measured: Array) -> Array:
     first, last = min(int(SHIFTS[-1]), rows // 4), rows - min(-int(SHIFTS[0]), rows // 4)
     m = measured[first:last] - measured[first:last].mean(axis=0)
     left = np.ones((len(SHIFTS), measured.shape[1]))
-    for index, shift in enumerate(SHIFTS.tolist()):
-        if first - shift < 0 or last - shift > rows:
-            continue  # a short motion cannot show it
-        c = predicted[first - shift : last - shift]
-        c = c - c.mean(axis=0)
-        along = np.maximum((c * m).sum(axis=0), 0.0)  # a sign was judged before
-        size = (c * c).sum(axis=0) * (m * m).sum(axis=0)
-        left[index] = np.where(size > 0.0, 1.0 - along**2 / np.maximum(size, 1e-300), 1.0)
+    # Sums over the window of every shift at once: products by convolution, squares as differences of running sums.
+    c = predicted[:rows] - predicted[:rows].mean(axis=0)
+    along = np.maximum(fftconvolve(c, m[::-1], mode="valid", axes=0), 0.0)  # a sign was judged before
+    sums, squares = (
+        running[last - first :] - running[: rows - last + first + 1]
+        for running in (np.concatenate((np.zeros((1, c.shape[1])), np.cumsum(x, axis=0))) for x in (c, c * c))
+    )
+    size = (squares - sums**2 / (last - first)) * (m * m).sum(axis=0)
+    begin = first - SHIFTS
+    shown = (begin >= 0) & (begin < len(along))  # a short motion cannot show all
+    left[shown] = np.where(size > 1e-12, 1.0 - along**2 / np.maximum(size, 1e-12), 1.0)[begin[shown]]
     return np.maximum(left, 0.0)
 
 
