@@ -209,7 +209,7 @@ def pace(arm: Arm, logs: Sequence[JointLog]) -> tuple[float, str]:
         if abs(np.log(middle / best)) > ALIKE and free[middle] < PACE * left[best]:
             best, left[middle] = middle, free[middle]
     rows = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / arm.spec.control_rate_hz:.4f} s"
-    late = at_any_lag < CLEARLY * left[best]  # then the pace is right, and the lag is not
+    late = PACE * at_any_lag < left[best]  # then a lag says as much as another pace: the pace is right
     if best != 1.0 and left[best] < PACE * left[1.0] and not late:
         by = f"{best:.2g} times too fast" if best > 1.0 else f"{1.0 / best:.2g} times too slow"
         hertz = f"{1.0 / (period * best):.3g} Hz"
@@ -237,7 +237,7 @@ def _liveliest(logs: Sequence[JointLog]) -> list[JointLog]:
 
 
 def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> tuple[float, float]:
-    """Mean fractions of the moving joints' motion that the servo model leaves unexplained: at its own lag, at any."""
+    """Median fractions of the moving joints' motion that the servo model leaves unexplained: at its own lag, at any."""
     scaled = [replace(piece, time=scale * piece.time) for piece in pieces]
     predicted = modelled(arm, scaled, [on_grid(piece, piece.command) for piece in scaled])
     measured = [on_grid(piece, piece.position) for piece in scaled]
@@ -248,5 +248,5 @@ def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> tuple[float, fl
     if not moving.any():
         return 1.0, 1.0
     pooled = np.einsum("lsj,lj->sj", left, weight)[:, moving] / weight.sum(axis=0)[moving]
-    mean = pooled.mean(axis=1)
+    mean = np.median(pooled, axis=1)  # one joint that nothing explains says nothing about the pace
     return float(mean[SHIFTS == 0][0]), float(mean.min())
