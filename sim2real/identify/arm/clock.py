@@ -64,7 +64,7 @@ def joint_lags(arm: Arm, logs: Sequence[JointLog]) -> Lags:
     if is_identified(arm):
         servos = modelled(arm, logs, [on_grid(log, log.command) for log in logs])
     parts = [_judged(arm, log, servo) for log, servo in zip(logs, servos, strict=True)]
-    moves = np.array([log.command.std(axis=0) > EXCITED_RAD for log in logs])
+    moves = np.array([_moves(log) for log in logs])
     weight = np.array([part[3] for part in parts]) * moves
     whole = [np.einsum("l...j,lj->...j", np.array([p[i] for p in parts]), weight) / np.maximum(weight.sum(0), 1e-12)
              for i in range(3)]  # fmt: skip
@@ -161,13 +161,25 @@ def _slowed(held: Array, slowness_s: float) -> Array:
     return np.asarray(lfilter([1.0 - pole], [1.0, -pole], held - held[0], axis=0)) + held[0]
 
 
+def _window(rows: int) -> tuple[int, int]:
+    """First and last of the measured rows by which all shifts are judged."""
+    return min(int(SHIFTS[-1]), rows // 4), rows - min(-int(SHIFTS[0]), rows // 4)
+
+
+def _moves(log: JointLog) -> Array:
+    """Tell which joints [J] move in the judged rows: a move to the start says nothing about the lag."""
+    command = on_grid(log, log.command)
+    first, last = _window(len(command))
+    return np.asarray(command[first:last].std(axis=0) > EXCITED_RAD)
+
+
 def unexplained(predicted: Array, measured: Array) -> Array:
     """Fraction [S, J] of the measured variance that a prediction, late by each shift, leaves unexplained.
 
     All shifts are judged by the same measured rows, so that a shift gains nothing by leaving out a part of the motion.
     """
     rows = min(len(predicted), len(measured))
-    first, last = min(int(SHIFTS[-1]), rows // 4), rows - min(-int(SHIFTS[0]), rows // 4)
+    first, last = _window(rows)
     m = measured[first:last] - measured[first:last].mean(axis=0)
     left = np.ones((len(SHIFTS), measured.shape[1]))
     # Sums over the window of every shift at once: products by convolution, squares as differences of running sums.
@@ -241,7 +253,7 @@ def _left(arm: Arm, pieces: Sequence[JointLog], scale: float) -> tuple[float, fl
     scaled = [replace(piece, time=scale * piece.time) for piece in pieces]
     predicted = modelled(arm, scaled, [on_grid(piece, piece.command) for piece in scaled])
     measured = [on_grid(piece, piece.position) for piece in scaled]
-    weight = np.array([m.var(axis=0) * (p.command.std(axis=0) > EXCITED_RAD)
+    weight = np.array([m.var(axis=0) * _moves(p)
                        for m, p in zip(measured, scaled, strict=True)])  # fmt: skip
     left = np.array([unexplained(p, m) for p, m in zip(predicted, measured, strict=True)])
     moving = weight.any(axis=0)
