@@ -221,7 +221,8 @@ def pace(arm: Arm, logs: Sequence[JointLog]) -> tuple[float, str]:
         if abs(np.log(middle / best)) > ALIKE and free[middle] < PACE * left[best]:
             best, left[middle] = middle, free[middle]
     rows = f"rows are {period:.4f} s apart, the robot is controlled every {1.0 / arm.spec.control_rate_hz:.4f} s"
-    late = PACE * at_any_lag < left[best]  # then a lag says as much as another pace: the pace is right
+    # A lag that says as much as another pace: the pace is right. The robot's own rate is believed sooner than others.
+    late = (at_any_lag < CLEARLY * left[best]) if best == own else (PACE * at_any_lag < left[best])
     if best != 1.0 and left[best] < PACE * left[1.0] and not late:
         by = f"{best:.2g} times too fast" if best > 1.0 else f"{1.0 / best:.2g} times too slow"
         hertz = f"{1.0 / (period * best):.3g} Hz"
