@@ -2,8 +2,8 @@
 
     python benchmarks/tune_hover_controller.py [--generations 25] [--robots 256]
 
-CMA-ES over the logarithms of its gains. It prints gains for ``sim2real/tasks/hover_controller.py``; the target is
-never looked at.
+CMA-ES over the logarithms of its gains, from plain ones. It prints gains for
+``sim2real/tasks/hover_controller.py``; the target is never looked at.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sim2real.learn.experiment import load_experiment
 from sim2real.tasks.hover_controller import HoverGains
 from sim2real.tasks.success import Holding, within
 
-FIRST = HoverGains()
+FIRST = HoverGains(position=(2.0, 3.0), velocity=(2.0, 3.0), integral=(0.5, 2.0))
 PAIRS = ("position", "velocity", "integral")
 
 

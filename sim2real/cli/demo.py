@@ -42,6 +42,7 @@ from sim2real.methods.train import train
 from sim2real.provenance import commit
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.golden import verify
+from sim2real.tasks.success import criterion
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Plan:
         best: The policy that is exported and looked at closely.
         over_ros2: Policies that also run over ROS 2, ``ros2_episodes`` a cell.
         package: Name of the ROS 2 package.
-        title, criterion: Of the report.
+        title: Of the report.
         shown: Variant and condition of the target whose episodes are drawn.
         long: Long episodes of the best policy: name of their results, seconds, episodes a cell, and whether under all
             conditions or the first one only.
@@ -67,7 +68,6 @@ class Plan:
     ros2_episodes: int
     package: str
     title: str
-    criterion: str
     shown: tuple[str, str]
     long: tuple[tuple[str, float, int, bool], ...]
 
@@ -80,7 +80,6 @@ DRONE = Plan(
     ros2_episodes=2,
     package="crazyflie_hover",
     title="Crazyflie hover: trained in PyBullet, flown on airframes never seen",
-    criterion="within 0.03 m of the goal and 10 degrees of its heading for the last second, no crash",
     shown=("cf2x_T350", "payload"),
     long=(("minute", 60.0, 10, True), ("ten_minutes", 600.0, 2, False)),
 )
@@ -96,7 +95,6 @@ ARM = Plan(
     ros2_episodes=2,
     package="so101_push",
     title="SO-101 pushing: trained in PyBullet, tried on an arm and objects never seen",
-    criterion="the object within 0.03 m of its goal for the last half second of eight",
     shown=("so101", "heavy"),
     long=(("minute", 60.0, 4, False),),
 )
@@ -272,7 +270,7 @@ def _report(
     report = Report(
         title=plan.title,
         verdict=verdict(plan, results),
-        criterion=plan.criterion,
+        criterion=criterion(experiment.task),
         hold_s=experiment.task.hold_s,
         results=results,
         learning={n: json.loads((run_dir / n / "history.json").read_text())["ppo"] for n in bundles},

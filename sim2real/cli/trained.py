@@ -58,15 +58,12 @@ def _say_of_policy(path: Path) -> None:
 def _meaning(bundle: PolicyBundle) -> str:
     """Say what counts as a success, where the task can still be made here."""
     from sim2real.learn.experiment import bundle_experiment
+    from sim2real.tasks.success import criterion
 
     try:
-        task = bundle_experiment(bundle).task
+        return f"An episode succeeds {criterion(bundle_experiment(bundle).task)}."
     except ConfigError:
         return ""
-    return (
-        f"An episode succeeds within {100 * task.tolerance_m:g} cm of the goal for the last {task.hold_s:g} of "
-        f"{task.episode_s:g} s."
-    )
 
 
 def verdict(success: float, path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Rows of an experiment's results: JSON lines, intervals, and the share of a gap that a method closes."""
+"""Rows of an experiment's results: JSON lines, intervals, and the fraction of a gap that a method closes."""
 
 from __future__ import annotations
 

@@ -210,12 +210,6 @@ def worst_success(variants: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> fl
     return min(float(cell["success"]) for cells in variants.values() for cell in cells.values())
 
 
-def share_of_gap(results: Results, policy: str, oracle: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:
-    """Share of the gap between the nominal policy and the oracle that ``policy`` closed."""
-    nominal = mean_success(results["nominal"])
-    return (mean_success(results[policy]) - nominal) / (mean_success(oracle) - nominal)
-
-
 def print_table(console: Console, results: Results, where: str) -> None:
     """Print the table: success, 95 % interval, median final error, crashes."""
     names = list(next(iter(next(iter(results.values())).values())))

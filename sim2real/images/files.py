@@ -18,7 +18,7 @@ from sim2real.images.dataset import SUFFIXES as DATASET_SUFFIXES
 from sim2real.images.messages import IMAGE_TYPES, decode_image, eight_bits
 from sim2real.recordings.bags import open_bag
 from sim2real.runtime.camera import load_camera
-from sim2real.runtime.geometry import pose_matrix
+from sim2real.runtime.geometry import pose_matrix, rotation_vector_to_quat
 from sim2real.types import Array, Image
 
 SUFFIXES = (*DATASET_SUFFIXES, ".tif", ".tiff", ".pgm", ".ppm")
@@ -143,14 +143,10 @@ def _read_csv(path: Path) -> dict[str, Any]:
             numbers = [float(row[c]) for c in (VECTOR_COLUMNS if vector else POSE_COLUMNS)]
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{path}, '{row['image']}': not numbers ({error})") from error
-        entries[row["image"]] = [*numbers[:3], *_quat(numbers[3:])] if vector else numbers
+        entries[row["image"]] = (
+            [*numbers[:3], *rotation_vector_to_quat(np.array(numbers[3:])).tolist()] if vector else numbers
+        )
     return entries
-
-
-def _quat(vector: list[float]) -> list[float]:
-    """Quaternion xyzw of a rotation vector, rad."""
-    angle = float(np.linalg.norm(vector))
-    return [*(0.5 * np.sinc(0.5 * angle / np.pi) * np.array(vector)).tolist(), float(np.cos(0.5 * angle))]
 
 
 def _read_yaml(path: Path) -> Any:

@@ -15,6 +15,7 @@ LIFT_G = (0.5, 2.0)  # what the accelerometer of a flight shows in the middle: a
 # Standard deviation about the axis that turns most. Real flights have 86 and 107, never under 18 in 5 s of them; in
 # rad/s these are 1.5 and 1.9.
 STILLEST_DEG_S = 3.0
+AGAINST = -0.3  # correlation of effort and acceleration along z below which z points down
 ALONG = 0.8  # of the specific force that points along z where z is up
 TURN = np.array([1.0, -1.0, -1.0])  # forward-right-down to forward-left-up, and north-east-down to north-west-up
 TURN_QUAT = np.array([1.0, -1.0, -1.0, 1.0])
@@ -84,9 +85,6 @@ def turned_pose(arrays: dict[str, Array], effort: Array, time: Array) -> tuple[d
     turned = {name: arrays[name] * TURN for name in ("pos", "vel", "ang_vel")}
     turned["quat"] = arrays["quat"] * TURN_QUAT
     return arrays | turned, (TURNED.format(names="pos, vel, ang_vel and quat"),)
-
-
-AGAINST = -0.3  # correlation of effort and acceleration along z below which z points down
 
 
 def unit_quaternions(path: Path, quat: Array) -> Array:

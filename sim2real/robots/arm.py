@@ -209,8 +209,8 @@ class Arm:
                     shift[link] = further[:, None] * own.com
         payload, offset = (values[:, table.column(name)] for name in ("payload", "payload_offset"))
         if (payload * offset).any():
-            share = payload / (self.chain.masses[self.ee] + payload + TINY_KG)
-            shift[self.ee] = (share * offset)[:, None] * np.array([0.0, 0.0, 1.0])
+            fraction = payload / (self.chain.masses[self.ee] + payload + TINY_KG)
+            shift[self.ee] = (fraction * offset)[:, None] * np.array([0.0, 0.0, 1.0])
         return shift
 
     def _delay(self, p: Mapping[str, Array]) -> Array:

@@ -20,8 +20,8 @@ GRAVITY = 9.81
 ROUNDING = 1e-6  # share of the largest moment of inertia that rounding in a file may be
 FLAT = 1e-9  # a smallest moment of inertia below this share of the largest is none
 POINT_M = 0.01  # radius of a fixed part whose inertia is written as zero
-ESTIMATED_KG = 3.0  # of a link without <inertial>, of an arm that reaches 1 m; in shares of its reach squared
-STRENGTH = 3.0  # torque of a joint without effort, in shares of the most that weight asks of it
+ESTIMATED_KG = 3.0  # of a link without <inertial>, of an arm that reaches 1 m; times its reach squared
+STRENGTH = 3.0  # torque of a joint without effort, times the most that weight asks of it
 _TENSOR = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
 log = logging.getLogger(__name__)
 
@@ -118,10 +118,10 @@ class WeighedChain(Chain):
             return
         # No heavier than the torques that the file gives can carry with ease.
         given = self.effort > 0.0
-        share = float((STRENGTH * self._borne()[given] / self.effort[given]).max())
-        for name in self.estimated if share > 1.0 else ():
+        most = float((STRENGTH * self._borne()[given] / self.effort[given]).max())
+        for name in self.estimated if most > 1.0 else ():
             link = self.links[name]
-            self.links[name] = replace(link, mass=link.mass / share, inertia=link.inertia / share)
+            self.links[name] = replace(link, mass=link.mass / most, inertia=link.inertia / most)
 
     def _borne(self) -> Array:
         """Find the most that weight asks of every joint [J] N·m."""

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 LATE_SHARE = 0.2
-TOO_LATE = 0.05  # share of late cycles from which results say more about the computer than about the policy
+TOO_LATE = 0.05  # fraction of late cycles from which results say more about the computer than about the policy
 WINDOW_SHARE = 0.15  # a message this close to when a cycle is due begins it
 PULL_GAIN = 0.1
 PULL_SHARE = 0.005
@@ -62,7 +62,7 @@ class LoopFigures:
 
 
 class Lateness:
-    """Share of what is late in the last ``calls`` updates of two counters."""
+    """Fraction of what is late in the last ``calls`` updates of two counters."""
 
     def __init__(self, calls: int) -> None:
         self._seen: deque[tuple[float, float]] = deque(maxlen=calls + 1)

@@ -28,6 +28,8 @@ class Task(Protocol):
         error_signal, near_m: The signal that is zero where the robot should be, m, and what it is divided by for the
             critic.
         within: Optional method of state and goal: who is where it should be [N], where distance is not all of it.
+        criterion: Optional method that says the same in words; with ``within``.
+        controller: Optional method of a contract and a number of robots: a runner to compare policies with.
         expert: Signals to action [N, A], -1 .. 1: a controller to imitate before PPO begins; None without one.
     """
 

@@ -11,10 +11,9 @@ from sim2real.robots.model import RobotModel
 from sim2real.runtime.flight_signals import FlightSignals
 from sim2real.runtime.geometry import quat_multiply, rotation_vector_to_quat, rpy_to_quat, tilt_of, wrap_angle, yaw_of
 from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec
-from sim2real.tasks.hover_controller import HoverController, HoverGains
+from sim2real.tasks.hover_controller import COMMANDS, HoverController, HoverGains
 from sim2real.types import Array, Bools, Model, State
 
-_COMMAND = ("thrust", "roll", "pitch", "yaw_rate")
 _UNITS = ("N", "rad", "rad", "rad/s")
 # How each signal is scaled for the networks: one unit of the network is about the spread near the goal.
 _SCALE = {
@@ -88,8 +87,8 @@ class Hover:
 
     def __init__(self, robot: RobotModel, settings: HoverSettings) -> None:
         names = tuple(command.name for command in robot.spec.commands)
-        if names != _COMMAND:
-            raise ConfigError(f"task '{self.name}' commands {_COMMAND}, robot '{robot.name}' takes {names}")
+        if names != COMMANDS:
+            raise ConfigError(f"task '{self.name}' commands {COMMANDS}, robot '{robot.name}' takes {names}")
         self._robot, self.settings = robot, settings
         self.episode_s, self.hold_s, self.tolerance_m = settings.episode_s, settings.hold_s, settings.tolerance_m
         self.signals = FlightSignals(robot.spec)
@@ -110,17 +109,17 @@ class Hover:
         return tuple(self._term(name, self.settings.estimator_history) for name in _SCALE)
 
     def _term(self, name: str, history: int) -> ObservationTerm:
-        own = SignalSpec(name=name, components=_COMMAND, unit="1", frame="command")
+        own = SignalSpec(name=name, components=COMMANDS, unit="1", frame="command")
         signal = self.signals.specs.get(name, own)
         clip = _CLIP.get(name, 10.0)
         return ObservationTerm(**signal.model_dump(), scale=_SCALE[name], clip=clip, history=history)
 
     def action(self) -> tuple[ActionTerm, ...]:
         """Command terms: zero is level flight at the middle of the range of weights."""
-        ranges = [self._robot.action_range(name) for name in _COMMAND]
+        ranges = [self._robot.action_range(name) for name in COMMANDS]
         return tuple(
             ActionTerm(name=name, unit=unit, low=low, high=high)
-            for name, unit, (low, high) in zip(_COMMAND, _UNITS, ranges, strict=True)
+            for name, unit, (low, high) in zip(COMMANDS, _UNITS, ranges, strict=True)
         )
 
     def start(self, rng: np.random.Generator, count: int) -> State:
@@ -182,3 +181,8 @@ class Hover:
         """Tell whether each drone is on its goal, with its heading [N]."""
         headed = np.abs(self.heading_error(state, goal)) <= self.settings.heading_tolerance_rad
         return (self.distance(state, goal) <= self.tolerance_m) & headed
+
+    def criterion(self) -> str:
+        """Say what :meth:`within` asks for."""
+        heading = np.rad2deg(self.settings.heading_tolerance_rad)
+        return f"within {100.0 * self.tolerance_m:g} cm of the goal and {heading:g} degrees of its heading"

@@ -8,7 +8,7 @@ from sim2real.robots.weights import GRAVITY
 from sim2real.runtime.spec import PolicySpec
 from sim2real.types import Array, Model
 
-_TILT = 0.5  # rad, the largest that policies use as well
+COMMANDS = ("thrust", "roll", "pitch", "yaw_rate")
 # m/s² that the integral may ask for at most: trims and draught; a heavy drone on a low battery takes twice the thrust.
 _INTEGRAL = np.array([2.0, 2.0, 15.0])
 _FAR = np.array([0.1, 0.1, 0.5])  # m, beyond which a larger error is integrated no faster: no winding up on the way
@@ -45,7 +45,7 @@ class HoverController:
         self.spec, self.count, self._weight, self._heading = spec, count, weight_n, gains.heading
         pairs = (gains.position, gains.velocity, gains.integral)
         self._p, self._d, self._i = (np.array([xy, xy, z]) for xy, z in pairs)
-        self._order = [("thrust", "roll", "pitch", "yaw_rate").index(term.name) for term in spec.action]
+        self._order = [COMMANDS.index(term.name) for term in spec.action]
         self._low, self._high = (np.array([getattr(term, end) for term in spec.action]) for end in ("low", "high"))
         self.reset()
 
@@ -59,7 +59,7 @@ class HoverController:
         near = np.clip(error, -_FAR, _FAR)
         self._integral = np.clip(self._integral + self._i * near * self.spec.control_dt, -_INTEGRAL, _INTEGRAL)
         wanted = -self._p * error - self._d * velocity - self._integral
-        tilt = np.clip(wanted[:, :2] / GRAVITY, -_TILT, _TILT)
+        tilt = wanted[:, :2] / GRAVITY
         thrust = self._weight * (1.0 + wanted[:, 2] / GRAVITY)
         yaw_rate = -self._heading * signals["heading_error"][:, 0]
         command = np.stack((thrust, -tilt[:, 1], tilt[:, 0], yaw_rate), axis=1)[:, self._order]

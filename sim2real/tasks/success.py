@@ -18,6 +18,13 @@ def within(task: Task, state: State, goal: Array) -> Bools:
     return np.asarray(own(state, goal) if own else task.distance(state, goal) <= task.tolerance_m)
 
 
+def criterion(task: Task) -> str:
+    """Say what counts as success: in the task's own words for :func:`within`, or else by distance; and for how long."""
+    own = getattr(task, "criterion", None)
+    where = own() if own else f"within {100.0 * task.tolerance_m:g} cm of the goal"
+    return f"{where} for the last {task.hold_s:g} of {task.episode_s:g} s, without a failure"
+
+
 class Holding:
     """Counts for how long N robots have been within tolerance.
 

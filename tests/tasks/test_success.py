@@ -1,8 +1,27 @@
 """Success by hand: within tolerance at every step of the end, and never failed."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from sim2real.tasks.success import Holding
+from sim2real.config import load_config
+from sim2real.learn.experiment import load_experiment
+from sim2real.tasks.success import Holding, criterion, within
+
+DISTANCES = np.array([0.05, 0.10, 0.11])
+PLAIN = SimpleNamespace(distance=lambda state, goal: DISTANCES, tolerance_m=0.1, hold_s=0.5, episode_s=8.0)
+
+
+def test_distance_decides_unless_the_task_has_a_rule_of_its_own():
+    assert within(PLAIN, {}, DISTANCES).tolist() == [True, True, False]
+    own = SimpleNamespace(**vars(PLAIN), within=lambda state, goal: DISTANCES > 0.1)
+    assert within(own, {}, DISTANCES).tolist() == [False, False, True]
+
+
+def test_the_rule_is_said_in_words():
+    assert criterion(PLAIN) == "within 10 cm of the goal for the last 0.5 of 8 s, without a failure"
+    hover = load_experiment(load_config("nominal", ["task.heading_tolerance_rad=0.2617993877991494"])).task
+    assert criterion(hover).startswith("within 3 cm of the goal and 15 degrees of its heading for the last 1 of 5 s")
 
 
 def test_success_by_hand():

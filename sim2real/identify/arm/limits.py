@@ -55,9 +55,9 @@ def refuse_degrees(arm: Arm, recordings: Sequence[JointLog], found: JointCheck) 
         unit, position = _is_other_unit(arm, log), beyond_limits(arm, [log], "position")
         for index, joint in enumerate(found.joints):
             if unit[index] and (position[index] > SOME or joint.has("command is degrees")):
-                share = beyond_limits(arm, [log])[index]
+                fraction = beyond_limits(arm, [log])[index]
                 raise ConfigError(
-                    f"{log.name}: {share:.0%} of the commands of '{arm.joints[index]}' are outside its limits, "
+                    f"{log.name}: {fraction:.0%} of the commands of '{arm.joints[index]}' are outside its limits, "
                     f"{arm.chain.low[index]:.2f} .. {arm.chain.high[index]:.2f} rad; convert degrees first (commands "
                     f"are not corrected, nor is a mapping written); if these are radians, widen the limits in "
                     f"{arm.urdf.name}"

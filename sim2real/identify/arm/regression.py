@@ -84,7 +84,7 @@ def motion_std(values: Sequence[Array]) -> Array:
 class Regression:
     """Regression of every measured column m on every joint's prediction c [J, J].
 
-    Variance explained (``share``), slope, offset, and their standard deviations.
+    Variance explained, slope, offset, and their standard deviations.
 
     The offset is the one at the slope ``straight``; ``centre`` [J] rad is the mean of the predictions.
     """

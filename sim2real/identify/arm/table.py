@@ -50,7 +50,7 @@ class LowestPoint:
 
     def __init__(self, arm: Arm) -> None:
         self._chain = arm.chain
-        still = arm.chain.link_names[:2]
+        still = arm.chain.upright_links()
         corners = {
             str(link.get("name")): _corners(link, f"{arm.urdf}: link '{link.get('name')}'")
             for link in parse_urdf(arm.urdf).findall("link")
