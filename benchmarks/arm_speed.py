@@ -72,8 +72,8 @@ def rate(step):
 
 def workers(count):
     """Steps a second of PPO's rollouts on FR3 reach with ``count`` processes."""
+    from sim2real.learn.experiment import EnvOf
     from sim2real.learn.ppo import Trainer
-    from sim2real.methods.base import EnvOf
 
     config = load_config(
         "so101_reach", ["robot=fr3", "sim.decimation=2", "sim.robots=16", f"sim.workers={count}", "ppo.iterations=9"]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from sim2real.learn.acting import floats, shared_floats
 from sim2real.tasks.env import EndedEpisodes
-from sim2real.types import Array, Bools, EnvIds
+from sim2real.types import Array, Bools, EnvIds, Float32
 
 
 class Buffers:
-    """One worker's columns of the rollout, views of shared memory; all are [T, N, …].
+    """One worker's columns of a rollout in shared memory, float32; all are [T, N, …].
 
     Args:
         steps: Control steps T.
@@ -25,19 +25,41 @@ class Buffers:
     """
 
     def __init__(self, steps: int, widths: Mapping[str, int], count: int, actions: int, lstm: int = 0) -> None:
-        def shared(*shape: int) -> torch.Tensor:
-            return torch.zeros(*shape).share_memory_()
+        groups = {f"groups.{name}": (steps, count, width) for name, width in widths.items()}
+        last = {f"last_groups.{name}": (count, width) for name, width in widths.items()}
+        self._shapes: dict[str, tuple[int, ...]] = {
+            **groups,
+            **last,
+            "actions": (steps, count, actions),
+            "mean": (steps, count, actions),
+            "std": (steps, count, actions),
+            "rewards": (steps, count, 1),
+            "terminated": (steps, count, 1),
+            "truncated": (steps, count, 1),
+            "memory": (2, count, lstm),  # hidden and cell state before the first step
+        }
+        self._memory = {name: shared_floats(*shape) for name, shape in self._shapes.items()}
+        self._view()
 
-        self.groups = {name: shared(steps, count, width) for name, width in widths.items()}
-        self.last_groups = {name: shared(count, width) for name, width in widths.items()}
-        self.actions = shared(steps, count, actions)
-        self.log_prob = shared(steps, count, 1)
-        self.mean = shared(steps, count, actions)
-        self.std = shared(steps, count, actions)
-        self.rewards = shared(steps, count, 1)
-        self.terminated = shared(steps, count, 1)
-        self.truncated = shared(steps, count, 1)
-        self.memory = shared(2, count, lstm)  # hidden and cell state before the first step
+    def _view(self) -> None:
+        def view(name: str) -> Float32:
+            return floats(self._memory[name], self._shapes[name])
+
+        names = [name.removeprefix("groups.") for name in self._shapes if name.startswith("groups.")]
+        self.groups = {name: view(f"groups.{name}") for name in names}
+        self.last_groups = {name: view(f"last_groups.{name}") for name in names}
+        self.actions, self.mean, self.std = view("actions"), view("mean"), view("std")
+        self.rewards, self.terminated, self.truncated = view("rewards"), view("terminated"), view("truncated")
+        self.memory = view("memory")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Only the shared memory travels to a worker."""
+        return {"_shapes": self._shapes, "_memory": self._memory}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See the same memory from another process."""
+        self.__dict__.update(state)
+        self._view()
 
 
 @dataclass(frozen=True)

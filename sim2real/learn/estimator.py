@@ -20,7 +20,7 @@ from torch import nn
 
 from sim2real.files import write_text
 from sim2real.learn.rsl_rl import MLP, EmpiricalNormalization
-from sim2real.learn.torch_io import save_state
+from sim2real.learn.torch_io import save_state, threads
 from sim2real.robots.identified import ParameterTerm, nominal_parameters
 from sim2real.runtime.policy import Network
 from sim2real.tasks.env import TaskEnv
@@ -296,7 +296,8 @@ def train_estimator(
         before = (data.episodes, data.successes)
         newest = estimator if index else None
         run_and_record(env, policy, newest, estimates, settings.samples_per_episode, data, seed + index)
-        rmse = trainer.fit(data)
+        with threads(1):  # batches are small: a second thread would only wait
+            rmse = trainer.fit(data)
         metrics.append(
             {
                 "success": (data.successes - before[1]) / max(data.episodes - before[0], 1),

@@ -120,6 +120,18 @@ class Experiment:
         return env
 
 
+@dataclass(frozen=True)
+class EnvOf:
+    """Makes environments of an experiment; picklable, for the rollout processes, which need no torch for it."""
+
+    experiment: Experiment
+    groups: Sequence[str]
+
+    def __call__(self, seed: int) -> TaskEnv:
+        """Start an environment."""
+        return self.experiment.make_env(seed, groups=self.groups)
+
+
 def load_experiment(config: ExperimentConfig) -> Experiment:
     """Resolve a configuration.
 

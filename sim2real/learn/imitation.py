@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sim2real.learn.rsl_rl import actor_inputs, imitation_parameters, mean_actions, normalise_once, read_groups
+from sim2real.learn.rollout import read_groups
+from sim2real.learn.rsl_rl import actor_inputs, imitation_parameters, mean_actions, normalise_once, tensors
 from sim2real.tasks.env import TaskEnv
 
 ROUNDS = 6
@@ -84,7 +85,7 @@ def _imitated_rollout(
     inputs, targets = [], []
     actor.reset()
     for _ in range(STEPS):
-        groups = read_groups(env, names)
+        groups = tensors(read_groups(env, names))
         wanted = np.clip(env.task.expert(env.signals), -1.0, 1.0).astype(np.float32)
         with torch.inference_mode():
             own = actor(groups).numpy()

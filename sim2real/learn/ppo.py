@@ -2,6 +2,9 @@
 
 The algorithm (networks, losses, update) is rsl-rl's; the loop is ours because the rollouts come
 from processes with their own worlds, and because a run must resume and survive Ctrl-C.
+
+While the learner learns from one rollout, the workers collect the next with the policy of one iteration before.
+The loss knows the policy that acted, and ``policy_lag`` of the metrics says how far it is behind.
 """
 
 from __future__ import annotations
@@ -18,13 +21,16 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sim2real.config import PPOConfig
 from sim2real.errors import SimulationError
+from sim2real.learn.acting import SharedWeights
+from sim2real.learn.actors import actor_arrays, actor_sizes
 from sim2real.learn.buffers import Buffers, EpisodeTable
 from sim2real.learn.imitation import imitate
-from sim2real.learn.rollout import EnvFactory, RolloutStats, SamplerState, Workers
-from sim2real.learn.rsl_rl import Learner, freeze_normaliser, read_groups
-from sim2real.learn.torch_io import save_state
+from sim2real.learn.rollout import EnvFactory, RolloutStats, SamplerState, Workers, read_groups
+from sim2real.learn.rsl_rl import Learner, freeze_normaliser, tensors
+from sim2real.learn.torch_io import save_state, spare_threads, threads
 
 SUCCESS_AVERAGE = 0.2  # weight of the newest iteration
+LOOK_AGAIN = 20  # iterations, after which the number of threads is chosen anew
 
 # iteration, metrics
 OnIteration = Callable[[int, dict[str, float]], None]
@@ -37,7 +43,8 @@ class Hooks:
     Attributes:
         weigh: Iteration, episodes that ended, steps T and robots N to weights of the advantages [T, N] (None: all
             alike), such as EPOpt's worst episodes.
-        learn_sampler: Iteration and episodes to what the samplers of physics take in before the next rollout.
+        learn_sampler: Iteration and episodes to what the samplers of physics take in before the next rollout that
+            begins; one is under way meanwhile.
         state, load: What the method itself keeps in a checkpoint.
     """
 
@@ -76,18 +83,24 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         probe = make_env(seed)
         self._names = [name for name in groups if name != "parameters"]
-        example = read_groups(probe, self._names)
+        example = tensors(read_groups(probe, self._names))
         self._robots, actions = probe.count, len(probe.spec.action)
         self._learner = Learner(example, workers, actions, config, groups)
         widths = {name: value.shape[1] for name, value in example.items()}
-        self._buffers = [Buffers(config.steps, widths, probe.count, actions, config.lstm) for _ in range(workers)]
-        self._make_env, self._seed = make_env, seed
+        self._slots = [
+            [Buffers(config.steps, widths, probe.count, actions, config.lstm) for _ in range(workers)] for _ in range(2)
+        ]
+        self._weights = SharedWeights(actor_sizes(self.actor, config))
+        self._acting: dict[str, torch.Tensor] = {}  # the policy of the rollout that is under way
+        self._acted: dict[str, torch.Tensor] = {}  # the policy of the one before
+        self._make_env, self._seed, self._reads = make_env, seed, tuple(groups)
         self._sampler_state: SamplerState = {}
         self._best_success, self._success = -1.0, 0.0
         self._best: dict[str, torch.Tensor] = {}
         self._imitates = probe.task.expert is not None and config.imitate > 0
         if self._imitates and not (run_dir / "checkpoint.pt").is_file():
-            imitate(probe, self.actor, seed, config.imitate, self._names)
+            with threads(spare_threads(0)):
+                imitate(probe, self.actor, seed, config.imitate, self._names)
         probe.sim.close()
 
     @property
@@ -108,9 +121,16 @@ class Trainer:
         if self.iteration >= self.config.iterations:
             self.use_best()
             return True
-        seeds = [self._seed * 1_000_003 + 1_009 * (self.iteration + 1) + i for i in range(len(self._buffers))]
-        workers = Workers(self._make_env, seeds, self._learner.mirror, self._buffers, self._names, self._sampler_state)
+        with threads(spare_threads(len(self._slots[0]))):
+            return self._train(on_progress, stop)
+
+    def _train(self, on_progress: OnIteration | None, stop: Callable[[], bool]) -> bool:
+        seeds = [self._seed * 1_000_003 + 1_009 * (self.iteration + 1) + i for i in range(len(self._slots[0]))]
+        workers = Workers(
+            self._make_env, seeds, self._weights, self._slots, self._names, self._reads, self._sampler_state
+        )
         try:
+            self._start(workers, self.iteration)
             with SummaryWriter(str(self.run_dir / "tensorboard"), purge_step=self.iteration) as writer:
                 while self.iteration < self.config.iterations:
                     metrics = self._iterate(workers)
@@ -140,31 +160,44 @@ class Trainer:
         self._success += weight * (success - self._success)
         if self.config.keep_best and self._success > self._best_success and self.iteration > self.config.critic_first:
             self._best_success = self._success
-            self._best = {name: value.clone() for name, value in self._learner.mirror.state_dict().items()}
+            self._best = self._acted
 
     def use_best(self) -> None:
         """Put the best policy so far in the last one's place, with ``keep_best``; the checkpoint stays as it is."""
         if self._best:
             self.actor.load_state_dict(self._best)
 
+    def _start(self, workers: Workers, iteration: int) -> None:
+        """Begin a rollout with the newest policy."""
+        self._acted = self._acting
+        self._acting = {name: value.clone() for name, value in self.actor.state_dict().items()}
+        self._weights.write(actor_arrays(self.actor))
+        workers.start(iteration % 2, self._sampler_state)
+
     def _iterate(self, workers: Workers) -> dict[str, float]:
         started = time.perf_counter()
-        self._learner.publish()
-        stats = workers.collect(self._sampler_state)
+        stats = workers.wait()
+        buffers = self._slots[self.iteration % 2]
+        if self.iteration + 1 < self.config.iterations:
+            self._start(workers, self.iteration + 1)
+        else:
+            self._acted = self._acting
         collected = time.perf_counter()
         weights = None
         if self._hooks.weigh is not None:
-            columns = self._robots * len(self._buffers)
+            columns = self._robots * len(buffers)
             chosen = self._hooks.weigh(self.iteration, stats.table, self.config.steps, columns)
             weights = None if chosen is None else torch.from_numpy(np.asarray(chosen, dtype=np.float32))
         critic_only = self.iteration < self.config.critic_first
-        losses = self._update(weights, critic_only)
+        losses = self._update(buffers, weights, critic_only)
         if self._hooks.learn_sampler is not None:
             self._sampler_state = self._hooks.learn_sampler(self.iteration, stats.table)
         self.iteration += 1
-        return self._metrics(stats, losses, collected - started, time.perf_counter() - collected)
+        if self.iteration % LOOK_AGAIN == 0:
+            torch.set_num_threads(spare_threads(len(buffers)))
+        return self._metrics(stats, buffers, losses, collected - started, time.perf_counter() - collected)
 
-    def _update(self, weights: torch.Tensor | None, critic_only: bool) -> dict[str, float]:
+    def _update(self, buffers: Sequence[Buffers], weights: torch.Tensor | None, critic_only: bool) -> dict[str, float]:
         """Learn from the last rollout.
 
         Raises:
@@ -172,7 +205,7 @@ class Trainer:
         """
         fault: ValueError | None = None
         try:
-            losses = self._learner.update(self._buffers, self._rate(), weights, critic_only)
+            losses = self._learner.update(buffers, self._rate(), weights, critic_only)
         except ValueError as error:  # torch's distributions refuse what is not finite
             fault, losses = error, {}
         finite = all(bool(torch.isfinite(p).all()) for p in self.actor.parameters())
@@ -190,19 +223,26 @@ class Trainer:
         return self.config.final_learning_rate + left * (self.config.learning_rate - self.config.final_learning_rate)
 
     def _metrics(
-        self, stats: RolloutStats, losses: dict[str, float], collect_s: float, learn_s: float
+        self,
+        stats: RolloutStats,
+        buffers: Sequence[Buffers],
+        losses: dict[str, float],
+        wait_s: float,
+        learn_s: float,
     ) -> dict[str, float]:
-        samples = self.config.steps * len(self._buffers) * self._robots
+        samples = self.config.steps * len(buffers) * self._robots
         episodes = max(stats.episodes, 1)
         return {
             "success": stats.successes / episodes,
             "crashes": stats.crashes / episodes,
             "reward": stats.reward_sum / samples,
-            "std": float(torch.cat([b.std for b in self._buffers], dim=1).mean()),
+            "std": float(np.mean([b.std for b in buffers])),
             "value_loss": losses["value"],
-            "collect_s": collect_s,
+            "policy_lag": losses["policy_lag"],
+            "collect_s": stats.seconds,
+            "wait_s": wait_s,
             "learn_s": learn_s,
-            "steps_per_s": samples / (collect_s + learn_s),
+            "steps_per_s": samples / (wait_s + learn_s),
             "samples": float(self.iteration * samples),
         }
 

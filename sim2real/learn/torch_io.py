@@ -6,8 +6,9 @@ import contextlib
 import inspect
 import io
 import logging
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,28 @@ from torch.nn import functional
 from sim2real.files import write_bytes
 
 OPSET = 18
+MOST_THREADS = 4  # more gain nothing for networks of this size
 RAMP = 0.1  # of a run, in which a teacher's weight grows to its value
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def spare_threads(workers: int) -> int:
+    """Threads for a learner beside its workers: the cores that neither they nor other programs use, 1 to 4.
+
+    Two threads that share a busy core wait for each other: an update of 0.3 s then takes seconds.
+    """
+    others = max(0.0, os.getloadavg()[0] - workers - 1)
+    return int(min(max(len(os.sched_getaffinity(0)) - workers - others, 1), MOST_THREADS))
 
 
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:

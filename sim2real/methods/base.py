@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from sim2real.errors import ConfigError
 from sim2real.learn.artifact import Candidate
-from sim2real.learn.experiment import Experiment
+from sim2real.learn.experiment import EnvOf, Experiment
 from sim2real.learn.ppo import Hooks, Trainer, seed_of
 from sim2real.learn.rsl_rl import make_network, memory_size
-from sim2real.tasks.env import TaskEnv
 from sim2real.types import Model, Progress
 
 if TYPE_CHECKING:
@@ -111,18 +110,6 @@ class PolicyMethod:
     def off(self) -> Method:
         """Give the method itself: it has no mechanism beside PPO."""
         return self
-
-
-@dataclass(frozen=True)
-class EnvOf:
-    """Makes environments of an experiment; picklable, for the rollout processes."""
-
-    experiment: Experiment
-    groups: Sequence[str]
-
-    def __call__(self, seed: int) -> TaskEnv:
-        """Start an environment."""
-        return self.experiment.make_env(seed, groups=self.groups)
 
 
 def train_policy(experiment: Experiment, run: Run, groups: Sequence[str], hooks: Hooks = NO_HOOKS) -> Trainer:

@@ -10,7 +10,8 @@ from sim2real.config import load_config
 from sim2real.errors import BundleError
 from sim2real.learn.artifact import Candidate
 from sim2real.learn.experiment import load_experiment
-from sim2real.learn.rsl_rl import make_network, make_ppo, memory_size, read_groups
+from sim2real.learn.rollout import read_groups
+from sim2real.learn.rsl_rl import make_network, make_ppo, memory_size, tensors
 
 
 def untrained(lstm=0, groups=("observation",), seed=0):
@@ -21,7 +22,7 @@ def untrained(lstm=0, groups=("observation",), seed=0):
     terms = {"observation": task.observation(), "history": task.history()}
     experiment = experiment.with_groups(**{name: terms[name] for name in groups})
     env = experiment.make_env(0)
-    actor = make_ppo(read_groups(env, groups), 4, ppo, groups).actor
+    actor = make_ppo(tensors(read_groups(env, groups)), 4, ppo, groups).actor
     env.sim.close()
     return Candidate(experiment.spec(memory_size(ppo)), make_network(actor, ppo))
 

@@ -11,7 +11,7 @@ from sim2real.config import PPOConfig
 from sim2real.errors import SimulationError
 from sim2real.learn.buffers import Buffers
 from sim2real.learn.estimator import EstimateFilter, OSISettings, train_estimator
-from sim2real.learn.rsl_rl import Learner
+from sim2real.learn.rsl_rl import Learner, tensors
 from sim2real.robots.identified import ParameterTerm
 
 
@@ -24,16 +24,16 @@ def test_the_value_of_what_would_have_come_stands_in_when_time_is_up():
     learner = Learner(groups, 1, 1, config, ("observation",))
     buffers = Buffers(3, sizes, 3, 1)
     for name, size in sizes.items():
-        buffers.groups[name].copy_(torch.randn(3, 3, size))
-        buffers.last_groups[name].copy_(torch.randn(3, size))
-    buffers.std.fill_(1.0)
-    buffers.rewards.fill_(1.0)
+        buffers.groups[name][...] = torch.randn(3, 3, size)
+        buffers.last_groups[name][...] = torch.randn(3, size)
+    buffers.std[...] = 1.0
+    buffers.rewards[...] = 1.0
     buffers.truncated[1, 0] = 1.0  # robot 0: time is up in the second step
     buffers.terminated[1, 1] = 1.0  # robot 1: has failed in it; robot 2 goes on
     learner._fill([buffers], None, False)
     storage = learner._ppo.storage
     value, last = storage.values[..., 0], learner._ppo.critic(
-        TensorDict({name: buffers.last_groups[name] for name in sizes}, batch_size=[3])
+        tensors(buffers.last_groups)
     )[..., 0]  # fmt: skip
     end = 1.0 + 0.9 * last.detach()
     wanted = torch.stack([
@@ -113,9 +113,9 @@ def test_a_training_that_diverges_is_a_sentence(losses, weight):
     from sim2real.learn.ppo import Trainer
 
     trainer = Trainer.__new__(Trainer)
-    trainer.config, trainer.iteration, trainer._buffers = PPOConfig(iterations=9), 4, []
+    trainer.config, trainer.iteration = PPOConfig(iterations=9), 4
     actor = torch.nn.Linear(1, 1)
     torch.nn.init.constant_(actor.weight, weight)
     trainer._learner = SimpleNamespace(update=lambda *_: losses, actor=actor)
     with pytest.raises(SimulationError, match=r"diverged in iteration 5: .* lower 'ppo.learning_rate'"):
-        trainer._update(None, False)
+        trainer._update([], None, False)

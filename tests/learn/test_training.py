@@ -10,12 +10,14 @@ from gymnasium.utils.env_checker import check_env
 from tensordict import TensorDict
 
 from sim2real.config import load_config
+from sim2real.learn.acting import Acting
+from sim2real.learn.actors import actor_arrays
 from sim2real.learn.estimator import Estimator, EstimatorTrainer, OSISettings, Samples
-from sim2real.learn.experiment import load_experiment
+from sim2real.learn.experiment import EnvOf, load_experiment
 from sim2real.learn.gym_env import GymTaskEnv
 from sim2real.learn.ppo import Hooks, Trainer
 from sim2real.learn.rollout import collect
-from sim2real.methods.base import NO_HOOKS, EnvOf
+from sim2real.methods.base import NO_HOOKS
 from sim2real.methods.train import train
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.golden import verify
@@ -80,7 +82,7 @@ def test_the_best_policy_is_kept_and_survives_a_restart(tmp_path):
 
     def iterate(workers, original=trainer._iterate):
         figures = original(workers)
-        seen.append(trainer._learner.mirror.state_dict()["mlp.0.weight"].clone())
+        seen.append(trainer._acted["mlp.0.weight"].clone())
         return figures | {"success": next(successes)}
 
     trainer._iterate = iterate
@@ -110,12 +112,13 @@ def test_an_lstm_is_trained_on_the_memory_it_acted_with(tmp_path):
     """Before the first update the stored probabilities come out again, also over episodes' ends inside a rollout."""
     overrides = [*SMALL, "ppo.lstm=8", "ppo.steps=40", "task={name: reach, episode_s: 0.5}", "sim.robots=4"]
     trainer = make_trainer(tmp_path, overrides, "so101_reach")
-    trainer._learner.mirror.load_state_dict(trainer.actor.state_dict())
+    trainer._weights.write(actor_arrays(trainer.actor))
     env = load_experiment(load_config("so101_reach", overrides)).make_env(0)
-    storage = trainer._learner._ppo.storage
+    storage, buffers = trainer._learner._ppo.storage, trainer._slots[0]
+    actor = Acting(trainer._weights, env.count, np.random.default_rng(0))
     for rollout in range(2):
-        stats = collect(env, trainer._learner.mirror, trainer._buffers[0], ["observation"])
-        trainer._learner._fill(trainer._buffers, None, False)
+        stats = collect(env, actor, buffers[0], ["observation"], ["observation"])
+        trainer._learner._fill(buffers, None, False)
         assert storage.dones.sum() >= 4 and storage.dones.sum() == stats.episodes == len(stats.table.steps)
         assert bool(storage.saved_hidden_state_a[0][0].any()) == (rollout > 0)
         for batch in storage.recurrent_mini_batch_generator(2, 1):
@@ -249,35 +252,39 @@ def masses(table, column):
 
 def test_a_sampler_decides_the_physics_and_survives_a_restart(tmp_path):
     first = Curriculum()
-    trainer, column = make_sampled_trainer(tmp_path, first, ["ppo.iterations=3"])
-    assert trainer.train(stop=lambda: trainer.iteration >= 2) is False
-    assert first.weighed == [(0, 40, 12), (1, 40, 12)]
-    before, after = first.tables
+    trainer, column = make_sampled_trainer(tmp_path, first, ["ppo.iterations=4"])
+    assert trainer.train(stop=lambda: trainer.iteration >= 3) is False
+    assert first.weighed == [(0, 40, 12), (1, 40, 12), (2, 40, 12)]
+    before, meanwhile, after = first.tables
     assert set(before.columns) == set(after.columns) == set(range(12)), "the robots of both workers"
-    assert masses(before, column) == ([0.03], [0.03])
+    assert masses(before, column) == masses(meanwhile, column) == ([0.03], [0.03]), "it had begun already"
     assert masses(after, column) == ([0.03], [0.031]), "what ran on was started before"
     names = list(trainer._make_env.experiment.parameters)
     assert np.ptp(after.params[:, names.index("thrust_scale")]) > 0.1, "all else is sampled as before"
-    assert first.seen == len(before.steps) + len(after.steps) >= 2 * 12 * 2
+    assert first.seen == sum(len(table.steps) for table in first.tables) >= 3 * 12 * 2
 
     second = Curriculum()
-    again, _ = make_sampled_trainer(tmp_path, second, ["ppo.iterations=3"])
+    again, _ = make_sampled_trainer(tmp_path, second, ["ppo.iterations=4"])
     assert again.load() and second.seen == first.seen
     assert again.train() and len(second.tables) == 1
-    assert masses(second.tables[0], column) == ([0.032], [0.032]), "the first episodes of a resumed run, too"
+    assert masses(second.tables[0], column) == ([0.033], [0.033]), "the first episodes of a resumed run, too"
     assert second.seen == first.seen + len(second.tables[0].steps)
 
 
 class InProcess:
     """One worker without a process of its own."""
 
-    def __init__(self, make_env, seeds, actor, buffers, names, state):
-        torch.manual_seed(seeds[0])
-        self._env, self._rest = make_env(seeds[0]), (actor, buffers[0], names)
+    def __init__(self, make_env, seeds, actor_weights, slots, names, reads, state):
+        self._env, self._slots, self._groups = make_env(seeds[0]), slots, (names, reads)
+        self._actor = Acting(actor_weights, self._env.count, np.random.default_rng(seeds[0]))
         self._env.steps[:] = self._env.sim.rng.integers(0, self._env.episode_steps, self._env.count)
 
-    def collect(self, state):
-        return collect(self._env, *self._rest)
+    def start(self, slot, state):
+        self._actor.refresh()
+        self._stats = collect(self._env, self._actor, self._slots[slot][0], *self._groups)
+
+    def wait(self):
+        return self._stats
 
     def close(self):
         self._env.sim.close()
