@@ -19,7 +19,7 @@ from torch import nn
 from sim2real.config import PPOConfig
 from sim2real.learn.actors import FeedForward, Recurrent
 from sim2real.learn.buffers import Buffers
-from sim2real.learn.update import Networks, Samples, UpdateSettings, log_prob, update
+from sim2real.learn.update import Networks, Samples, UpdateSettings, decoupled, log_prob, update
 from sim2real.types import Float32
 
 __all__ = ["MLP", "EmpiricalNormalization", "Learner", "make_network", "tensors"]
@@ -159,6 +159,7 @@ class Learner:
         if self.config.lstm:
             losses = self._ppo.update()
         else:
+            samples = decoupled(self._networks, samples)
             losses = update(self._networks, self._ppo.optimizer, samples, self._settings)
             for network in (self._ppo.actor, self._ppo.critic):
                 average(network.obs_normalizer, actor_inputs(network, self._ppo.storage.observations).flatten(0, 1))

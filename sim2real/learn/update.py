@@ -7,12 +7,13 @@ the networks read is normalised and put into order once an iteration, and becaus
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
 
 HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
+MOST_WEIGHT = 2.0  # a single step must not outweigh all others
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Samples:
     Attributes:
         actor_inputs, critic_inputs: Normalised, [B, d].
         actions: [B, A].
-        log_prob: Of the actions under the policy that acted [B].
+        log_prob: Of the actions under the policy that steps are clipped around [B].
         advantages: [B].
         returns: [B, 1].
     """
@@ -84,6 +85,19 @@ def log_prob(actions: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -
     """Log probability [...] of actions [..., A] under a Gaussian."""
     z = (actions - mean) * torch.exp(-log_std)
     return (-0.5 * z * z - log_std).sum(-1) - HALF_LOG_2_PI * actions.shape[-1]
+
+
+def decoupled(networks: Networks, samples: Samples) -> Samples:
+    """Samples of a policy that is one iteration old, for steps that are clipped around the present one.
+
+    Decoupled PPO (Hilton et al. 2021, Batch size-invariance for policy optimization): the ratio of the present policy
+    to the one that acted weighs the advantages. Clipping around the old one would halve what an iteration may change.
+    """
+    with torch.no_grad():
+        log_std = networks.log_std.clamp(*networks.log_std_range)
+        now = log_prob(samples.actions, networks.actor(samples.actor_inputs), log_std)
+        weights = torch.exp(now - samples.log_prob).clamp(max=MOST_WEIGHT)
+    return replace(samples, log_prob=now, advantages=samples.advantages * weights)
 
 
 def update(

@@ -14,6 +14,7 @@ from sim2real.learn.acting import Acting, SharedWeights
 from sim2real.learn.actors import actor_arrays, actor_sizes
 from sim2real.learn.buffers import Buffers
 from sim2real.learn.rsl_rl import Learner, average, make_network
+from sim2real.learn.update import Networks, Samples, decoupled, log_prob
 
 SIZES = {"observation": 7, "parameters": 2, "privileged": 3}
 READS = ("observation", "parameters")
@@ -68,8 +69,10 @@ def test_gradient_steps_are_those_of_rsl_rl():
         for name in SIZES:
             buffer.groups[name][...] = rng.standard_normal(buffer.groups[name].shape)
             buffer.last_groups[name][...] = rng.standard_normal(buffer.last_groups[name].shape)
-        buffer.mean[...] = rng.standard_normal(buffer.mean.shape)
-        buffer.std[...] = [0.2, 0.4, 0.8]
+        inputs = np.concatenate([buffer.groups[name] for name in READS], axis=2)
+        with torch.no_grad():  # the policy that acts is the one that learns: nothing to decouple
+            buffer.mean[...] = make_network(learner.actor, learner.config)(torch.from_numpy(inputs))
+        buffer.std[...] = [0.05, np.exp(-1.0), 1.0]
         buffer.actions[...] = buffer.mean + buffer.std * rng.standard_normal(buffer.mean.shape)
         buffer.rewards[...] = rng.standard_normal(buffer.rewards.shape)
         buffer.terminated[3, 1] = 1.0
@@ -86,6 +89,20 @@ def test_gradient_steps_are_those_of_rsl_rl():
         for name, value in mine.items():
             if isinstance(value, torch.Tensor):
                 torch.testing.assert_close(value, its[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_policy_one_iteration_old_weighs_the_advantages():
+    """By hand: one action of deviation 1, the acting policy's mean is 0, the present one's 0.5."""
+    actor = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(actor.weight)
+    torch.nn.init.constant_(actor.bias, 0.5)
+    networks = Networks(actor, torch.nn.Linear(1, 1), torch.nn.Parameter(torch.zeros(1)), (-1.0, 1.0))
+    actions, zero = torch.tensor([[0.0], [0.5], [9.0]]), torch.zeros(1)
+    acted = log_prob(actions, torch.zeros(3, 1), zero)
+    got = decoupled(networks, Samples(torch.zeros(3, 1), zero, actions, acted, torch.tensor([1.0, -2.0, 3.0]), zero))
+    up = float(np.exp(0.125))
+    torch.testing.assert_close(got.advantages, torch.tensor([1.0 / up, -2.0 * up, 3.0 * 2.0]))
+    torch.testing.assert_close(got.log_prob, log_prob(actions, torch.full((3, 1), 0.5), zero))
 
 
 def test_running_normalisation_is_that_of_rsl_rl():
