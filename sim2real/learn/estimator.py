@@ -67,7 +67,10 @@ class Estimator(nn.Module):
 
     def forward(self, history: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation, each [N, P]."""
-        x = self.normalizer(history)
+        return self.read(self.normalizer(history))
+
+    def read(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`forward`, of a history that is normalised already."""
         return self.mean_mlp(x), 0.01 + nn.functional.softplus(self.std_mlp(x))
 
 
@@ -248,10 +251,12 @@ class EstimatorTrainer:
             self._estimator.normalizer.train()
             self._estimator.normalizer.update(history)
             self._estimator.normalizer.eval()
+        with torch.no_grad():
+            inputs = self._estimator.normalizer(history)
         squared = 0.0
         for _ in range(self._batches):
-            index = torch.randint(len(history), (self._batch_size,), generator=self._generator)
-            mean, std = self._estimator(history[index])
+            index = torch.randint(len(inputs), (self._batch_size,), generator=self._generator)
+            mean, std = self._estimator.read(inputs[index])
             error = truth[index] - mean
             mse = (error * error).mean(0)
             self._scale = mse.detach() if self._scale is None else 0.99 * self._scale + 0.01 * mse.detach()
