@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim2real.types import Array
 
@@ -41,9 +42,9 @@ def column(values: Array) -> Column:
     return values.item() if values.size == 1 else values
 
 
-def array(value: Column) -> Array:
+def array(value: Column) -> NDArray[Any]:
     """A column [N] as an array, also of one robot."""
-    return np.array([value]) if isinstance(value, float) else np.asarray(value)
+    return value if isinstance(value, np.ndarray) else np.array([value])
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[..., Column]:
@@ -73,6 +74,13 @@ def larger(value: Column, low: Column) -> Column:
     if isinstance(value, float):
         return low if value < low else value
     return np.maximum(value, low)
+
+
+def smaller(value: Column, high: Column) -> Column:
+    """``value``, or ``high`` where it is above; not a number stays so."""
+    if isinstance(value, float):
+        return high if value > high else value
+    return np.minimum(value, high)
 
 
 def within(value: Column, low: Column, high: Column) -> Column:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim2real.runtime.columns import Column, arctan2, columns, cos, joined, rint, sin
+from sim2real.runtime.columns import Column, arccos, arctan2, columns, cos, joined, rint, sin, within
 from sim2real.types import Array
 
 Columns = Sequence[Column]
@@ -120,8 +120,8 @@ def wrap_angle(angle: Column) -> Column:
 
 def tilt_of(quat: Array) -> Array:
     """Angle [...] rad between the body z axis and the world z axis, of quaternions [..., 4] (xyzw)."""
-    x, y = quat[..., 0], quat[..., 1]
-    return np.arccos(np.clip(1.0 - 2.0 * (x * x + y * y), -1.0, 1.0))
+    x, y, *_ = columns(quat)
+    return np.asarray(arccos(within(1.0 - 2.0 * (x * x + y * y), -1.0, 1.0))).reshape(quat.shape[:-1])
 
 
 def rotation_vector_to_quat(vector: Array) -> Array:
