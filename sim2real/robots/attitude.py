@@ -62,7 +62,7 @@ class SecondOrderAttitude:
         yaw, *gains = columns(self._memory)
         _, roll, pitch, yaw_rate = columns(command)
         yaw = yaw + self._dt * yaw_rate
-        self._memory = joined((yaw, *gains), (len(command),))
+        self._memory[:, 0] = yaw
         # The controller levels what its own sensor calls level: trim tilts the true attitude the other way.
         wanted = rpy_to_quat_columns(roll * gain - roll_trim, pitch * gain - pitch_trim, yaw)
         x, y, z, w = columns(state["quat"])

@@ -22,15 +22,16 @@ Column = Any  # a float, or an array of one component of every row
 
 def columns(values: Array) -> Sequence[Column]:
     """Take ``values`` [..., d] apart: d numbers where there is one row, d arrays [...] otherwise."""
-    if values.size == values.shape[-1]:
-        return values.ravel().tolist()
-    return values.T if values.ndim == 2 else np.moveaxis(values, -1, 0)
+    if values.ndim == 2:
+        return values.T if len(values) != 1 else values.tolist()[0]
+    return values.ravel().tolist() if values.size == values.shape[-1] else np.moveaxis(values, -1, 0)
 
 
 def joined(components: Sequence[Column], lead: tuple[int, ...]) -> Array:
     """Put d components back together [*lead, d]; of many rows each component stays contiguous."""
     if isinstance(components[0], float):
-        return np.array(components).reshape(*lead, len(components))
+        row = np.array([components])
+        return row if len(lead) == 1 else row.reshape(*lead, len(components))
     result = np.empty((len(components), *lead))
     for row, component in zip(result, components, strict=True):
         row[...] = component
@@ -47,16 +48,21 @@ def array(value: Column) -> NDArray[Any]:
     return value if isinstance(value, np.ndarray) else np.array([value])
 
 
-def _elementwise(function: Callable[..., Any]) -> Callable[..., Column]:
-    def apply(*arguments: Column) -> Column:
-        result = function(*arguments)
-        return result if isinstance(result, np.ndarray) else float(result)
-
-    return apply
+def _of_one(function: Callable[[Any], Any]) -> Callable[[Column], Column]:
+    return lambda value: float(function(value)) if isinstance(value, float) else function(value)
 
 
-sin, cos, arctan2, arccos = map(_elementwise, (np.sin, np.cos, np.arctan2, np.arccos))
-exp, power, rint, floor = map(_elementwise, (np.exp, np.power, np.rint, np.floor))
+def _of_two(function: Callable[[Any, Any], Any]) -> Callable[[Column, Column], Column]:
+    return lambda a, b: float(function(a, b)) if isinstance(a, float) and isinstance(b, float) else function(a, b)
+
+
+sin, cos, arccos, exp, rint = map(_of_one, (np.sin, np.cos, np.arccos, np.exp, np.rint))
+arctan2, power = map(_of_two, (np.arctan2, np.power))
+
+
+def floor(value: Column) -> Column:
+    """Largest whole number that is not above a finite ``value``."""
+    return float(math.floor(value)) if isinstance(value, float) else np.floor(value)
 
 
 def whole(value: Column) -> Column:

@@ -71,7 +71,8 @@ class ObservationHistory:
         ends = np.cumsum([term.size * term.history for term in terms]).tolist()
         # Every term's part of the vector, oldest frame first.
         self._parts = [self._stacked[:, end - t.size * t.history : end] for t, end in zip(terms, ends, strict=True)]
-        self._newest = [end - term.size + i for term, end in zip(terms, ends, strict=True) for i in range(term.size)]
+        newest = [np.arange(end - term.size, end) for term, end in zip(terms, ends, strict=True)]
+        self._newest = np.concatenate(newest) if newest else None
         sizes = [term.size for term in terms]
         self._offset, self._scale, self._clip = (
             np.repeat([getattr(term, name) for term in terms], sizes) for name in ("offset", "scale", "clip")

@@ -181,7 +181,8 @@ class Hover:
         return array(choose(column(failed), reward - 10.0, reward))
 
     def _distance(self, state: State, goal: Array) -> Column:
-        return sqrt(_squares([here - there for here, there in zip(columns(state["pos"]), columns(goal), strict=False)]))
+        (x, y, z), (goal_x, goal_y, goal_z, *_) = columns(state["pos"]), columns(goal)
+        return sqrt(_squares((x - goal_x, y - goal_y, z - goal_z)))
 
     def distance(self, state: State, goal: Array) -> Array:
         """Distance of the drone from the goal [N], m."""
