@@ -135,9 +135,7 @@ class ActionScale:
             result[:, self._relative] = np.minimum(np.maximum(command, self._least), self._most)
         return result
 
-    def encode(
-        self, command: NDArray[np.float64], previous: NDArray[np.float64] | None = None
-    ) -> NDArray[np.float64]:
+    def encode(self, command: NDArray[np.float64], previous: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """See :func:`encode_action`."""
         if self._relative:
             if previous is None:

@@ -10,8 +10,8 @@ from pydantic import Field
 from sim2real.errors import ConfigError
 from sim2real.robots.flight_body import flight_state
 from sim2real.robots.model import RobotModel
-from sim2real.runtime.flight_signals import FlightSignals
 from sim2real.runtime.columns import Column, array, choose, column, columns, exp, smaller, sqrt
+from sim2real.runtime.flight_signals import FlightSignals
 from sim2real.runtime.geometry import (
     quat_multiply,
     rotation_vector_to_quat,
