@@ -11,7 +11,7 @@ from sim2real.robots.physics import PhysicsParams
 from sim2real.robots.residual import Residual
 from sim2real.robots.weights import GRAVITY
 from sim2real.runtime.columns import Column, columns, exp, joined, larger, power, sqrt, within
-from sim2real.runtime.geometry import Columns, quat_to_matrix, rotate_inverse, rotate_inverse_columns
+from sim2real.runtime.geometry import Columns, matrix_columns, rotate_inverse, rotate_inverse_columns
 from sim2real.types import Array, EnvIds, State
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ class RotorActuation:
 
     def apply(self, world: World, state: State, command: Array) -> None:
         """Put the wrench of the next physics step on every robot."""
-        matrix = quat_to_matrix(state["quat"])
-        force = self._body_force(state, columns(matrix.reshape(-1, 9)), columns(command)[0])
+        elements = matrix_columns(columns(state["quat"]))
+        matrix = joined(elements, (len(command),)).reshape(-1, 3, 3)
+        force = self._body_force(state, elements, columns(command)[0])
         if self._residual is not None:
             force += self._params["mass"][:, None] * self._unmodelled(self._residual, state, matrix)
         world.apply_wrench(force, self._attitude.torque(state, matrix, command))
@@ -76,7 +77,7 @@ class RotorActuation:
         wanted = scale * (1.0 - sag * time) * reference * power(larger(thrust, 0.0) / reference, exponent)
         lift = lift + lag * (within(wanted + offset, 0.0, 1.5 * self._max_thrust) - lift)
         # Air: gusts as first-order noise, drag against wind.
-        keep = exp(-dt / gust_time)
+        keep = exp(-dt / larger(gust_time, 1e-9))
         spread = gust_force * sqrt(1.0 - keep * keep)
         shake = columns(self._rng.standard_normal((len(self._memory), 3)))
         gust = [keep * old + spread * new for old, new in zip((gust_x, gust_y, gust_z), shake, strict=True)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sim2real.runtime.columns import Column, columns, joined, larger, sqrt
-from sim2real.runtime.geometry import Columns, matrix_columns, rotate_inverse_columns, wrap_angle, yaw_of
+from sim2real.runtime.columns import Column, array, columns, joined, larger, sqrt
+from sim2real.runtime.geometry import Columns, matrix_columns, rotate_inverse_columns, wrap_angle, yaw_column
 from sim2real.runtime.kinematics import Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
@@ -37,7 +37,8 @@ class FlightSignals:
         """Signals [N, d] of ``state`` relative to ``goal`` [N, 3] or [N, 4]; see :func:`flight_signals`."""
         signals = flight_signals(state["pos"] - goal[:, :3], state["quat"], state["lin_vel"], state["ang_vel"])
         if goal.shape[1] > 3:
-            signals["heading_error"] = wrap_angle(yaw_of(state["quat"])[:, None] - goal[:, 3:])
+            heading = yaw_column(columns(state["quat"])) - columns(goal)[3]
+            signals["heading_error"] = array(wrap_angle(heading))[:, None]
         return signals
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import SpecError
+from sim2real.runtime.columns import columns, joined, within
 from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec, group_size
 from sim2real.types import Float32
 
@@ -119,30 +120,30 @@ class ActionScale:
     """
 
     def __init__(self, terms: tuple[ActionTerm, ...]) -> None:
-        self._low = np.array([term.low for term in terms])
-        self._width = np.array([term.high for term in terms]) - self._low
-        self._relative = [i for i, term in enumerate(terms) if term.limits]
-        self._least, self._most = np.array([term.limits for term in terms if term.limits]).reshape(-1, 2).T
+        self._terms = [(term.low, term.high - term.low, term.limits) for term in terms]
+        self._relative = any(term.limits for term in terms)
 
     def decode(self, action: Float32, previous: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """See :func:`decode_action`."""
-        clipped = np.minimum(np.maximum(action.astype(np.float64), -1.0), 1.0)
-        result: NDArray[np.float64] = self._low + 0.5 * (clipped + 1.0) * self._width
-        if self._relative:
-            if previous is None:
-                raise SpecError("this policy commands increments; decoding needs the last command")
-            command = previous[:, self._relative] + result[:, self._relative]
-            result[:, self._relative] = np.minimum(np.maximum(command, self._least), self._most)
-        return result
+        if self._relative and previous is None:
+            raise SpecError("this policy commands increments; decoding needs the last command")
+        wanted = columns(action.astype(np.float64))
+        last = columns(action if previous is None else previous)
+        result = []
+        for (low, width, limits), value, before in zip(self._terms, wanted, last, strict=True):
+            command = low + 0.5 * (within(value, -1.0, 1.0) + 1.0) * width
+            result.append(within(before + command, *limits) if limits else command)
+        return joined(result, (len(action),))
 
     def encode(self, command: NDArray[np.float64], previous: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """See :func:`encode_action`."""
-        if self._relative:
-            if previous is None:
-                raise SpecError("this policy commands increments; encoding needs the last command")
-            command = command.copy()
-            command[:, self._relative] -= previous[:, self._relative]
-        return np.minimum(np.maximum(2.0 * (command - self._low) / self._width - 1.0, -1.0), 1.0)
+        if self._relative and previous is None:
+            raise SpecError("this policy commands increments; encoding needs the last command")
+        last = columns(command if previous is None else previous)
+        result = []
+        for (low, width, limits), value, before in zip(self._terms, columns(command), last, strict=True):
+            result.append(within(2.0 * ((value - before if limits else value) - low) / width - 1.0, -1.0, 1.0))
+        return joined(result, (len(command),))
 
 
 def decode_action(

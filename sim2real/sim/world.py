@@ -224,10 +224,12 @@ class World:
         client = self._client
         pose_of, velocity_of = pybullet.getBasePositionAndOrientation, pybullet.getBaseVelocity
         flat, count = chain.from_iterable, self.count
-        parts = flat([(*pose_of(b, client), *velocity_of(b, client)) for b in self.bodies])
+        states = [(pose_of(body, client), velocity_of(body, client)) for body in self.bodies]
+        rows = [(*pos, *quat, *lin_vel, *ang_vel) for (pos, quat), (lin_vel, ang_vel) in states]
         # By columns, which formulas read.
-        table = np.asfortranarray(np.fromiter(flat(parts), float, 13 * count).reshape(count, 13))
-        table[:, :3] -= self._cell
+        table = np.asfortranarray(np.fromiter(flat(rows), float, 13 * count).reshape(count, 13))
+        if count > 1:
+            table[:, :3] -= self._cell
         return table[:, :3], table[:, 3:7], table[:, 7:10], table[:, 10:]
 
     def write_base(self, rows: EnvIds, pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> None:
