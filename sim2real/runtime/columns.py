@@ -20,7 +20,7 @@ from sim2real.types import Array
 Column = Any  # a float, or an array of one component of every row
 
 
-def columns(values: Array) -> Sequence[Column]:
+def columns(values: NDArray[Any]) -> Any:
     """Take ``values`` [..., d] apart: d numbers where there is one row, d arrays [...] otherwise."""
     if values.ndim == 2:
         return values.T if len(values) != 1 else values.tolist()[0]
