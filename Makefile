@@ -1,5 +1,6 @@
-# make demo   everything from a fresh clone: installs into .venv, then trains, identifies, deploys and compares
+# make demo   everything from a fresh clone: installs what it needs into .venv, trains, identifies, deploys and compares
 # make demo ARM=1   the same with an arm that pushes an object
+# make venv   installs everything into .venv
 # make test   style, types and all tests
 # make check  the same without what is slow, needs ROS 2 or keeps to the wall clock
 #
@@ -9,10 +10,17 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# The demo needs less than everything; where everything is installed already, it takes that.
 STAMP := .venv/.installed
+DEMO_STAMP := $(if $(wildcard $(STAMP)),$(STAMP),.venv/.installed-for-demo$(if $(ARM),-arm))
 # A ROS 2 that is already sourced wins over the wheels; one inside the interpreter's own folder, as of an activated virtual
 # environment, is not seen from .venv.
-EXTRAS ?= train,vision,drivers,franka,dev$(shell $(PYTHON) -c 'import rclpy, sys; sys.exit(rclpy.__file__.startswith(sys.prefix))' 2>/dev/null || echo ,ros)
+ROS := $(shell $(PYTHON) -c 'import rclpy, sys; sys.exit(rclpy.__file__.startswith(sys.prefix))' 2>/dev/null || echo ,ros)
+ifndef EXTRAS
+EXTRAS := train,vision,drivers,franka,dev$(ROS)
+.venv/.installed-for-demo: EXTRAS := train,drone$(ROS)
+.venv/.installed-for-demo-arm: EXTRAS := train,arm$(ROS)
+endif
 # Never talk to robots on the network by accident; set it to SUBNET to do so on purpose.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
@@ -23,7 +31,7 @@ help:
 
 venv: $(STAMP)
 
-$(STAMP): setup.py constraints.txt
+.venv/.installed .venv/.installed-for-demo .venv/.installed-for-demo-arm: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
 	  echo 'Python 3.11 to 3.13 is needed, $(PYTHON) is another or is missing. Try: make PYTHON=python3.12' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -34,7 +42,7 @@ $(STAMP): setup.py constraints.txt
 	@$(BIN)/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
-demo: venv
+demo: $(DEMO_STAMP)
 	$(BIN)/sim2real demo $(if $(ARM),--arm)
 
 lint: venv

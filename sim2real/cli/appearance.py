@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from sim2real.cli.console import JsonFile, console, save_json, warn_renamed
 from sim2real.errors import ConfigError
-from sim2real.runtime.camera import CameraCalibration, load_camera
+
+if TYPE_CHECKING:
+    from sim2real.runtime.camera import CameraCalibration
 
 app = typer.Typer()
 
@@ -96,6 +98,8 @@ def _write_sheet(
 
 
 def _with_pose(path: Path) -> CameraCalibration:
+    from sim2real.runtime.camera import load_camera
+
     camera = load_camera(path)
     if camera.T_base_camera is None:
         raise ConfigError(f"{path} does not say where the camera is; run 'sim2real calibrate hand-eye'")

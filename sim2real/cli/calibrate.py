@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 from rich.markup import escape
 
@@ -15,12 +14,12 @@ from sim2real.cli.calibrate_tables import show_camera, show_hand_eye, show_left_
 from sim2real.cli.console import JsonFile, console, save_json
 from sim2real.errors import ConfigError
 from sim2real.files import must_be_writable
-from sim2real.runtime.camera import CameraCalibration, load_camera
 
 if TYPE_CHECKING:
     from calibration.boards import Board, Detection
     from calibration.find import Seen
     from calibration.hand_eye import HandEyeResult
+    from sim2real.runtime.camera import CameraCalibration
     from sim2real.types import Array
 
 app = typer.Typer(no_args_is_help=True, help="Calibrate a camera: its lens, where it is, how late it is.")
@@ -107,6 +106,7 @@ def pose_command(
 ) -> None:
     """Find the board's pose in each image: T_camera_board."""
     from calibration.find import fitting_poses
+    from sim2real.runtime.camera import load_camera
 
     seen = _find(pattern, source, topic)
     keep, poses, errors, why = fitting_poses(load_camera(camera), seen)
@@ -143,6 +143,7 @@ def hand_eye_command(
 ) -> None:
     """Find where the camera is, from poses of the arm and of a board."""
     from calibration.hand_eye import OPTICAL_FROM_LINK, hand_eye
+    from sim2real.runtime.camera import load_camera
 
     if camera_frame not in ("optical", "link"):
         raise ConfigError(f"unknown --camera-frame '{camera_frame}'; it is optical or link")
@@ -181,8 +182,11 @@ def latency_command(
     json_file: JsonFile = None,
 ) -> None:
     """Measure how much later than the joints the images are, and write it into the calibration."""
+    import numpy as np
+
     from calibration.find import fitting_poses
     from calibration.latency import camera_latency, rotation_angle
+    from sim2real.runtime.camera import load_camera
 
     known = load_camera(camera)
     must_be_writable(camera)

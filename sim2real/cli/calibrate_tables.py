@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
@@ -81,7 +81,7 @@ def show_camera(result: IntrinsicsResult) -> None:
     most = max(int(result.coverage.max()), 1)
     console.print("Corners over the image (from above):")
     for row in result.coverage:
-        console.print("  " + "".join(3 * shades[min(4, int(np.ceil(4 * count / most)))] for count in row))
+        console.print("  " + "".join(3 * shades[min(4, math.ceil(4 * count / most))] for count in row))
     for line in result.advice:
         console.print(f"[yellow]{line}")
 

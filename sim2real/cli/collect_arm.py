@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from sim2real.cli.console import console
@@ -118,6 +117,8 @@ class MovingArm:
 
     def _positions(self) -> tuple[float, Any]:
         """Stamp by the system's clock, s, which ROS 2 stamps images with; and joint positions [J] rad."""
+        import numpy as np
+
         state = self._robot.read()
         known = dict(zip(state.joint_names, state.joint_pos.tolist(), strict=True))
         return state.stamp_s + time.time() - time.monotonic(), np.array([known[joint] for joint in self._arm.joints])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sim2real.cli.collect_arm import robot_of
-from sim2real.runtime.camera import CameraCalibration, is_rectified, load_camera
 
 if TYPE_CHECKING:
     from calibration.collect.collector import Collector
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from calibration.collect.topics import Topics
     from calibration.collect.views import Gates
     from sim2real.robots.arm import Arm
+    from sim2real.runtime.camera import CameraCalibration
 
 Image = Annotated[str, typer.Option(metavar="TOPIC", help="Images; the only image topic by default.")]
 Info = Annotated[str, typer.Option(metavar="TOPIC", help="CameraInfo; the one beside the images by default.")]
@@ -102,6 +102,7 @@ class Request:
         """
         from calibration.collect.collector import Collector, Wanted
         from calibration.collect.feed import Feed, end_effector
+        from sim2real.runtime.camera import is_rectified
 
         collector = Collector(Wanted(out, self.count, self._gates(), self.what, source, names), resume)
         reach = end_effector(arm.chain, arm.ee) if arm is not None and topics.pose is None else None
@@ -135,6 +136,8 @@ def request_options(
     what: What = "",
 ) -> Request:
     """Options of a collection."""
+    from sim2real.runtime.camera import load_camera
+
     known = None if camera is None else load_camera(camera)
     return Request(
         image, info, joints, ee_pose, no_info, no_joints, known, robot, count, everything, blur, bright, dark, what

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,11 +19,17 @@ Rows = list[tuple[str, ...]]
 
 
 def _first_line(place: str) -> str:
-    """First docstring line of what ``module:Class`` stands for, or of its module where the class has none."""
+    """First docstring line of what ``module:Class`` stands for, or of its module where the class has none.
+
+    It is read, not imported: a method alone would bring torch.
+    """
     module, _, attribute = place.partition(":")
-    loaded = import_module(module)
-    text = getattr(loaded, attribute).__doc__ or loaded.__doc__ or ""
-    return text.strip().partition("\n")[0]
+    found = find_spec(module)
+    assert found is not None and found.origin is not None
+    tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+    named = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == attribute]
+    texts = [ast.get_docstring(node) for node in (*named, tree)]
+    return next((text for text in texts if text), "").partition("\n")[0]
 
 
 def _described(table: Mapping[str, str]) -> Rows:

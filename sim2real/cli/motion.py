@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from sim2real.cli.console import console, progress_bars, stage_reporter
@@ -84,6 +83,8 @@ def record_motion(
     arm: Arm, name: str, settings: list[str] | None, log: Path, yes: bool, **excitation: Any
 ) -> Excitation:
     """Make an excitation from where the arm is, ask, move the arm through it and write what it did."""
+    import numpy as np
+
     from robot_drivers import load_driver
     from robot_drivers.limits import DriverError
     from sim2real.deploy.record import record

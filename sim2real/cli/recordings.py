@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -287,7 +287,7 @@ def _show_check(found: JointCheck) -> None:
         figures = (
             f"{joint.slope:.3f} ± {joint.within:.3f}",
             f"{joint.offset:+.3f} ± {2 * joint.offset_std:.3f}",
-            "" if np.isnan(joint.lag_s) else f"{joint.lag_s:.2f}",
+            "" if math.isnan(joint.lag_s) else f"{joint.lag_s:.2f}",
         )
         style = "red" if joint.faults else "yellow" if joint.remark else ""
         table.add_row(joint.joint, *(figures if joint.judged else ("", "", "")), joint.verdict, style=style)

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
 
 from sim2real.errors import BundleError
 from sim2real.runtime.bundle import KIND, PolicyBundle, write_bundle
@@ -105,6 +103,10 @@ def _provenance(data: bytes) -> dict[str, Any]:
 
 def _merged(files: Mapping[str, bytes], old: Mapping[str, Any], spec: PolicySpec) -> bytes:
     """Estimator, filter and policy as one graph; its memory: filtered minus nominal parameters, and the updates."""
+    # Here, because telling the formats apart needs none of it.
+    import onnx  # noqa: PLC0415
+    from onnx import TensorProto, compose, helper, numpy_helper  # noqa: PLC0415
+
     terms = old["parameters"]
     low, high, nominal = (np.array([[term[key] for term in terms]]) for key in ("low", "high", "nominal"))
     middle = np.clip(2.0 * (nominal - low) / (high - low) - 1.0, -_CLIP, _CLIP)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sim2real.config import validate
-from sim2real.methods.base import Method
 from sim2real.registry import resolve
+
+if TYPE_CHECKING:  # it brings torch, and the table alone needs none
+    from sim2real.methods.base import Method
 
 METHODS = {
     "nominal": "sim2real.methods.nominal:Nominal",
@@ -28,4 +30,4 @@ def load_method(settings: Mapping[str, Any]) -> Method:
     name = str(settings["name"])
     made = resolve(name, METHODS, "method")
     own = {key: value for key, value in settings.items() if key != "name"}
-    return cast(Method, made(validate(made.Settings, own, f"method '{name}'")))
+    return cast("Method", made(validate(made.Settings, own, f"method '{name}'")))

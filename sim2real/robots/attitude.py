@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from sim2real.robots.physics import PhysicsParams
-from sim2real.runtime.geometry import quat_conjugate, quat_multiply, rotate_inverse, rpy_to_quat, yaw_of
+from sim2real.runtime.columns import choose, columns, joined, within
+from sim2real.runtime.geometry import quat_multiply_columns, rotate_inverse_columns, rpy_to_quat_columns, yaw_of
 from sim2real.types import Array, EnvIds, State
 
 
@@ -41,34 +42,38 @@ class SecondOrderAttitude:
     """
 
     def __init__(self, inertia: Array, max_torque: Array, params: PhysicsParams, sim_dt: float) -> None:
-        self._inertia, self._limit, self._params, self._dt = inertia, max_torque, params, sim_dt
-        count = len(params.values)
-        self._yaw_setpoint = np.zeros(count)
-        self._stiffness = np.zeros((count, 3))
-        self._damping = np.zeros((count, 3))
+        self._inertia, self._limit = inertia.tolist(), max_torque.tolist()
+        self._params, self._dt = params, sim_dt
+        self._read = params.reader("attitude_gain", "roll_trim", "pitch_trim")
+        # Yaw setpoint rad, then stiffness 1/s² and damping 1/s of roll, pitch and yaw.
+        self._memory = np.zeros((len(params.values), 7))
 
     def reset(self, env_ids: EnvIds, state: State) -> None:
         """Take the present yaw as the setpoint."""
         p = self._params.rows(env_ids)
-        self._yaw_setpoint[env_ids] = yaw_of(state["quat"])
         frequency = np.stack((p["attitude_bandwidth"], p["attitude_bandwidth"], p["yaw_bandwidth"]), axis=1)
         damping = np.stack((p["attitude_damping"], p["attitude_damping"], np.ones(len(env_ids))), axis=1)
-        self._stiffness[env_ids], self._damping[env_ids] = pole_matched_gains(frequency, damping, self._dt)
+        gains = pole_matched_gains(frequency, damping, self._dt)
+        self._memory[env_ids] = np.concatenate((yaw_of(state["quat"])[:, None], *gains), axis=1)
 
     def torque(self, state: State, matrix: Array, command: Array) -> Array:
         """Torque [N, 3] N·m of the loop, cut at what the rotors can give."""
-        p = self._params
-        self._yaw_setpoint += self._dt * command[:, 3]
-        wanted = np.empty((len(command), 3))
-        wanted[:, :2] = command[:, 1:3] * p["attitude_gain"][:, None]
+        gain, roll_trim, pitch_trim = self._read()
+        yaw, *gains = columns(self._memory)
+        _, roll, pitch, yaw_rate = columns(command)
+        yaw = yaw + self._dt * yaw_rate
+        self._memory[:, 0] = yaw
         # The controller levels what its own sensor calls level: trim tilts the true attitude the other way.
-        wanted[:, 0] -= p["roll_trim"]
-        wanted[:, 1] -= p["pitch_trim"]
-        wanted[:, 2] = self._yaw_setpoint
-        error = quat_multiply(quat_conjugate(state["quat"]), rpy_to_quat(wanted))
-        angle = 2.0 * np.where(error[:, 3:] < 0.0, -1.0, 1.0) * error[:, :3]
-        acceleration = self._stiffness * angle - self._damping * rotate_inverse(matrix, state["ang_vel"])
-        return np.clip(self._inertia * acceleration, -self._limit, self._limit)
+        wanted = rpy_to_quat_columns(roll * gain - roll_trim, pitch * gain - pitch_trim, yaw)
+        x, y, z, w = columns(state["quat"])
+        *error, turn = quat_multiply_columns((-x, -y, -z, w), wanted)
+        double = choose(turn < 0.0, -2.0, 2.0)
+        rates = rotate_inverse_columns(columns(matrix.reshape(-1, 9)), columns(state["ang_vel"]))
+        torques = []
+        for axis, (inertia, limit) in enumerate(zip(self._inertia, self._limit, strict=True)):
+            acceleration = gains[axis] * (double * error[axis]) - gains[3 + axis] * rates[axis]
+            torques.append(within(inertia * acceleration, -limit, limit))
+        return joined(torques, (len(command),))
 
 
 def pole_matched_gains(frequency: Array, damping: Array, dt: float) -> tuple[Array, Array]:

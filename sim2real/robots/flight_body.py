@@ -8,13 +8,15 @@ import numpy as np
 
 from sim2real.robots.delays import DelayLine, LateReading
 from sim2real.robots.physics import PhysicsParams
-from sim2real.runtime.geometry import quat_multiply
+from sim2real.runtime.columns import columns, joined, sqrt
+from sim2real.runtime.geometry import quat_multiply_columns
 from sim2real.types import Array, EnvIds, State
 
 if TYPE_CHECKING:
     from sim2real.sim.world import World
 
 ENTRIES = ("pos", "quat", "lin_vel", "ang_vel")
+_PARTS = dict(zip(ENTRIES, (slice(0, 3), slice(3, 7), slice(7, 10), slice(10, 13)), strict=True))
 GUSTS, _NOISE = 2, 3  # random streams
 
 
@@ -67,6 +69,9 @@ class FlightBody:
         self._commands = DelayLine(count, commands, control_dt, table["action_delay"].high)
         self._readings = LateReading(count, 13, control_dt, table["observation_delay"].high)
         self._bias = np.zeros((count, 6))
+        self._read = params.reader(
+            "position_noise", "velocity_noise", "rate_noise", "attitude_noise", "roll_trim", "pitch_trim"
+        )
         self.state: State = dict(zip(ENTRIES, world.read_base(), strict=True))
 
     def reset(self, env_ids: EnvIds, state: State, command: Array) -> None:
@@ -103,24 +108,23 @@ class FlightBody:
 
     def measured(self) -> State:
         """Read the state as the robot's own estimator reports it: late, noisy and biased."""
-        params = self._params
-        past = self._readings.read(params["observation_delay"])
-        noise = self._noise.standard_normal((len(past), 12))
-        return {
-            "pos": past[:, 0:3] + self._bias[:, :3] + noise[:, 0:3] * params["position_noise"][:, None],
-            "quat": self._perturb_attitude(past[:, 3:7], noise[:, 9:12] * params["attitude_noise"][:, None]),
-            "lin_vel": past[:, 7:10] + self._bias[:, 3:] + noise[:, 3:6] * params["velocity_noise"][:, None],
-            "ang_vel": past[:, 10:13] + noise[:, 6:9] * params["rate_noise"][:, None],
-        }
-
-    def _perturb_attitude(self, quat: Array, noise: Array) -> Array:
-        """Attitude [N, 4] as measured: trim of the robot's own sensor, then noise [N, 3] rad, normalised."""
-        half = 0.5 * noise
-        half[:, 0] += 0.5 * self._params["roll_trim"]
-        half[:, 1] += 0.5 * self._params["pitch_trim"]
-        small = np.concatenate((half, np.ones((len(quat), 1))), axis=1)
-        measured = quat_multiply(quat, small)
-        return measured / np.sqrt((measured * measured).sum(axis=1, keepdims=True))
+        past = columns(self._readings.read(self._params["observation_delay"]))
+        noise = columns(self._noise.standard_normal((len(self._bias), 12)))
+        bias = columns(self._bias)
+        position, velocity, rate, attitude, roll_trim, pitch_trim = self._read()
+        # Trim of the robot's own sensor, then noise: a small rotation.
+        half = [0.5 * (tilt * attitude) for tilt in noise[9:12]]
+        small = (half[0] + 0.5 * roll_trim, half[1] + 0.5 * pitch_trim, half[2], 1.0)
+        x, y, z, w = quat_multiply_columns(past[3:7], small)
+        length = sqrt(x * x + y * y + z * z + w * w)
+        parts = (
+            *(past[i] + bias[i] + noise[i] * position for i in range(3)),
+            *(part / length for part in (x, y, z, w)),
+            *(past[7 + i] + bias[3 + i] + noise[3 + i] * velocity for i in range(3)),
+            *(past[10 + i] + noise[6 + i] * rate for i in range(3)),
+        )
+        table = joined(parts, (len(self._bias),))
+        return {name: table[:, part] for name, part in _PARTS.items()}
 
 
 def flight_state(pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> dict[str, Array]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
 from sim2real.errors import ConfigError
+from sim2real.runtime.columns import Column, columns
 from sim2real.types import Array, Model
 
 
@@ -50,7 +54,7 @@ class PhysicsParams:
         self.low = np.array([p.low for p in table.values()])
         self.high = np.array([p.high for p in table.values()])
         self.nominal = np.array([p.nominal for p in table.values()])
-        self.values = np.tile(self.nominal, (count, 1))
+        self.values = np.asfortranarray(np.tile(self.nominal, (count, 1)))  # formulas read columns
 
     def column(self, name: str) -> int:
         """Index of a parameter.
@@ -67,6 +71,11 @@ class PhysicsParams:
         """Column of one parameter, [N], a view."""
         return self.values[:, self.column(name)]
 
+    def reader(self, *names: str) -> Callable[[], tuple[Column, ...]]:
+        """Make what reads two or more parameters as columns, for formulas of every step."""
+        pick: Callable[..., tuple[Column, ...]] = itemgetter(*map(self.column, names))
+        return lambda: pick(columns(self.values))
+
     def rows(self, rows: NDArray[np.int64]) -> dict[str, Array]:
         """Values of some robots by name, each [len(rows)]."""
         part = self.values[rows]
@@ -74,4 +83,4 @@ class PhysicsParams:
 
     def assign(self, rows: NDArray[np.int64], values: Array) -> None:
         """Set all parameters of some robots; ``values`` [len(rows), P] is clipped to the bounds."""
-        self.values[rows] = np.clip(values, self.low, self.high)
+        self.values[rows] = np.minimum(np.maximum(values, self.low), self.high)

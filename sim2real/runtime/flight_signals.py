@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from sim2real.runtime.geometry import quat_to_matrix, rotate_inverse, wrap_angle, yaw_of
+from sim2real.runtime.columns import Column, array, columns, joined, larger, sqrt
+from sim2real.runtime.geometry import Columns, matrix_columns, rotate_inverse_columns, wrap_angle, yaw_column
 from sim2real.runtime.kinematics import Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
@@ -38,7 +37,8 @@ class FlightSignals:
         """Signals [N, d] of ``state`` relative to ``goal`` [N, 3] or [N, 4]; see :func:`flight_signals`."""
         signals = flight_signals(state["pos"] - goal[:, :3], state["quat"], state["lin_vel"], state["ang_vel"])
         if goal.shape[1] > 3:
-            signals["heading_error"] = wrap_angle(yaw_of(state["quat"])[:, None] - goal[:, 3:])
+            heading = yaw_column(columns(state["quat"])) - columns(goal)[3]
+            signals["heading_error"] = array(wrap_angle(heading))[:, None]
         return signals
 
 
@@ -55,18 +55,20 @@ def flight_signals(position_error: Array, quat: Array, lin_vel: Array, ang_vel: 
         ``position_error``, ``linear_velocity`` (heading frame), ``up`` (world z axis in the body
         frame) and ``angular_velocity`` (body frame), each [N, 3].
     """
-    matrix = quat_to_matrix(quat)
-    length = np.sqrt(matrix[:, 0, 0] * matrix[:, 0, 0] + matrix[:, 1, 0] * matrix[:, 1, 0])
-    length = np.maximum(length, 1e-6)
-    cos, sin = matrix[:, 0, 0] / length, matrix[:, 1, 0] / length
-    return {
-        "position_error": _to_heading(position_error, cos, sin),
-        "linear_velocity": _to_heading(lin_vel, cos, sin),
-        "up": matrix[:, 2, :].copy(),
-        "angular_velocity": rotate_inverse(matrix, ang_vel),
-    }
+    matrix = matrix_columns(columns(quat))
+    length = larger(sqrt(matrix[0] * matrix[0] + matrix[3] * matrix[3]), 1e-6)
+    cosine, sine = matrix[0] / length, matrix[3] / length
+    parts = (
+        *_to_heading(columns(position_error), cosine, sine),
+        *_to_heading(columns(lin_vel), cosine, sine),
+        *matrix[6:],
+        *rotate_inverse_columns(matrix, columns(ang_vel)),
+    )
+    table = joined(parts, (len(quat),))
+    names = ("position_error", "linear_velocity", "up", "angular_velocity")
+    return {name: table[:, 3 * i : 3 * i + 3] for i, name in enumerate(names)}
 
 
-def _to_heading(vector: Array, cos: Array, sin: Array) -> Array:
-    x, y = vector[:, 0], vector[:, 1]
-    return np.stack((cos * x + sin * y, cos * y - sin * x, vector[:, 2]), axis=1)
+def _to_heading(vector: Columns, cosine: Column, sine: Column) -> Columns:
+    x, y, z = vector
+    return cosine * x + sine * y, cosine * y - sine * x, z

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import SpecError
-from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec
+from sim2real.runtime.columns import columns, joined, within
+from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec, group_size
 from sim2real.types import Float32
 
 Signals = Mapping[str, NDArray[np.float64]]
+Constant = float | NDArray[np.float64]
 
 
 def encode_observation(term: ObservationTerm, signals: Signals) -> Float32:
@@ -32,6 +34,10 @@ def encode_observation(term: ObservationTerm, signals: Signals) -> Float32:
     Raises:
         SpecError: The signal is missing or has another number of components.
     """
+    return _scaled(_signal(term, signals), term.offset, term.scale, term.clip)
+
+
+def _signal(term: ObservationTerm, signals: Signals) -> NDArray[np.float64]:
     try:
         value = signals[term.name]
     except KeyError:
@@ -44,7 +50,12 @@ def encode_observation(term: ObservationTerm, signals: Signals) -> Float32:
             f"observation term '{term.name}' needs shape [N, {term.size}] ({', '.join(term.components)}), "
             f"got {list(value.shape)}"
         )
-    return np.clip((value - term.offset) * term.scale, -term.clip, term.clip).astype(np.float32)
+    return value
+
+
+def _scaled(value: NDArray[np.float64], offset: Constant, scale: Constant, clip: Constant) -> Float32:
+    # Twice as fast as numpy.clip on a single row.
+    return np.minimum(np.maximum((value - offset) * scale, -clip), clip).astype(np.float32)
 
 
 class ObservationHistory:
@@ -57,7 +68,21 @@ class ObservationHistory:
 
     def __init__(self, terms: tuple[ObservationTerm, ...], count: int = 1) -> None:
         self.terms = terms
-        self._frames = [np.zeros((count, term.history, term.size), dtype=np.float32) for term in terms]
+        self._stacked = np.zeros((count, group_size(terms)), dtype=np.float32)
+        ends = np.cumsum([term.size * term.history for term in terms]).tolist()
+        # Every term's part of the vector, oldest frame first.
+        self._parts = [self._stacked[:, end - t.size * t.history : end] for t, end in zip(terms, ends, strict=True)]
+        newest = [np.arange(end - term.size, end) for term, end in zip(terms, ends, strict=True)]
+        self._newest = np.concatenate(newest) if newest else None
+        sizes = [term.size for term in terms]
+        self._offset, self._scale, self._clip = (
+            np.repeat([getattr(term, name) for term in terms], sizes) for name in ("offset", "scale", "clip")
+        )
+
+    def _encode(self, signals: Signals) -> Float32:
+        """One frame of all terms side by side [N, sum(components)]."""
+        values = [_signal(term, signals) for term in self.terms]
+        return _scaled(np.concatenate(values, axis=1), self._offset, self._scale, self._clip)
 
     def reset(self, signals: Signals, rows: NDArray[np.int64] | None = None) -> None:
         """Fill the whole history of ``rows`` (all by default) with one frame.
@@ -66,25 +91,59 @@ class ObservationHistory:
             signals: Signals of those rows only, each [len(rows), components].
             rows: Indices of the robots that start anew.
         """
-        for term, frames in zip(self.terms, self._frames, strict=True):
-            value = encode_observation(term, signals)[:, None, :]
-            if rows is None:
-                frames[:] = value
-            else:
-                frames[rows] = value
+        frame, start = self._encode(signals), 0
+        for term, part in zip(self.terms, self._parts, strict=True):
+            value = np.tile(frame[:, start : start + term.size], (1, term.history))
+            part[slice(None) if rows is None else rows] = value
+            start += term.size
 
     def push(self, signals: Signals) -> None:
         """Append one frame for every robot, dropping the oldest."""
-        for term, frames in zip(self.terms, self._frames, strict=True):
+        frame = self._encode(signals)
+        for term, part in zip(self.terms, self._parts, strict=True):
             if term.history > 1:
-                frames[:, :-1] = frames[:, 1:]
-            frames[:, -1] = encode_observation(term, signals)
+                part[:, : -term.size] = part[:, term.size :]
+        self._stacked[:, self._newest] = frame
 
     def observation(self) -> Float32:
         """The stacked observation, a new array of shape [N, sum(history * components)]."""
-        if not self._frames:
+        if not self.terms:
             raise SpecError("this policy's spec has no observation terms; nothing can be encoded")
-        return np.concatenate([frames.reshape(len(frames), -1) for frames in self._frames], axis=1)
+        return self._stacked.copy()
+
+
+class ActionScale:
+    """Network outputs to commands and back: :func:`decode_action` and :func:`encode_action` of the same terms.
+
+    Args:
+        terms: The policy's action terms.
+    """
+
+    def __init__(self, terms: tuple[ActionTerm, ...]) -> None:
+        self._terms = [(term.low, term.high - term.low, term.limits) for term in terms]
+        self._relative = any(term.limits for term in terms)
+
+    def decode(self, action: Float32, previous: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """See :func:`decode_action`."""
+        if self._relative and previous is None:
+            raise SpecError("this policy commands increments; decoding needs the last command")
+        wanted = columns(action.astype(np.float64))
+        last = columns(action if previous is None else previous)
+        result = []
+        for (low, width, limits), value, before in zip(self._terms, wanted, last, strict=True):
+            command = low + 0.5 * (within(value, -1.0, 1.0) + 1.0) * width
+            result.append(within(before + command, *limits) if limits else command)
+        return joined(result, (len(action),))
+
+    def encode(self, command: NDArray[np.float64], previous: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """See :func:`encode_action`."""
+        if self._relative and previous is None:
+            raise SpecError("this policy commands increments; encoding needs the last command")
+        last = columns(command if previous is None else previous)
+        result = []
+        for (low, width, limits), value, before in zip(self._terms, columns(command), last, strict=True):
+            result.append(within(2.0 * ((value - before if limits else value) - low) / width - 1.0, -1.0, 1.0))
+        return joined(result, (len(command),))
 
 
 def decode_action(
@@ -99,31 +158,14 @@ def decode_action(
         action: Network output.
         previous: The last command [N, A]; needed where a term is an increment.
     """
-    low = np.array([term.low for term in terms])
-    high = np.array([term.high for term in terms])
-    result: NDArray[np.float64] = low + 0.5 * (np.clip(action.astype(np.float64), -1.0, 1.0) + 1.0) * (high - low)
-    relative = [i for i, term in enumerate(terms) if term.limits]
-    if relative:
-        if previous is None:
-            raise SpecError("this policy commands increments; decoding needs the last command")
-        least, most = np.array([terms[i].limits for i in relative]).T
-        result[:, relative] = np.clip(previous[:, relative] + result[:, relative], least, most)
-    return result
+    return ActionScale(terms).decode(action, previous)
 
 
 def encode_action(
     terms: tuple[ActionTerm, ...], command: NDArray[np.float64], previous: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     """Command [N, A] back to -1 .. 1: what was really sent, as the policy's ``last_action`` signal."""
-    low = np.array([term.low for term in terms])
-    high = np.array([term.high for term in terms])
-    relative = [i for i, term in enumerate(terms) if term.limits]
-    if relative:
-        if previous is None:
-            raise SpecError("this policy commands increments; encoding needs the last command")
-        command = command.copy()
-        command[:, relative] -= previous[:, relative]
-    return np.clip(2.0 * (command - low) / (high - low) - 1.0, -1.0, 1.0)
+    return ActionScale(terms).encode(command, previous)
 
 
 def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:

@@ -8,10 +8,9 @@ import numpy as np
 import onnxruntime
 
 from sim2real.runtime.observation import (
+    ActionScale,
     ObservationHistory,
     Signals,
-    decode_action,
-    encode_action,
     measured_command,
     own_signals,
 )
@@ -58,6 +57,7 @@ class PolicyRunner:
     def __init__(self, spec: PolicySpec, network: Network, count: int = 1) -> None:
         self.spec, self.count = spec, count
         self._network = network
+        self._scale = ActionScale(spec.action)
         self._histories = {name: ObservationHistory(terms, count) for name, terms in spec.observation.items()}
         self._last_action = np.zeros((count, len(spec.action)))
         self._fresh = np.ones(count, dtype=np.bool_)
@@ -68,7 +68,7 @@ class PolicyRunner:
         self.report_std = np.zeros_like(self.report_mean)
         self.frame: dict[str, Array] = {}
         self.previous_command = self._last_command = np.zeros((count, len(spec.action)))
-        self.command: Array = decode_action(spec.action, self.action, self._last_command)
+        self.command: Array = self._scale.decode(self.action, self._last_command)
 
     @classmethod
     def from_onnx(cls, spec: PolicySpec, model: bytes, count: int = 1) -> PolicyRunner:
@@ -110,13 +110,13 @@ class PolicyRunner:
         if self.spec.report:
             self.report_mean, self.report_std = out["report_mean"], out["report_std"]
         self.previous_command = self._last_command
-        self.command = decode_action(self.spec.action, self.action, self.previous_command)
+        self.command = self._scale.decode(self.action, self.previous_command)
         self.record_sent(self.command)
         return self.command
 
     def record_sent(self, command: Array) -> None:
         """Tell the runner what was really sent [N, A] after limits: it is the next ``last_action``."""
-        self._last_action = encode_action(self.spec.action, command, self.previous_command)
+        self._last_action = self._scale.encode(command, self.previous_command)
         self._last_command = command.copy()
 
     def report(self) -> dict[str, tuple[float, float]]:

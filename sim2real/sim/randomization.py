@@ -15,6 +15,7 @@ from scipy.special import ndtr
 from sim2real.errors import ConfigError
 from sim2real.robots.physics import PhysicsParams
 from sim2real.robots.terms import RandomizationTerm, apply
+from sim2real.runtime import columns
 from sim2real.types import Array, EnvIds
 
 
@@ -83,7 +84,8 @@ class Randomization:
                         "narrow the range or widen the bounds in robot.yaml"
                     )
         self._episode = [(n, params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "episode"]
-        self._step = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "step"]
+        steps = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "step"]
+        self._step = [(i, float(params.low[i]), float(params.high[i]), t) for i, t in steps]
         self._groups = _together({n: t for n, t in self.terms.items() if t.kind == "episode"})
         self._base = params.values.copy()
 
@@ -113,6 +115,6 @@ class Randomization:
     def step(self) -> None:
         """Redraw the terms of kind ``step`` around the episode's values, for every robot."""
         count = len(self.params.values)
-        for column, term in self._step:
-            value = apply(term.operation, self._base[:, column], term.draw(self.rng, count))
-            self.params.values[:, column] = np.clip(value, self.params.low[column], self.params.high[column])
+        for index, low, high, term in self._step:
+            value = apply(term.operation, self._base[:, index], term.draw(self.rng, count))
+            self.params.values[:, index] = columns.within(columns.column(value), low, high)

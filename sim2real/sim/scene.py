@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sim2real.robots.physics import PhysicsParameter, PhysicsParams
 from sim2real.robots.terms import RandomizationTerm
-from sim2real.sim.world import World
 from sim2real.types import EnvIds, State
+
+if TYPE_CHECKING:
+    from sim2real.sim.world import World
 
 
 class Surroundings(Protocol):

@@ -223,12 +223,14 @@ class World:
         """
         client = self._client
         pose_of, velocity_of = pybullet.getBasePositionAndOrientation, pybullet.getBaseVelocity
-        flat = chain.from_iterable
-        count = self.count
-        pose = np.fromiter(flat(flat([pose_of(b, client) for b in self.bodies])), float, 7 * count).reshape(count, 7)
-        twist = np.fromiter(flat(flat([velocity_of(b, client) for b in self.bodies])), float, 6 * count)
-        twist = twist.reshape(count, 6)
-        return pose[:, :3] - self._cell, pose[:, 3:], twist[:, :3], twist[:, 3:]
+        flat, count = chain.from_iterable, self.count
+        states = [(pose_of(body, client), velocity_of(body, client)) for body in self.bodies]
+        rows = [(*pos, *quat, *lin_vel, *ang_vel) for (pos, quat), (lin_vel, ang_vel) in states]
+        # By columns, which formulas read.
+        table = np.asfortranarray(np.fromiter(flat(rows), float, 13 * count).reshape(count, 13))
+        if count > 1:
+            table[:, :3] -= self._cell
+        return table[:, :3], table[:, 3:7], table[:, 7:10], table[:, 10:]
 
     def write_base(self, rows: EnvIds, pos: Array, quat: Array, lin_vel: Array, ang_vel: Array) -> None:
         """Place the robots ``env_ids``; arrays are [len(rows), …] in the units and frames of :meth:`read_base`."""

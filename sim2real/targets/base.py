@@ -6,14 +6,16 @@ constructed for a robot and a task, and makes any number of simulated robots sid
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from sim2real.errors import ConfigError
 from sim2real.registry import resolve
-from sim2real.runtime.perception import Locator
 from sim2real.types import Array, Bools, State
+
+if TYPE_CHECKING:  # it brings onnxruntime, and the table alone needs none
+    from sim2real.runtime.perception import Locator
 
 TARGETS = {
     "crazyflie": "sim2real.targets.crazyflie:Crazyflie",

@@ -9,9 +9,8 @@ import numpy as np
 
 from sim2real.robots.identified import IdentifiedQuantity, ParameterTerm, normalise_parameters
 from sim2real.runtime.observation import (
+    ActionScale,
     ObservationHistory,
-    decode_action,
-    encode_action,
     measured_command,
     own_signals,
 )
@@ -74,6 +73,7 @@ class TaskEnv:
         count = self.count = sim.count
         self.episode_steps = round(task.episode_s * spec.control_rate_hz)
         self._holding = Holding(count, round(task.hold_s * spec.control_rate_hz))
+        self._scale = ActionScale(spec.action)
         self._histories = {
             name: ObservationHistory(spec.observation[name], count)
             for name in (spec.observation if groups is None else groups)
@@ -90,7 +90,7 @@ class TaskEnv:
         self._mu = np.zeros((count, len(self._quantities)), dtype=np.float32)
         self.success = np.zeros(count, dtype=np.bool_)
         self.trial_ended = np.zeros(count, dtype=np.bool_)
-        self.ended = self._ended(np.zeros(0, dtype=np.int64))
+        self.ended = self._nobody = self._ended(np.zeros(0, dtype=np.int64))
 
     def reset(self, params: Array | None = None, start: State | None = None) -> None:
         """Start every robot anew, with sampled or given physics ``params`` [N, P] and ``start`` states."""
@@ -133,8 +133,8 @@ class TaskEnv:
             reward [N], terminated [N] (failed), truncated [N] (time is up). Robots of which either is true have
             already started anew (with ``restart``); ``success`` [N] tells of their last episode.
         """
-        command = decode_action(self.spec.action, action, self.command)
-        sent = encode_action(self.spec.action, command, self.command)
+        command = self._scale.decode(action, self.command)
+        sent = self._scale.encode(command, self.command)
         self.command = command
         self.sim.step(command)
         state = self.sim.state
@@ -148,8 +148,9 @@ class TaskEnv:
         truncated = (self.steps >= self.episode_steps) & ~terminated
         self.success = truncated & self._holding.success
         self.trial_ended = terminated | truncated
-        self.ended = self._ended(np.nonzero(self.trial_ended)[0])
-        done = np.nonzero(self.trial_ended & self.restart)[0]
+        ended = self.trial_ended.nonzero()[0]
+        self.ended = self._ended(ended) if len(ended) else self._nobody
+        done = ended if self.restart else ended[:0]
         if len(done):
             self._restart(done)
         self._observe(done)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import Field
 
 from sim2real.errors import ConfigError
 from sim2real.robots.flight_body import flight_state
 from sim2real.robots.model import RobotModel
+from sim2real.runtime.columns import Column, array, choose, column, columns, exp, smaller, sqrt
 from sim2real.runtime.flight_signals import FlightSignals
-from sim2real.runtime.geometry import quat_multiply, rotation_vector_to_quat, rpy_to_quat, tilt_of, wrap_angle, yaw_of
+from sim2real.runtime.geometry import (
+    quat_multiply,
+    rotation_vector_to_quat,
+    rpy_to_quat,
+    tilt_of,
+    wrap_angle,
+    yaw_column,
+    yaw_of,
+)
 from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec
 from sim2real.tasks.hover_controller import COMMANDS, HoverController, HoverGains
 from sim2real.types import Array, Bools, Model, State
@@ -151,31 +162,35 @@ class Hover:
 
     def failed(self, state: State, goal: Array) -> Bools:
         """Tell whether each robot has crashed: too tilted, too far, or on the floor."""
-        s, distance = self.settings, self.distance(state, goal)
-        low = state["pos"][:, 2] < 0.02
-        return (tilt_of(state["quat"]) > s.max_tilt_rad) | (distance > s.max_distance_m) | low
+        s, height = self.settings, columns(state["pos"])[2]
+        tilted = column(tilt_of(state["quat"])) > s.max_tilt_rad
+        return array(tilted | (self._distance(state, goal) > s.max_distance_m) | (height < 0.02))
 
     def reward(self, state: State, goal: Array, action: Array, previous: Array, failed: Bools) -> Array:
         """Reward [N] of a step, about 1 when holding still on the goal, never above."""
-        s, distance, heading = self.settings, self.distance(state, goal), self.heading_error(state, goal)
-        speed = (state["lin_vel"] ** 2).sum(axis=1)
-        spin = (state["ang_vel"] ** 2).sum(axis=1)
-        change = ((action - previous) ** 2).sum(axis=1)
+        s, distance, heading = self.settings, self._distance(state, goal), column(self.heading_error(state, goal))
+        sent = columns(action)
+        speed, spin = _squares(columns(state["lin_vel"])), _squares(columns(state["ang_vel"]))
+        change = _squares([new - old for new, old in zip(sent, columns(previous), strict=True)])
         # Bells of several widths: always a slope towards the goal, and a margin inside the tolerance.
-        reward = 0.2 * (1.0 - np.minimum(distance, 2.0))
+        reward = 0.2 * (1.0 - smaller(distance, 2.0))
         for weight, width in ((0.2, 5.0), (0.35, 1.0), (0.25, 0.4)):
-            reward += weight * np.exp(-((distance / (width * self.tolerance_m)) ** 2))
-        reward -= 0.05 * np.abs(heading) + 0.1 * (1.0 - np.exp(-((heading / (2.0 * s.heading_tolerance_rad)) ** 2)))
-        reward -= 0.02 * speed + 0.002 * spin + 0.02 * change + 0.02 * action[:, 3] ** 2
-        return np.where(failed, reward - 10.0, reward)
+            reward = reward + weight * _bell(distance / (width * self.tolerance_m))
+        reward = reward - (0.05 * abs(heading) + 0.1 * (1.0 - _bell(heading / (2.0 * s.heading_tolerance_rad))))
+        reward = reward - (0.02 * speed + 0.002 * spin + 0.02 * change + 0.02 * (sent[3] * sent[3]))
+        return array(choose(column(failed), reward - 10.0, reward))
+
+    def _distance(self, state: State, goal: Array) -> Column:
+        (x, y, z), (goal_x, goal_y, goal_z, *_) = columns(state["pos"]), columns(goal)
+        return sqrt(_squares((x - goal_x, y - goal_y, z - goal_z)))
 
     def distance(self, state: State, goal: Array) -> Array:
         """Distance of the drone from the goal [N], m."""
-        return np.sqrt(((state["pos"] - goal[:, :3]) ** 2).sum(axis=1))
+        return array(self._distance(state, goal))
 
     def heading_error(self, state: State, goal: Array) -> Array:
         """Heading minus the goal's [N], rad within ±π."""
-        return wrap_angle(yaw_of(state["quat"]) - goal[:, 3])
+        return array(wrap_angle(yaw_column(columns(state["quat"])) - columns(goal)[3]))
 
     def within(self, state: State, goal: Array) -> Bools:
         """Tell whether each drone is on its goal, with its heading [N]."""
@@ -186,3 +201,15 @@ class Hover:
         """Say what :meth:`within` asks for."""
         heading = np.rad2deg(self.settings.heading_tolerance_rad)
         return f"within {100.0 * self.tolerance_m:g} cm of the goal and {heading:g} degrees of its heading"
+
+
+def _squares(values: Sequence[Column]) -> Column:
+    x, y, z, *rest = values
+    total = x * x + y * y + z * z
+    for value in rest:
+        total = total + value * value
+    return total
+
+
+def _bell(value: Column) -> Column:
+    return exp(-(value * value))

@@ -49,7 +49,7 @@ class Holding:
     def update(self, near: Bools, failed: Bools) -> None:
         """Take in one control step: who is within tolerance [N], and who has failed [N]."""
         self.failed |= failed
-        self._held = np.where(near & ~self.failed, self._held + 1, 0)
+        self._held = (self._held + 1) * (near & ~self.failed)
 
     @property
     def success(self) -> Bools:
