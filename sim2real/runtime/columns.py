@@ -38,7 +38,7 @@ def joined(components: Sequence[Column], lead: tuple[int, ...]) -> Array:
     return result.T if len(lead) == 1 else np.moveaxis(result, 0, -1)
 
 
-def column(values: Array) -> Column:
+def column(values: NDArray[Any]) -> Column:
     """``values`` [N] as they are, or as a number where there is one."""
     return values.item() if values.size == 1 else values
 
