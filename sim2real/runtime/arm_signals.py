@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from sim2real.errors import SpecError
 from sim2real.runtime.kinematics import POSTURE, STEP_DAMPING, Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
+
+TABLE_M = 0.01  # a goal further than this below z = 0 is under the table
+_POSTURES = 4096
 
 
 class ArmSignals:
@@ -30,8 +35,25 @@ class ArmSignals:
         return self._chain.frames(signals["joint_pos"])[self._ee][0] - signals["goal_error"]
 
     def nearest_goal(self, goal: Array) -> tuple[Array, str]:
-        """Any point is a goal."""
+        """The nearest point above the table and within reach."""
+        return reachable(self._chain, self._ee, goal)
+
+
+def reach_of(chain: Chain, ee: str) -> float:
+    """Distance from the base that an end effector comes to, m."""
+    low, high = np.clip(chain.low, -np.pi, np.pi), np.clip(chain.high, -np.pi, np.pi)
+    postures = np.random.default_rng(0).uniform(low, high, (_POSTURES, len(low)))
+    return float(np.sqrt((chain.frames(postures)[ee][0] ** 2).sum(axis=1)).max())
+
+
+def reachable(chain: Chain, ee: str, goal: Array) -> tuple[Array, str]:
+    """The point nearest to ``goal`` [3] m that an arm on a table can go to, and why it is another one, or nothing."""
+    if goal[2] < -TABLE_M:
+        return goal * [1.0, 1.0, 0.0], "it lies below the table, z = 0 of the base frame"
+    reach, distance = reach_of(chain, ee), float(np.sqrt((goal**2).sum()))
+    if distance <= reach:
         return goal, ""
+    return goal * (reach / distance), f"it is {distance:.3g} m away, the arm reaches {reach:.2f} m"
 
 
 def signal_specs(robot: RobotSpec) -> tuple[SignalSpec, ...]:

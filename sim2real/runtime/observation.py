@@ -107,7 +107,11 @@ def decode_action(
         if previous is None:
             raise SpecError("this policy commands increments; decoding needs the last command")
         least, most = np.array([terms[i].limits for i in relative]).T
-        result[:, relative] = np.clip(previous[:, relative] + result[:, relative], least, most)
+        before = previous[:, relative]
+        # What begins outside its limits comes back by one increment a step.
+        least = np.minimum(least, before + high[relative])
+        most = np.maximum(most, before + low[relative])
+        result[:, relative] = np.clip(before + result[:, relative], least, most)
     return result
 
 
@@ -126,7 +130,7 @@ def encode_action(
     return np.clip(2.0 * (command - low) / (high - low) - 1.0, -1.0, 1.0)
 
 
-def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:
+def measured_command(spec: PolicySpec, signals: Signals, within_limits: bool = True) -> NDArray[np.float64]:
     """The command [N, A] that would keep the robot where ``signals`` say it is; the middle where none would."""
     count = len(next(iter(signals.values())))
     middle = np.array([0.5 * (term.low + term.high) for term in spec.action])
@@ -135,7 +139,7 @@ def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:
     for column, term in enumerate(spec.action):
         if term.measured and term.limits:
             value = signals[term.measured][:, components[term.measured].index(term.name)]
-            result[:, column] = np.clip(value, *term.limits)
+            result[:, column] = np.clip(value, *term.limits) if within_limits else value
     return result
 
 

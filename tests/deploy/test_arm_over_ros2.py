@@ -112,6 +112,8 @@ def test_it_begins_where_the_arm_is_and_holds_there_when_states_stop(bundles, st
     # Names in another order, and a joint that is nobody's business.
     shuffled = [*reversed(JOINTS), "camera_pan"]
     robot.run(0.5, names=shuffled, position=[*reversed(START), 3.0])
+    assert robot.policy.trigger_activate() is FAILURE, "a second of states must have been seen"
+    robot.run(0.8, names=shuffled, position=[*reversed(START), 3.0])
     assert robot.policy.trigger_activate() is SUCCESS
     robot.run(1.0, names=shuffled, position=[*reversed(START), 3.0])
     first = dict(zip(robot.commands[0].joint_names, robot.commands[0].points[0].positions, strict=True))
@@ -149,7 +151,7 @@ def test_velocities_that_are_missing_are_differentiated_and_it_says_so(bundles, 
     robot = start_robot(bundles["reach"])
     assert robot.policy.trigger_configure() is SUCCESS
     begun = time.monotonic()
-    while time.monotonic() < begun + 1.0:
+    while time.monotonic() < begun + 1.4:
         moved = START + 0.3 * (time.monotonic() - begun) * np.array([1, 2, 0, 0, 0, 0])
         robot.run(0.01, position=moved, velocity=list(velocity))
     adapter = robot.policy._adapter
@@ -185,7 +187,7 @@ def test_best_effort_publishers_are_heard(bundles, start_robot):
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     robot = start_robot(bundles["push"], quality=best_effort)
     assert robot.policy.trigger_configure() is SUCCESS
-    robot.run(0.6)
+    robot.run(1.3)
     assert robot.policy.trigger_activate() is SUCCESS
     assert robot.policy.trigger_deactivate() is SUCCESS
     assert robot.policy.trigger_cleanup() is SUCCESS
@@ -250,7 +252,7 @@ def _signals_of(path):
 def test_a_pushing_policy_stops_when_the_camera_does(bundles, start_robot):
     robot = start_robot(bundles["push"])
     assert robot.policy.trigger_configure() is SUCCESS
-    robot.run(0.4)
+    robot.run(1.3)
     assert robot.policy.trigger_activate() is SUCCESS
     robot.run(0.5)
     assert np.ptp(robot.positions()) > 0.005

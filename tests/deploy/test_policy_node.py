@@ -123,11 +123,13 @@ def test_activation_needs_a_fresh_state_and_halting_obeys_the_slew(pd_bundle, st
         10,
     )
 
+    rng = np.random.default_rng(0)
+
     def publish():
         stamp = other.get_clock().now().to_msg()
-        at = PoseStamped()
+        at, moving = PoseStamped(), TwistStamped()
         at.header.stamp, at.pose.position.x, at.pose.position.z, at.pose.orientation.w = stamp, 2.0, 0.5, 1.0
-        moving = TwistStamped()
+        at.pose.position.y = moving.twist.linear.y = 0.001 * rng.normal()  # an estimate never stands still
         moving.header.stamp = stamp
         twist.publish(moving)
         pose.publish(at)
