@@ -53,8 +53,9 @@ class StateTime:
         return time.monotonic() if self._clock is None else stamp.sec + 1e-9 * stamp.nanosec
 
     def delay(self, stamp: Any) -> float:
-        """This computer's time less a stamp, s; zero in simulated time."""
-        return time.time() - (stamp.sec + 1e-9 * stamp.nanosec) if self._clock is None else 0.0
+        """Time on the clock that stamps are of, less a stamp, s."""
+        now = time.time() if self._clock is None else self.now()
+        return now - (stamp.sec + 1e-9 * stamp.nanosec)
 
 
 class Channel:

@@ -155,11 +155,15 @@ class Watch:
     def problems(self) -> list[str]:
         """What speaks against activation: publishers, then times."""
         found = [conflict] if (conflict := self.conflict()) else []
-        if not self.time.simulated:  # there a state arrives at its stamp, and time waits
-            for stream in (channel.stream for channel in self.channels):
-                found += stream.problems()
-                if self._lively and stream.frozen_s > FROZEN_S:
-                    found.append(f"{stream.topic}: {self._frozen(stream)}; start the estimator again")
+        for stream in (channel.stream for channel in self.channels):
+            if (
+                self.time.simulated
+            ):  # time waits there: it says nothing about rates, and a robot that waits stands still
+                found += [old] if (old := stream.old()) else []
+                continue
+            found += stream.problems()
+            if self._lively and stream.frozen_s > FROZEN_S:
+                found.append(f"{stream.topic}: {self._frozen(stream)}; start the estimator again")
         return found
 
     def frozen(self) -> str:

@@ -93,6 +93,20 @@ class Stream:
             "drift": float(moment @ delay / max(moment @ moment, 1e-9)),
         }
 
+    def old(self) -> str:
+        """Say that messages arrive too long after their stamps, or before them, or nothing."""
+        late = min((delay for _, delay in self._seen), key=abs, default=0.0)
+        if abs(late) > OTHER_CLOCK_S:
+            return f"{self.topic} has stamps of another clock, {late:.3g} s from this computer's; stamp with its own"
+        if late > self.delay_s:
+            return (
+                f"{self.topic} is {late:.2f} s old when it arrives, at most {self.delay_s:g} s are allowed; remove the "
+                "delay, or synchronise the sender's clock with this computer's"
+            )
+        if late < -self.delay_s:
+            return f"{self.topic} is stamped {-late:.2f} s in the future; synchronise the sender's clock (chrony)"
+        return ""
+
     def problems(self) -> list[str]:
         """What speaks against believing this topic in time, worst first."""
         seen = self.figures()
@@ -100,20 +114,7 @@ class Stream:
             return [
                 f"{self.topic}: {seen.get('seen_s', 0.0):.1f} s of it were seen; activate again after {WATCH_S:g} s"
             ]
-        late, found = 1e-3 * seen["delay_ms"], []
-        if abs(late) > OTHER_CLOCK_S:
-            found.append(
-                f"{self.topic} has stamps of another clock, {late:.3g} s from this computer's; stamp with its own"
-            )
-        elif late > self.delay_s:
-            found.append(
-                f"{self.topic} is {late:.2f} s old when it arrives, at most {self.delay_s:g} s are allowed; remove the "
-                "delay, or synchronise the sender's clock with this computer's"
-            )
-        elif late < -self.delay_s:
-            found.append(
-                f"{self.topic} is stamped {-late:.2f} s in the future; synchronise the sender's clock (chrony)"
-            )
+        found = [old] if (old := self.old()) else []
         if abs(seen["drift"]) > MOST_DRIFT:
             found.append(
                 f"{self.topic}: its clock drifts by {seen['drift']:.0%} against this computer's, or it queues up"
