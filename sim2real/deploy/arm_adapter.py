@@ -117,13 +117,15 @@ class ArmAdapter:
 
     def doubt(self) -> str:
         """Why the joint states are not to be believed: frozen while the command moves, or far from it."""
+        if np.isnan(self._sent).any():
+            return ""
         with self._news:
             off = np.abs(self._sent - self._pos)
             if self._states.stream.frozen_s < FROZEN_S:
                 self._sent_then = self._sent
         if np.abs(self._sent - self._sent_then).max() > _MOVED_RAD:
             return self.watch.frozen()
-        if not np.nanmax(off, initial=0.0) > OBSTRUCTED_RAD:
+        if off.max() <= OBSTRUCTED_RAD:
             return ""
         return (
             f"'{self._joints[int(off.argmax())]}' is {off.max():.2f} from its command: it is blocked, or not the joint "

@@ -21,6 +21,7 @@ from sim2real.runtime.live_check import FROZEN_S, Stream
 
 _BEST_EFFORT = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 FLOOD_HZ = 2000.0  # from where messages keep the node from everything else
+_KILLED = " (a node that was killed counts for some 20 s)"
 _FLOOD_S, _DEAF_S = 0.1, 1.0
 
 
@@ -144,7 +145,7 @@ class Watch:
                 f"{info.node_namespace.rstrip('/')}/{info.node_name}"
                 for info in self._node.get_publishers_info_by_topic(end.topic_name)
             )
-            return f"{len(names)} nodes publish {end.topic_name}: {', '.join(names)}; stop all but one"
+            return f"{len(names)} nodes publish {end.topic_name}: {', '.join(names)}; stop all but one{_KILLED}"
         return ""
 
     def begin(self) -> None:

@@ -71,6 +71,7 @@ class SafetyFilter:
     Attributes:
         state, reason: What the filter does now, and why.
         sent: The last command [A] that left the filter.
+        is_blind: There was no state that is believed in the last step.
     """
 
     def __init__(self, robot: RobotSpec, control_dt: float, settings: SafetySettings = SafetySettings()) -> None:
@@ -86,6 +87,7 @@ class SafetyFilter:
         self._loaded = (self._land != self._nominal_hold) & (self._nominal_hold != 0.0)
         self._land_ratio = np.divide(self._land, self._nominal_hold, out=np.ones_like(self._land), where=self._loaded)
         self._steering = Steering.of(robot)
+        self.is_blind = True
         self.activate(np.zeros(len(robot.commands)))
         self.deactivate()
         self._braking_s = math.inf
@@ -139,7 +141,7 @@ class SafetyFilter:
             Command [A]; always finite, inside the limits and their slew rates. What stays where it is and began
             outside its limits comes back at its slew rate.
         """
-        starved = bool(doubt) or not age_s <= self._settings.stale_s
+        self.is_blind = starved = bool(doubt) or not age_s <= self._settings.stale_s
         self._advance(doubt or self._trouble(proposed, age_s), conflict or self.outside(signals), starved)
         low, high = self._range()
         steered = None

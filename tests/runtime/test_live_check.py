@@ -63,7 +63,7 @@ def test_a_good_stream_has_no_problems_and_its_figures_are_right():
     [
         ({"seconds": 0.4}, "pose: 0.4 s of it were seen; activate again after 1 s"),
         ({"delay": lambda t: 0.3}, "pose is 0.30 s old when it arrives"),
-        ({"delay": lambda t: 5.0 + 0.1 * (t > 1)}, "pose is 5.00 s old when it arrives"),
+        ({"delay": lambda t: 5.0}, "pose is 5.00 s old when it arrives"),
         ({"delay": lambda t: -0.4}, "pose is stamped 0.40 s in the future"),
         ({"delay": lambda t: 1.7e9}, "stamps of another clock, 1.7e+09 s from"),
         ({"delay": lambda t: 0.03 * t}, "its clock drifts by 3% against this computer's"),
