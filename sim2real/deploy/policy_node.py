@@ -300,6 +300,9 @@ def _missing(adapter: Adapter, age_s: float) -> str:
     if remark := _remark(adapter):
         return remark
     if math.isfinite(age_s):
+        streams = [channel.stream for channel in adapter.watch.channels] if isinstance(adapter, Watchful) else []
+        if late := next(filter(None, (stream.old() for stream in streams)), ""):
+            return late
         return f"the last one is {age_s:.1f} s old; start the driver again"
     if adapter.refused:
         return f"{adapter.refused} messages arrived and none could be used: they are not finite, or not rotations"
