@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sim2real.cli.console import JsonFile, console, save_json
-from sim2real.cli.motion import DriverName, DriverSettings, driver_values
+from sim2real.cli.motion import DriverSettings, driver_values
 
 app = typer.Typer(no_args_is_help=True, help="Look at a real robot without moving it.")
 
@@ -22,9 +22,9 @@ def _group() -> None:
 @app.command()
 def check(
     robot: Annotated[str, typer.Argument(help="A robot's name, or its folder.")],
-    driver: DriverName = None,
+    driver: Annotated[str | None, typer.Option(help="Read this driver; ROS 2 topics without it.")] = None,
     driver_set: DriverSettings = None,
-    remap: Annotated[list[str] | None, typer.Option(help="Of a topic: from:=to; without --driver.")] = None,
+    remap: Annotated[list[str] | None, typer.Option(help="Name of a topic, from:=to; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(min=1.5, help="How long it is watched, s.")] = 10.0,
     json_file: JsonFile = None,
 ) -> None:
