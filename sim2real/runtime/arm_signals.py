@@ -12,7 +12,6 @@ from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
 
 TABLE_M = 0.01  # a goal further than this below z = 0 is under the table
-_POSTURES = 4096
 
 
 class ArmSignals:
@@ -40,10 +39,14 @@ class ArmSignals:
 
 
 def reach_of(chain: Chain, ee: str) -> float:
-    """Distance from the base that an end effector comes to, m."""
-    low, high = np.clip(chain.low, -np.pi, np.pi), np.clip(chain.high, -np.pi, np.pi)
-    postures = np.random.default_rng(0).uniform(low, high, (_POSTURES, len(low)))
-    return float(np.sqrt((chain.frames(postures)[ee][0] ** 2).sum(axis=1)).max())
+    """Distance from the base beyond which an end effector never comes, m: its links in one line."""
+    joints, reach, link = {joint.child: joint for joint in chain.joints}, 0.0, ee
+    while link in joints:
+        joint = joints[link]
+        slide = max(abs(joint.low), abs(joint.high)) if joint.kind == "prismatic" else 0.0
+        reach += float(np.sqrt((joint.origin**2).sum())) + slide
+        link = joint.parent
+    return reach
 
 
 def reachable(chain: Chain, ee: str, goal: Array) -> tuple[Array, str]:
@@ -53,7 +56,7 @@ def reachable(chain: Chain, ee: str, goal: Array) -> tuple[Array, str]:
     reach, distance = reach_of(chain, ee), float(np.sqrt((goal**2).sum()))
     if distance <= reach:
         return goal, ""
-    return goal * (reach / distance), f"it is {distance:.3g} m away, the arm reaches {reach:.2f} m"
+    return goal * (reach / distance), f"it is {distance:.3g} m away, the arm reaches {reach:.2f} m at most"
 
 
 def signal_specs(robot: RobotSpec) -> tuple[SignalSpec, ...]:
