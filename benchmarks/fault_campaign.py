@@ -1,7 +1,7 @@
 """What happens to a robot when its world is faulty: scripted faults over ROS 2, one line each.
 
     python benchmarks/fault_campaign.py --json benchmarks/results/fault_campaign.json
-    python benchmarks/fault_campaign.py --only drone --match delayed
+    python benchmarks/fault_campaign.py --only drone --match delayed wxyz
 
 The driver node (a target, 100 Hz), the policy node and a relay that breaks what it passes on are real ROS 2 nodes in
 this process. Time is this program's: it goes on by one state when every message has arrived, so that a busy computer
@@ -687,14 +687,15 @@ def judge(fault: Fault, seen: dict[str, Any]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("drone", "reach", "push"))
-    parser.add_argument("--match", default="")
+    parser.add_argument("--match", nargs="*", default=[""], help="Parts of names, in the order of running.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         bundles: dict[str, Path] = {}
-        for fault in sorted(faults(), key=lambda one: not one.early):  # the quick ones first
-            if (arguments.only and fault.robot != arguments.only) or arguments.match not in fault.name:
+        chosen = [fault for part in arguments.match for fault in faults() if part in fault.name]
+        for fault in chosen:
+            if arguments.only and fault.robot != arguments.only:
                 continue
             if fault.robot not in bundles:
                 bundles[fault.robot] = make_bundle(fault.robot, Path(folder) / fault.robot)
