@@ -1,4 +1,4 @@
-"""What a live robot shows without moving: rate, jitter, lost reads and limits, over its driver or its topics."""
+"""Check what a live robot shows without moving: rate, jitter, lost reads and limits, over its driver or its topics."""
 
 # rclpy's own functions are only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
@@ -21,7 +21,7 @@ from sim2real.types import Array
 
 
 class LiveRobot:
-    """What was seen of a robot.
+    """States that were seen of a robot.
 
     Args:
         spec: What it must be.
@@ -66,7 +66,7 @@ class LiveRobot:
             self._range[name] = min(low, value), max(high, value)
 
     def problems(self) -> list[str]:
-        """What must be mended before it is switched on."""
+        """Name what must be mended before it is switched on."""
         found = [f"{fault} ({count} states)" for fault, count in self.faults.items() if count]
         found += [f"{count} reads failed: {reason}" for reason, count in self.lost.items()]
         found += self.stream.problems()
@@ -75,7 +75,7 @@ class LiveRobot:
         return found
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """What was measured, and what is needed, as text."""
+        """Give what was measured, and what is needed, as text."""
         seen = self.stream.figures()
         rows = [("failed reads", str(sum(self.lost.values())), "0")]
         if seen:

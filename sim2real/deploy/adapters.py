@@ -74,7 +74,7 @@ class Watchful(Protocol):
         """The robot may move from now on."""
 
     def faults(self) -> list[str]:
-        """What is wrong with the newest state of a robot that waits."""
+        """Name what is wrong with the newest state of a robot that waits."""
 
     def doubt(self) -> str:
         """Why the state of a robot that moves is not to be believed, or nothing."""

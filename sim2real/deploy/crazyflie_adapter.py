@@ -111,7 +111,7 @@ class CrazyflieAdapter:
         self.watch.begin()
 
     def faults(self) -> list[str]:
-        """What is wrong with the pose of a drone that waits."""
+        """Name what is wrong with the pose of a drone that waits."""
         with self._news:
             fault = attitude_fault(self._quat, float(np.sqrt((self._lin_vel**2).sum())))
         return [fault] if fault else []
@@ -135,7 +135,7 @@ class CrazyflieAdapter:
             self._goal = goal
 
     def _take(self, topic: str, message: Any, pose: Any, twist: Any) -> bool:
-        """Whether a message with this pose or twist, or None for what is not usable, is to be believed."""
+        """Tell whether a message with this pose and twist is to be believed; None is what cannot be used."""
         fault = "it is not finite, or no rotation" if pose is None or twist is None else ""
         fault = fault or (pose_fault(pose[0], self._floor) if topic != "twist" else "")
         return self.watch.believes(topic, message, fault)

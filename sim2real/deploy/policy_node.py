@@ -144,7 +144,7 @@ class PolicyNode(LifecycleNode):
         return self.on_cleanup(state)
 
     def _problems(self, adapter: Adapter, signals: dict[str, Array]) -> list[str]:
-        """What the robot shows that is not as the contract says."""
+        """Name what the robot shows that is not as the contract says."""
         outside = self._safety.outside(signals)
         watched = [*adapter.watch.problems(), *adapter.faults()] if isinstance(adapter, Watchful) else []
         return watched + ([outside] if outside else [])

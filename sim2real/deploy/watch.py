@@ -26,7 +26,7 @@ _FLOOD_S, _DEAF_S = 0.1, 1.0
 
 
 class Watch:
-    """What a node has noticed about the topics of its robot.
+    """Keeps what a node has noticed about the topics of its robot.
 
     Parameter ``frame``: the name that the robot's messages give to the contract's frame, where it is another one.
 
@@ -154,7 +154,7 @@ class Watch:
             channel.stream.changed_s = channel.arrival_s
 
     def problems(self) -> list[str]:
-        """What speaks against activation: publishers, then times."""
+        """Name what speaks against activation: publishers, then times."""
         found = [conflict] if (conflict := self.conflict()) else []
         for stream in (channel.stream for channel in self.channels):
             if (

@@ -108,7 +108,7 @@ class Stream:
         return ""
 
     def problems(self) -> list[str]:
-        """What speaks against believing this topic in time, worst first."""
+        """Name what speaks against believing this topic in time, worst first."""
         seen = self.figures()
         if not seen or seen["seen_s"] < WATCH_S:
             return [
