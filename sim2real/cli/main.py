@@ -24,6 +24,7 @@ from sim2real.cli.play import app as play
 from sim2real.cli.policies import Overrides
 from sim2real.cli.policies import app as policies
 from sim2real.cli.recordings import app as recordings
+from sim2real.cli.robot import app as robot
 from sim2real.errors import Sim2RealError
 from sim2real.files import storage_fault
 
@@ -43,6 +44,7 @@ app.add_typer(perceive)
 app.add_typer(calibrate, name="calibrate")
 app.add_typer(collect, name="collect")
 app.add_typer(adapt, name="adapt")
+app.add_typer(robot, name="robot")
 
 
 @app.command()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from rclpy.node import Node
 
+from sim2real.deploy.watch import Watch
 from sim2real.errors import SpecError
 from sim2real.registry import resolve
 from sim2real.runtime.bundle import PolicyBundle
@@ -57,6 +58,26 @@ class Adapter(Protocol):
 
     def send(self, command: Array) -> None:
         """Publish a command [A]."""
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """Additions of an adapter that proves its robot's messages; one of your own may leave them out.
+
+    Attributes:
+        watch: What it has noticed about its topics.
+    """
+
+    watch: Watch
+
+    def begin(self) -> None:
+        """The robot may move from now on."""
+
+    def faults(self) -> list[str]:
+        """Name what is wrong with the newest state of a robot that waits."""
+
+    def doubt(self) -> str:
+        """Why the state of a robot that moves is not to be believed, or nothing."""
 
 
 def make_adapter(bundle: PolicyBundle, node: Node, trusted: Collection[str] = ()) -> Adapter:

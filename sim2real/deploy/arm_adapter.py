@@ -12,19 +12,12 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from sim2real.deploy.messages import (
-    NEWEST,
-    Channel,
-    StateTime,
-    check_needs,
-    goal_parameter,
-    listen,
-    nearest_goal,
-    position,
-    subscribe_goal,
-)
+from sim2real.deploy.messages import NEWEST, check_needs, goal_parameter, goal_reader, nearest_goal, position
+from sim2real.deploy.watch import Watch
+from sim2real.runtime.arm_signals import reach_of
 from sim2real.runtime.bundle import PolicyBundle
 from sim2real.runtime.golden import recorded_goal
+from sim2real.runtime.live_check import FROZEN_S, OBSTRUCTED_RAD, joint_fault
 from sim2real.runtime.signals import Signals
 from sim2real.types import Array
 
@@ -32,6 +25,9 @@ ENTRIES = ("joint_pos", "joint_vel", "object_pos")  # what its topics tell of th
 SLOPE_S = 0.02  # of the low pass over differentiated positions: an encoder step of 1.5 mrad at 100 Hz is 0.15 rad/s
 _FRESH_S = 0.1
 _REPEATS = 5  # messages with an old stamp, one after another, before that is said
+_SIGHTING_HZ, _SIGHTING_S = 12.0, 0.3  # of a camera: the least rate, the longest time to understand an image
+_SEEN_REACHES = 2.0  # an object further away than this many reaches of the arm was not seen
+_MOVED_RAD = 0.1  # a command that moves so far shows in some bit of the joint states
 _ANYWHERE = (0.25, 0.0, 0.1)  # a first goal of signals that do not know theirs
 
 
@@ -48,7 +44,7 @@ class ArmAdapter:
         signals: What the policy reads of the state.
 
     Attributes:
-        provides, refused: As of :class:`sim2real.deploy.adapters.Adapter`.
+        provides, refused, watch: As of :class:`sim2real.deploy.adapters.Adapter`.
         remark: What is unusual about the messages that arrive; empty where nothing is.
 
     Raises:
@@ -69,24 +65,33 @@ class ArmAdapter:
         goal = goal_parameter(node.get_parameter("goal").value, self._goal_spec)
         self._goal = nearest_goal(node, signals, goal)
         node.get_logger().info(f"goal {self._goal.tolist()} {self._goal_spec.unit}, frame {self._goal_spec.frame}")
-        self._time = StateTime(node)
+        commands = {command.name: command for command in bundle.robot.commands}
+        self._limits = [commands[joint] for joint in self._joints]
+        self._low, self._high = (np.array([getattr(c, end) for c in self._limits]) for end in ("low", "high"))
+        chain = bundle.chain()
+        self._farthest = np.inf if chain is None else _SEEN_REACHES * reach_of(chain, bundle.robot.ee)
+        self.watch = Watch(node, self._goal_spec.frame, lively=False)
+        self._time = self.watch.time
         self._news = threading.Condition()
-        self._states, self._sightings = Channel(), Channel()
+        self._states = self.watch.channel("joint_states", bundle.spec.control_rate_hz)
+        if self._watches:
+            self._sightings = self.watch.channel("object_pose", _SIGHTING_HZ, delay_s=_SIGHTING_S)
+        self._sent = self._sent_then = np.full(len(self._joints), np.nan)
         self._pos, self._vel = np.zeros(len(self._joints)), np.zeros(len(self._joints))
         self._stamp_s, self._derived = 0.0, np.zeros(len(self._joints), dtype=np.bool_)
         self._object = np.zeros(3)
-        self.refused, self._repeats = 0, 0
-        self._refusals: dict[str, str] = {}  # the newest message of a topic, where it was refused
+        self._repeats = 0
         self._open: list[Any] = []
 
     def open(self) -> None:
         """Create subscriptions and the publisher."""
         node = self._node
-        self._publisher = node.create_publisher(JointTrajectory, "joint_trajectory", NEWEST)
-        self._open = [subscribe_goal(node, self._goal_spec, self._on_goal)]
-        listen(node, JointState, "joint_states", self._on_joints, self._open)
+        self._publisher = self.watch.commands(node.create_publisher(JointTrajectory, "joint_trajectory", NEWEST))
+        kind, self._read_goal = goal_reader(self._goal_spec)
+        self.watch.listen(kind, "goal", self._on_goal, self._open)
+        self.watch.listen(JointState, "joint_states", self._on_joints, self._open)
         if self._watches:
-            listen(node, PoseStamped, "object_pose", self._on_object, self._open)
+            self.watch.listen(PoseStamped, "object_pose", self._on_object, self._open)
 
     def close(self) -> None:
         """Destroy subscriptions and the publisher; harmless when closed."""
@@ -97,11 +102,42 @@ class ArmAdapter:
         self._open = []
 
     @property
+    def refused(self) -> int:
+        """Messages not believed so far."""
+        return self.watch.refused.total()
+
+    def begin(self) -> None:
+        """Forget commands: the next activation has its own."""
+        self._sent = self._sent_then = np.full(len(self._joints), np.nan)
+        self.watch.begin()
+
+    def faults(self) -> list[str]:
+        """Nothing more: joint states that cannot be this arm's are refused one by one."""
+        return []
+
+    def doubt(self) -> str:
+        """Why the joint states are not to be believed: frozen while the command moves, or far from it."""
+        if np.isnan(self._sent).any():
+            return ""
+        with self._news:
+            off = np.abs(self._sent - self._pos)
+            if self._states.stream.frozen_s < FROZEN_S:
+                self._sent_then = self._sent
+        if np.abs(self._sent - self._sent_then).max() > _MOVED_RAD:
+            return self.watch.frozen()
+        if off.max() <= OBSTRUCTED_RAD:
+            return ""
+        return (
+            f"'{self._joints[int(off.argmax())]}' is {off.max():.2f} from its command: it is blocked, or not the joint "
+            "that was meant (swapped names?)"
+        )
+
+    @property
     def remark(self) -> str:
         """Tell what is unusual about the messages that arrive; empty where nothing is."""
         # Others may publish joints of their own on joint_states: what lacks ours matters where ours do not come.
         fresh = self.age_s() <= _FRESH_S
-        remarks = [f"{name} refused: {why}" for name, why in self._refusals.items() if name == "goal" or not fresh]
+        remarks = [f"{name} refused: {why}" for name, why in self.watch.newest.items() if name == "goal" or not fresh]
         if self._repeats > _REPEATS:
             remarks.append("joint_states arrive, and their stamps stand still")
         if self._watches and np.isfinite(self._states.arrival_s) and not np.isfinite(self._sightings.arrival_s):
@@ -111,47 +147,47 @@ class ArmAdapter:
             remarks.append(f"joint_states carry no velocity of {', '.join(names)}: positions are differentiated")
         return "; ".join(remarks)
 
-    def _refuse(self, topic: str, why: str) -> None:
-        self.refused += 1
-        self._refusals[topic] = why
-
-    def _on_goal(self, goal: Array | None) -> None:
-        if goal is None:
-            self._refuse("goal", "it is not finite numbers, as many as the policy's goal has")
-        else:
-            self._refusals.pop("goal", None)
+    def _on_goal(self, message: Any) -> None:
+        goal: Any = self._read_goal(message)
+        fault = "" if goal is not None else "it is not finite numbers, as many as the policy's goal has"
+        if self.watch.believes("goal", message, fault):
             self._goal = nearest_goal(self._node, self._signals, goal)
 
     def _on_object(self, message: PoseStamped) -> None:
-        seen = position(message.pose)
-        if seen is None:
-            self._refuse("object_pose", "it is not finite")
+        seen: Any = position(message.pose)
+        fault = "it is not finite" if seen is None else ""
+        if seen is not None and (distance := float(np.sqrt((seen**2).sum()))) > self._farthest:
+            fault = f"the object is too far: {distance:.3g} m, more than {self._farthest:.2f} m; see to unit and frame"
+        if not self.watch.believes("object_pose", message, fault):
             return
-        self._refusals.pop("object_pose", None)
         with self._news:
-            if self._sightings.arrived(message.header.stamp, self._time.arrival(message.header.stamp)):
+            if self._sightings.believed(message.header.stamp, self._time, seen):
                 self._object = seen
 
     def _on_joints(self, message: JointState) -> None:
         rows = {name: row for row, name in enumerate(message.name)}
         missing = [joint for joint in self._joints if rows.get(joint, len(message.position)) >= len(message.position)]
         if missing:
+            if len(missing) == len(self._joints):  # nobody's business, as of a gripper's own driver
+                self.watch.shared.add("joint_states")
             names = ", ".join(rows) or "nothing"
-            self._refuse("joint_states", f"they lack the position of {', '.join(missing)}; they name {names}")
+            self.watch.refuse("joint_states", f"they lack the position of {', '.join(missing)}; they name {names}")
             return
         order = [rows[joint] for joint in self._joints]
         pos = np.array(message.position)[order]
         has_velocity = len(message.velocity) == len(message.name)
         vel = np.array(message.velocity)[order] if has_velocity else np.full(len(order), np.nan)
         if not np.isfinite(pos).all() or np.isinf(vel).any():
-            self._refuse("joint_states", "they are not finite")
+            fault = "they are not finite"
+        else:
+            fault = joint_fault(self._joints, pos, self._low, self._high, [limit.unit for limit in self._limits])
+        if not self.watch.believes("joint_states", message, fault):
             return
-        self._refusals.pop("joint_states", None)
         stamp = message.header.stamp
         with self._news:
             is_first = not np.isfinite(self._states.arrival_s)
             self._repeats += 1
-            if self._states.arrived(stamp, self._time.arrival(stamp)):
+            if self._states.believed(stamp, self._time, pos):
                 self._repeats = 0
                 self._derived = np.isnan(vel)
                 stamp_s = stamp.sec + 1e-9 * stamp.nanosec
@@ -170,8 +206,7 @@ class ArmAdapter:
 
     def age_s(self) -> float:
         """Time since the last new stamp of the slower topic, s."""
-        oldest = min(self._states.arrival_s, self._sightings.arrival_s) if self._watches else self._states.arrival_s
-        return self._time.now() - oldest
+        return max(channel.age_s(self._time.now()) for channel in self.watch.channels)
 
     def arrival_s(self) -> float:
         """Monotonic arrival time of the newest joint states."""
@@ -189,6 +224,7 @@ class ArmAdapter:
 
     def send(self, command: Array) -> None:
         """Publish joint positions [J] rad, to be reached within a control period."""
+        self._sent = command.copy()
         point = JointTrajectoryPoint(positions=command.tolist())
         point.time_from_start.nanosec = round(1e9 * self._period_s)
         message = JointTrajectory(joint_names=list(self._joints), points=[point])

@@ -35,6 +35,7 @@ from sim2real.runtime.loop import TOO_LATE, Lateness
 _ROUNDING = 1e-6
 _LATE_WINDOW = 5  # diagnostics, 5 s
 _KEPT_TRUTHS = 1000  # in lockstep, until they are received
+_LOOK_CYCLES = 10  # between looks at who publishes commands
 _OWN = ("seed", "stepped")  # settings of drivers that the node decides
 
 
@@ -74,6 +75,7 @@ class DriverNode(Node):
         # Commands, services and the state thread's watchdog act on the robot one at a time.
         self._lock = threading.Lock()
         self._armed = False
+        self._commanders = 0
         self._counts = dict.fromkeys(("commands", "refused", "clamped", "read_errors", "cycles", "late"), 0)
         if self._simulated:
             quality = QoSProfile(depth=_KEPT_TRUTHS if lockstep else 1)
@@ -126,6 +128,8 @@ class DriverNode(Node):
     def _on_command(self, command: dict[str, float]) -> None:
         with self._lock:
             try:
+                if self._commanders > 1:
+                    raise DriverError(f"{self._commanders} nodes publish commands; stop all but one")
                 sent = self._driver.command(command)
             except DriverError as error:
                 self._counts["refused"] += 1
@@ -142,8 +146,9 @@ class DriverNode(Node):
             except DriverError as error:
                 response.success, response.message = False, str(error)
                 return response
+            if request.data is not self._armed:  # arming what is armed must not keep a silent pilot's robot going
+                self._watchdog.reset()
             self._armed = request.data
-            self._watchdog.reset()
         response.success, response.message = True, "armed" if request.data else "disarmed"
         return response
 
@@ -201,6 +206,8 @@ class DriverNode(Node):
                 due += period * int(behind / period)
 
     def _watch(self) -> None:
+        if self._counts["cycles"] % _LOOK_CYCLES == 0:
+            self._commanders = self.count_publishers(self._topics.commands.topic_name)
         with self._lock:
             stage = self._watchdog.stage(time.monotonic()) if self._armed else WatchdogStage.IDLE
             if stage is WatchdogStage.HOLD:
@@ -209,7 +216,8 @@ class DriverNode(Node):
                 self._driver.land()
             changed, self._stage = stage is not self._stage, stage
         if changed and stage in (WatchdogStage.HOLD, WatchdogStage.LAND):
-            self.get_logger().warning(f"no command arrives; watchdog: {stage.value}")
+            why = "no command arrives" if self._commanders < 2 else f"{self._commanders} nodes publish commands"
+            self.get_logger().warning(f"{why}; watchdog: {stage.value}")
 
     def _publish_state(self, stamp: Time) -> None:
         """Publish the truth, then the state: a policy's cycle begins with it."""
@@ -229,6 +237,9 @@ class DriverNode(Node):
         status = DiagnosticStatus(name="driver", hardware_id=str(self.get_parameter("driver").value))
         troubled = self._stage in (WatchdogStage.HOLD, WatchdogStage.LAND)
         status.message = f"no commands: {self._stage.value}" if troubled else "armed" if self._armed else "disarmed"
+        if self._commanders > 1:
+            troubled = True
+            status.message += f"; {self._commanders} nodes publish commands, none of them is obeyed"
         if warning := self._slow():
             troubled = True
             status.message += f"; {warning}"

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from geometry_msgs.msg import Pose, PoseStamped, Twist, TwistStamped
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -25,7 +26,13 @@ OnCommand = Callable[[dict[str, float]], None]
 
 
 class Topics(Protocol):
-    """Topics of one kind of robot."""
+    """Topics of one kind of robot.
+
+    Attributes:
+        commands: The subscription to its commands.
+    """
+
+    commands: Subscription
 
     def publish(self, state: DriverState, stamp: Any) -> None:
         """Publish a state estimate."""
@@ -43,7 +50,7 @@ class DroneTopics:
         self._on_command = on_command
         self._pose = node.create_publisher(PoseStamped, "pose", NEWEST)
         self._twist = node.create_publisher(TwistStamped, "twist", NEWEST)
-        node.create_subscription(Twist, "cmd_vel_legacy", self._on_message, NEWEST)
+        self.commands = node.create_subscription(Twist, "cmd_vel_legacy", self._on_message, NEWEST)
 
     def _on_message(self, message: Twist) -> None:
         linear, angular = message.linear, message.angular
@@ -70,7 +77,7 @@ class ArmTopics:
         self._on_command = on_command
         self._joints = node.create_publisher(JointState, "joint_states", NEWEST)
         self._object = node.create_publisher(PoseStamped, "object_pose", NEWEST)
-        node.create_subscription(JointTrajectory, "joint_trajectory", self._on_message, NEWEST)
+        self.commands = node.create_subscription(JointTrajectory, "joint_trajectory", self._on_message, NEWEST)
 
     def _on_message(self, message: JointTrajectory) -> None:
         if message.points and len(message.points[-1].positions) == len(message.joint_names):

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
@@ -25,6 +27,8 @@ try:
     from rclpy.experimental.events_executor import EventsExecutor
 except ImportError:  # rclpy before 7.1.5
     EventsExecutor = None  # type: ignore[assignment]
+
+REST_S = 4.0  # the longest an end waits for a robot to come to rest
 
 
 def make_executor(context: rclpy.Context | None = None) -> Executor:
@@ -51,7 +55,11 @@ def positive_parameter(node: Node, name: str, default: float) -> float:
 
 
 def run_node(
-    name: str, make: Callable[[], Node], argv: list[str] | None, errors: tuple[type[Exception], ...] = ()
+    name: str,
+    make: Callable[[], Node],
+    argv: list[str] | None,
+    errors: tuple[type[Exception], ...] = (),
+    at_rest: Callable[[Any], bool] = lambda node: True,
 ) -> int:
     """Make a node and run it until SIGINT or SIGTERM.
 
@@ -60,6 +68,7 @@ def run_node(
         make: Makes it, once ROS 2 is there.
         argv: Arguments with ROS 2 parameters; the process's own by default.
         errors: Errors besides ours that end the node with one line.
+        at_rest: Called with the node after the signal, until it is True, at most for REST_S.
 
     Returns:
         0 after a requested end, 1 if the node could not be made or had to give up.
@@ -76,6 +85,9 @@ def run_node(
         executor.add_node(node)
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.1)
+        until = time.monotonic() + REST_S
+        while not at_rest(node) and time.monotonic() < until:
+            executor.spin_once(timeout_sec=0.02)
     except expected as error:
         get_logger(name).fatal(str(error))
         return 1

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
 from sim2real.errors import SpecError
 from sim2real.runtime.geometry import rpy_to_quat, yaw_of
+from sim2real.runtime.live_check import Stream
 from sim2real.runtime.signals import KnowsGoals, Signals
 from sim2real.runtime.spec import SignalSpec
 from sim2real.types import Array
@@ -26,7 +25,6 @@ from sim2real.types import Array
 # Only the newest state and command matter; a lost command would be a missed control period, so reliable.
 NEWEST = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 _POINT, _POINT_AND_HEADING = ("x", "y", "z"), ("x", "y", "z", "yaw")
-_BEST_EFFORT = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 _NEW_CLOCK_S = 1.0
 _LONGEST_INTERVAL_S = 0.1  # what is longer is an interruption
 _INTERVAL_GAIN = 0.05
@@ -43,6 +41,7 @@ class StateTime:
 
     def __init__(self, node: Node) -> None:
         simulated = node.has_parameter("use_sim_time") and bool(node.get_parameter("use_sim_time").value)
+        self.simulated = simulated
         self._clock = node.get_clock() if simulated else None
 
     def now(self) -> float:
@@ -53,11 +52,21 @@ class StateTime:
         """When a message with this stamp, which is here now, has arrived, s."""
         return time.monotonic() if self._clock is None else stamp.sec + 1e-9 * stamp.nanosec
 
+    def delay(self, stamp: Any) -> float:
+        """Time on the clock that stamps are of, less a stamp, s."""
+        now = time.time() if self._clock is None else self.now()
+        return now - (stamp.sec + 1e-9 * stamp.nanosec)
+
 
 class Channel:
-    """When the last message with a new stamp came, and how far such messages are apart."""
+    """When the last message with a new stamp came, and how far such messages are apart.
 
-    def __init__(self) -> None:
+    Args:
+        stream: Judges the times; without it nobody asks for :meth:`age_s`.
+    """
+
+    def __init__(self, stream: Stream | None = None) -> None:
+        self.stream = stream or Stream("", 0.0)
         self._stamp_s = -math.inf
         self.arrival_s = -math.inf
         self.interval_s = 0.0
@@ -73,33 +82,23 @@ class Channel:
         self._stamp_s, self.arrival_s = stamp_s, now
         return True
 
+    def believed(self, stamp: Any, clock: StateTime, values: Array) -> bool:
+        """As :meth:`arrived`, and keep how old the message is by its stamp and whether ``values`` change."""
+        now = clock.arrival(stamp)
+        if not self.arrived(stamp, now):
+            return False
+        self.stream.take(now, clock.delay(stamp), values)
+        return True
+
+    def age_s(self, now: float) -> float:
+        """Time since the last new stamp, and what that message was older than is allowed, s."""
+        return now - self.arrival_s + self.stream.excess_s
+
 
 def clock_message(stamp_s: float) -> Clock:
     """Time as a message: which state a command answers, by its stamp (see :mod:`sim2real.deploy.lockstep`)."""
     stamp_ns = round(1e9 * stamp_s)
     return Clock(clock=Time(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9))
-
-
-def listen(node: Node, kind: Any, topic: str, callback: Callable[[Any], None], into: list[Subscription]) -> None:
-    """Subscribe to the newest message of a topic, whether its publishers are reliable or best effort.
-
-    Args:
-        node: Where the topic lives.
-        kind: Type of message.
-        topic: Its name.
-        callback: Takes each message; where publishers of both kinds are there, it may get one twice.
-        into: Subscriptions are appended to this; a second one where a best effort publisher is found.
-    """
-
-    def also_best_effort(event: Any) -> None:
-        if not heard:
-            node.get_logger().info(f"a publisher of '{topic}' is best effort: listening that way too")
-            heard.append(node.create_subscription(kind, topic, callback, _BEST_EFFORT))
-            into.append(heard[0])
-
-    heard: list[Subscription] = []
-    events = SubscriptionEventCallbacks(incompatible_qos=also_best_effort)
-    into.append(node.create_subscription(kind, topic, callback, NEWEST, event_callbacks=events))
 
 
 def goal_parameter(value: Any, goal: SignalSpec) -> Array:
@@ -120,35 +119,29 @@ def goal_parameter(value: Any, goal: SignalSpec) -> Array:
     return numbers
 
 
-def subscribe_goal(node: Node, goal: SignalSpec, take: Callable[[Array | None], None]) -> Subscription:
-    """Listen for goals on ``goal``: a PoseStamped for a point and a heading, a Float64MultiArray for any other goal.
+def goal_reader(goal: SignalSpec) -> tuple[Any, Callable[[Any], Array | None]]:
+    """Type of message that carries a goal, and what reads it: [G], or None where it cannot be used.
 
-    Args:
-        node: Where the topic lives.
-        goal: What a goal is made of.
-        take: Called with each goal [G]; with None for one that cannot be used.
+    A point and a heading come as a PoseStamped, any other goal as a Float64MultiArray.
     """
 
-    def point(message: PoseStamped) -> None:
-        take(position(message.pose))
-
-    def point_and_heading(message: PoseStamped) -> None:
+    def point_and_heading(message: PoseStamped) -> Array | None:
         found = pose(message.pose)
-        take(None if found is None else np.append(found[0], yaw_of(found[1])))
+        return None if found is None else np.append(found[0], yaw_of(found[1]))
 
-    def numbers(message: Float64MultiArray) -> None:
+    def numbers(message: Float64MultiArray) -> Array | None:
         values = np.array(message.data, dtype=np.float64)
-        take(values if values.shape == (goal.size,) and np.isfinite(values).all() else None)
+        return values if values.shape == (goal.size,) and np.isfinite(values).all() else None
 
     if goal.components == _POINT:
-        return node.create_subscription(PoseStamped, "goal", point, NEWEST)
+        return PoseStamped, lambda message: position(message.pose)
     if goal.components == _POINT_AND_HEADING:
-        return node.create_subscription(PoseStamped, "goal", point_and_heading, NEWEST)
-    return node.create_subscription(Float64MultiArray, "goal", numbers, NEWEST)
+        return PoseStamped, point_and_heading
+    return Float64MultiArray, numbers
 
 
 def goal_message(goal: SignalSpec, values: Array) -> PoseStamped | Float64MultiArray:
-    """Message that :func:`subscribe_goal` reads as the goal ``values`` [G]."""
+    """Message that :func:`goal_reader` reads as the goal ``values`` [G]."""
     if goal.components not in (_POINT, _POINT_AND_HEADING):
         return Float64MultiArray(data=values.tolist())
     message = PoseStamped()

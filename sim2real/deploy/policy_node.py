@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import gc
 import math
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock as SteadyClock
 from rclpy.clock import ClockType
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from rosgraph_msgs.msg import Clock
 
-from sim2real.deploy.adapters import Adapter, make_adapter
-from sim2real.deploy.executor import make_executor
+from sim2real.deploy.adapters import Adapter, Watchful, make_adapter
+from sim2real.deploy.executor import run_node
 from sim2real.deploy.messages import NEWEST, clock_message
 from sim2real.errors import BundleError, Sim2RealError
 from sim2real.runtime.bundle import PolicyBundle
@@ -35,11 +30,13 @@ from sim2real.runtime.loop import TOO_LATE, FixedRateLoop, Lateness, Loop, State
 from sim2real.runtime.observation import check_signals, measured_command
 from sim2real.runtime.policy import PolicyRunner
 from sim2real.runtime.safety import SafetyFilter, SafetyState
+from sim2real.types import Array
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 _LATENCIES = 16384
 _SETTLING_STEPS = 10
 _LATE_WINDOW = 10  # diagnostics, 5 s
+_LOOK_STEPS = 10  # control periods between looks at who else publishes
 
 
 class PolicyNode(LifecycleNode):
@@ -65,12 +62,14 @@ class PolicyNode(LifecycleNode):
         self._safety: SafetyFilter
         self._loop: Loop | None = None
         self._latency = np.zeros(_LATENCIES)
-        self._answered = 0
+        self._answered = self._looked = 0
+        self._refusal = self._conflict = ""
+        self._driver_lands = False
         self._lateness = Lateness(_LATE_WINDOW)
         self._diagnostics = self.create_publisher(DiagnosticArray, "diagnostics", 10)
         simulated = bool(self.get_parameter("use_sim_time").value)
         self._answers = self.create_publisher(Clock, "answered", NEWEST) if simulated else None
-        self.create_timer(0.5, self._publish_diagnostics, clock=rclpy.clock.Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(0.5, self._publish_diagnostics, clock=SteadyClock(clock_type=ClockType.STEADY_TIME))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle, replay its golden trace, compare its signals with the robot's, open the topics."""
@@ -100,21 +99,32 @@ class PolicyNode(LifecycleNode):
         assert self._adapter is not None and self._bundle is not None
         age = self._adapter.age_s()
         if not age <= 0.5:
-            self.get_logger().error(f"activate refused: no fresh state, {_missing(self._adapter, age)}")
+            self._refusal = f"no fresh state, {_missing(self._adapter, age)}"
+            self.get_logger().error(f"activate refused: {self._refusal}")
+            return FAILURE
+        signals = self._adapter.signals()
+        if problems := self._problems(self._adapter, signals):
+            self._refusal = "; ".join(problems)
+            self.get_logger().error(f"activate refused: {self._refusal}")
             return FAILURE
         if remark := _remark(self._adapter):
             self.get_logger().warning(remark)
-        self._runner.reset()
-        self._safety.activate(measured_command(self._bundle.spec, self._adapter.signals())[0])
-        self._answered = 0
+        if self._loop is not None:
+            self._loop.stop()
+        start = measured_command(self._bundle.spec, signals, within_limits=False)
+        self._runner.reset(start=start)
+        self._safety.activate(start[0])
+        if isinstance(self._adapter, Watchful):
+            self._adapter.begin()
+        self._answered, self._refusal, self._conflict = 0, "", ""
         kind = FixedRateLoop if self._answers is None else StateLoop
         self._loop = kind(self._bundle.spec.control_dt, self._control, self._on_loop_error, self._adapter)
         self._loop.start()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop flying and send hold; the driver's watchdog takes over from there."""
-        self._halt()
+        """Brake while the state is good, then send hold; the driver's watchdog takes over from there."""
+        self._safety.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -132,6 +142,12 @@ class PolicyNode(LifecycleNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """As cleanup; the node can be configured again."""
         return self.on_cleanup(state)
+
+    def _problems(self, adapter: Adapter, signals: dict[str, Array]) -> list[str]:
+        """Name what the robot shows that is not as the contract says."""
+        outside = self._safety.outside(signals)
+        watched = [*adapter.watch.problems(), *adapter.faults()] if isinstance(adapter, Watchful) else []
+        return watched + ([outside] if outside else [])
 
     def _halt(self) -> None:
         if self._loop is None:
@@ -151,13 +167,21 @@ class PolicyNode(LifecycleNode):
             time.sleep(self._bundle.spec.control_dt)
 
     def _control(self) -> None:
-        assert self._adapter is not None
-        arrival = self._adapter.arrival_s()
-        signals = self._adapter.signals()
+        adapter, doubt = self._adapter, ""
+        assert adapter is not None
+        arrival = adapter.arrival_s()
+        signals = adapter.signals()
         proposed = self._runner.step(signals)[0]
         before = self._safety.state
-        sent = self._safety.step(proposed, self._adapter.age_s(), signals)
-        self._adapter.send(sent)
+        if isinstance(adapter, Watchful):
+            doubt = adapter.doubt()
+            self._looked += 1
+            if self._looked % _LOOK_STEPS == 0:
+                self._conflict = adapter.watch.conflict()
+                self._driver_lands = self._answers is None and self.count_publishers("driver_diagnostics") > 0
+        sent = self._safety.step(proposed, adapter.age_s(), signals, doubt, self._conflict)
+        if not (self._driver_lands and self._safety.state is SafetyState.LAND and self._safety.is_blind):
+            adapter.send(sent)  # else the driver's watchdog lands the robot, with the state that it has itself
         self._runner.record_sent(sent[None])
         if self._answers is not None:
             self._answers.publish(clock_message(arrival))
@@ -166,6 +190,10 @@ class PolicyNode(LifecycleNode):
             self._answered += 1
         if self._safety.state is not before:
             self._report_change()
+        if self._safety.state is SafetyState.INACTIVE and self._safety.is_holding:
+            loop, self._loop = self._loop, None
+            if loop is not None:
+                loop.stop()
 
     def _report_change(self) -> None:
         state, reason = self._safety.state, self._safety.reason
@@ -187,7 +215,10 @@ class PolicyNode(LifecycleNode):
             values |= self._figures(self._adapter)
             flying = self._safety.state
             status.message = f"{flying.value}{': ' + self._safety.reason if self._safety.reason else ''}"
-            trouble = flying in (SafetyState.SLOW, SafetyState.HOLD, SafetyState.LAND)
+            trouble = flying in (SafetyState.HOLD, SafetyState.LAND)
+            if flying is SafetyState.INACTIVE and self._refusal:
+                trouble = True
+                status.message += f"; activate refused: {self._refusal}"
             if warning := self._busy():
                 trouble = True
                 status.message += f"; {warning}"
@@ -206,7 +237,10 @@ class PolicyNode(LifecycleNode):
             "data_age_ms": f"{1e3 * adapter.age_s():.1f}",
             "messages_refused": str(adapter.refused),
             "remark": _remark(adapter),
+            "activation": self._refusal,
         }
+        if isinstance(adapter, Watchful):
+            values |= {f"refused/{topic}/{why}": str(count) for (topic, why), count in adapter.watch.refused.items()}
         if self._loop is not None:
             figures = self._loop.figures()
             kept = self._latency[: min(self._answered, _LATENCIES)] * 1e3
@@ -233,9 +267,21 @@ class PolicyNode(LifecycleNode):
         return f"{min(late, 1.0):.0%} of the control cycles came late: the computer is too busy; stop other programs"
 
     def destroy_node(self) -> None:
-        """Destroy the node and its lifecycle; rclpy keeps that, and all DDS threads, until garbage is collected."""
+        """Hold, destroy the node and its lifecycle; rclpy keeps that, and all DDS threads, until it is collected."""
+        self.close()
         super().destroy_node()
         self._state_machine = None
+
+    @property
+    def is_commanding(self) -> bool:
+        """Tell whether the control loop runs: while active, and while it brakes after that."""
+        return self._loop is not None
+
+    def come_to_rest(self) -> bool:
+        """Begin to brake, as after deactivation; call it until it is True."""
+        if self._loop is not None and self._safety.state is not SafetyState.INACTIVE:
+            self._safety.deactivate()
+        return not self.is_commanding
 
     def close(self) -> None:
         """Hold, close the topics; harmless when closed."""
@@ -254,6 +300,9 @@ def _missing(adapter: Adapter, age_s: float) -> str:
     if remark := _remark(adapter):
         return remark
     if math.isfinite(age_s):
+        streams = [channel.stream for channel in adapter.watch.channels] if isinstance(adapter, Watchful) else []
+        if late := next(filter(None, (stream.old() for stream in streams)), ""):
+            return late
         return f"the last one is {age_s:.1f} s old; start the driver again"
     if adapter.refused:
         return f"{adapter.refused} messages arrived and none could be used: they are not finite, or not rotations"
@@ -267,46 +316,31 @@ def _rss_mb() -> float:
     return next((int(line.split()[1]) / 1024.0 for line in lines if line.startswith("VmHWM:")), math.nan)
 
 
-def _autostart(node: PolicyNode, stop: threading.Event) -> None:
-    if node.trigger_configure() is not SUCCESS:
-        stop.set()
-        return
-    timer = node.create_timer(0.5, lambda: _activate_when_ready(node, timer))
+def _make(default_bundle: str) -> PolicyNode:
+    node = PolicyNode(default_bundle)
+    if node.get_parameter("autostart").value:
+        if node.trigger_configure() is not SUCCESS:
+            raise BundleError("autostart: configure was refused; see above")
+        timer = node.create_timer(1.1, lambda: _activate_when_ready(node, timer))
+    return node
 
 
 def _activate_when_ready(node: PolicyNode, timer: Timer) -> None:
-    if node._adapter is not None and node._loop is None and node._adapter.age_s() <= 0.5:
-        timer.cancel()  # once: who deactivates it later means it
-        node.trigger_activate()
+    """Try until it succeeds, and never again: who deactivates it later means it."""
+    if node._adapter is None or not node._adapter.age_s() <= 0.5:
+        return
+    if node.is_commanding or node.trigger_activate() is SUCCESS:
+        timer.cancel()
 
 
 def main(argv: list[str] | None = None, default_bundle: str = "") -> int:
-    """Run the node until SIGINT or SIGTERM; on either it holds first.
+    """Run the node until SIGINT or SIGTERM; on either it brakes and holds first.
 
     Args:
         argv: Arguments with ROS 2 parameters; the process's own by default.
         default_bundle: Bundle to use where no parameter names one.
     """
-    rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    node: Any = PolicyNode(default_bundle)
-    executor = make_executor()
-    executor.add_node(node)
-    try:
-        if node.get_parameter("autostart").value:
-            _autostart(node, stop)
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
-    except ExternalShutdownException:
-        return 0
-    finally:
-        node.close()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
+    return run_node("policy", lambda: _make(default_bundle), argv, at_rest=PolicyNode.come_to_rest)
 
 
 if __name__ == "__main__":

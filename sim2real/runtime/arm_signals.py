@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from sim2real.errors import SpecError
 from sim2real.runtime.kinematics import POSTURE, STEP_DAMPING, Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
+
+TABLE_M = 0.01  # a goal further than this below z = 0 is under the table
 
 
 class ArmSignals:
@@ -30,8 +34,29 @@ class ArmSignals:
         return self._chain.frames(signals["joint_pos"])[self._ee][0] - signals["goal_error"]
 
     def nearest_goal(self, goal: Array) -> tuple[Array, str]:
-        """Any point is a goal."""
+        """The nearest point above the table and within reach."""
+        return reachable(self._chain, self._ee, goal)
+
+
+def reach_of(chain: Chain, ee: str) -> float:
+    """Distance from the base beyond which an end effector never comes, m: its links in one line."""
+    joints, reach, link = {joint.child: joint for joint in chain.joints}, 0.0, ee
+    while link in joints:
+        joint = joints[link]
+        slide = max(abs(joint.low), abs(joint.high)) if joint.kind == "prismatic" else 0.0
+        reach += float(np.sqrt((joint.origin**2).sum())) + slide
+        link = joint.parent
+    return reach
+
+
+def reachable(chain: Chain, ee: str, goal: Array) -> tuple[Array, str]:
+    """The point nearest to ``goal`` [3] m that an arm on a table can go to, and why it is another one, or nothing."""
+    if goal[2] < -TABLE_M:
+        return goal * [1.0, 1.0, 0.0], "it lies below the table, z = 0 of the base frame"
+    reach, distance = reach_of(chain, ee), float(np.sqrt((goal**2).sum()))
+    if distance <= reach:
         return goal, ""
+    return goal * (reach / distance), f"it is {distance:.3g} m away, the arm reaches {reach:.2f} m at most"
 
 
 def signal_specs(robot: RobotSpec) -> tuple[SignalSpec, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real.errors import SpecError
-from sim2real.runtime.columns import columns, joined, within
+from sim2real.runtime.columns import columns, joined, larger, smaller, within
 from sim2real.runtime.spec import ActionTerm, ObservationTerm, PolicySpec, SignalSpec, group_size
 from sim2real.types import Float32
 
@@ -120,7 +120,7 @@ class ActionScale:
     """
 
     def __init__(self, terms: tuple[ActionTerm, ...]) -> None:
-        self._terms = [(term.low, term.high - term.low, term.limits) for term in terms]
+        self._terms = [(term.low, term.high, term.high - term.low, term.limits) for term in terms]
         self._relative = any(term.limits for term in terms)
 
     def decode(self, action: Float32, previous: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -130,9 +130,13 @@ class ActionScale:
         wanted = columns(action.astype(np.float64))
         last = columns(action if previous is None else previous)
         result = []
-        for (low, width, limits), value, before in zip(self._terms, wanted, last, strict=True):
+        for (low, high, width, limits), value, before in zip(self._terms, wanted, last, strict=True):
             command = low + 0.5 * (within(value, -1.0, 1.0) + 1.0) * width
-            result.append(within(before + command, *limits) if limits else command)
+            if limits:
+                # What begins outside its limits comes back by one increment a step.
+                least, most = smaller(before + high, limits[0]), larger(before + low, limits[1])
+                command = within(before + command, least, most)
+            result.append(command)
         return joined(result, (len(action),))
 
     def encode(self, command: NDArray[np.float64], previous: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -141,7 +145,7 @@ class ActionScale:
             raise SpecError("this policy commands increments; encoding needs the last command")
         last = columns(command if previous is None else previous)
         result = []
-        for (low, width, limits), value, before in zip(self._terms, columns(command), last, strict=True):
+        for (low, _, width, limits), value, before in zip(self._terms, columns(command), last, strict=True):
             result.append(within(2.0 * ((value - before if limits else value) - low) / width - 1.0, -1.0, 1.0))
         return joined(result, (len(command),))
 
@@ -168,7 +172,7 @@ def encode_action(
     return ActionScale(terms).encode(command, previous)
 
 
-def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:
+def measured_command(spec: PolicySpec, signals: Signals, within_limits: bool = True) -> NDArray[np.float64]:
     """The command [N, A] that would keep the robot where ``signals`` say it is; the middle where none would."""
     count = len(next(iter(signals.values())))
     middle = np.array([0.5 * (term.low + term.high) for term in spec.action])
@@ -177,7 +181,7 @@ def measured_command(spec: PolicySpec, signals: Signals) -> NDArray[np.float64]:
     for column, term in enumerate(spec.action):
         if term.measured and term.limits:
             value = signals[term.measured][:, components[term.measured].index(term.name)]
-            result[:, column] = np.clip(value, *term.limits)
+            result[:, column] = np.clip(value, *term.limits) if within_limits else value
     return result
 
 

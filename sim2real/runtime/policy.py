@@ -61,6 +61,7 @@ class PolicyRunner:
         self._histories = {name: ObservationHistory(terms, count) for name, terms in spec.observation.items()}
         self._last_action = np.zeros((count, len(spec.action)))
         self._fresh = np.ones(count, dtype=np.bool_)
+        self._start: Array | None = None
         self.observation: dict[str, Float32] = {}
         self.memory = self.next_memory = np.zeros((count, spec.memory), dtype=np.float32)
         self.action = np.zeros((count, len(spec.action)), dtype=np.float32)
@@ -75,8 +76,12 @@ class PolicyRunner:
         """Make a runner of an ONNX network given as bytes."""
         return cls(spec, onnx_network(model), count)
 
-    def reset(self, env_ids: EnvIds | None = None) -> None:
-        """Forget the past of ``env_ids`` (all by default): the next step fills their history with its frame."""
+    def reset(self, env_ids: EnvIds | None = None, start: Array | None = None) -> None:
+        """Forget the past of ``env_ids`` (all by default): the next step fills their history with its frame.
+
+        Increments begin at the command ``start`` [N, A], by default at what is measured then, within limits.
+        """
+        self._start = start
         where = slice(None) if env_ids is None else env_ids
         self._fresh[where] = True
         self._last_action[where] = 0.0
@@ -94,7 +99,8 @@ class PolicyRunner:
         """
         fresh = np.nonzero(self._fresh)[0]
         if len(fresh):
-            self._last_command[fresh] = measured_command(self.spec, signals)[fresh]
+            start = measured_command(self.spec, signals) if self._start is None else self._start
+            self._last_command[fresh] = start[fresh]
         frame = self.frame = own_signals(self.spec, signals, self._last_action, self._last_command)
         for history in self._histories.values():
             history.push(frame)

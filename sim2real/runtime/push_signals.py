@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sim2real.errors import SpecError
-from sim2real.runtime.arm_signals import joint_units
+from sim2real.runtime.arm_signals import TABLE_M, joint_units, reachable
 from sim2real.runtime.kinematics import STEP_DAMPING, Chain
 from sim2real.runtime.spec import RobotSpec, SignalSpec
 from sim2real.types import Array, State
@@ -20,7 +20,6 @@ CLOSE_M = 0.035  # the same while pushing: the tip presses against the object's 
 LOW_M = 0.034  # a tip higher than this might slide over the object
 LEAD_M = 0.05  # how far ahead of the tip the push aims
 ALIGNED_M = 0.012  # sideways distance from the line of the push up to which it may begin
-TABLE_M = 0.01  # a goal further than this above or below z = 0 is not on the table
 
 
 class PushSignals:
@@ -48,7 +47,7 @@ class PushSignals:
     def nearest_goal(self, goal: Array) -> tuple[Array, str]:
         """The point of the table under or over ``goal`` [3]: above it, the finger would pass over the object."""
         if abs(goal[2]) <= TABLE_M:
-            return goal, ""
+            return reachable(self._chain, self._ee, goal)
         return goal * [1.0, 1.0, 0.0], "an object is pushed on the table, at z = 0 of the base frame"
 
 

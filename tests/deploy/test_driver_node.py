@@ -178,6 +178,35 @@ def test_arming_again_does_not_land_a_robot_that_nobody_has_commanded_yet(pilot:
     assert pilot.driver._stage is WatchdogStage.IDLE
 
 
+def test_arming_what_is_armed_does_not_keep_a_silent_pilots_robot_going(pilot: Pilot) -> None:
+    assert pilot.ask(pilot.arm, SetBool.Request(data=True)).success
+    pilot.send(0.33)
+    wait_until(lambda: pilot.driver._stage is WatchdogStage.OK)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        assert pilot.ask(pilot.arm, SetBool.Request(data=True)).success
+        time.sleep(0.05)
+    assert pilot.driver._stage is WatchdogStage.LAND
+
+
+def test_of_two_that_command_none_is_obeyed(pilot: Pilot) -> None:
+    assert pilot.ask(pilot.arm, SetBool.Request(data=True)).success
+    pilot.send(0.33)
+    wait_until(lambda: pilot.figures()["commands"] == "1")
+    other = rclpy.create_node("intruder")
+    try:
+        other.create_publisher(Twist, "cmd_vel_legacy", NEWEST)
+        wait_until(lambda: pilot.driver._commanders == 2)
+        end = time.monotonic() + 1.4
+        while time.monotonic() < end:
+            pilot.send(0.33)
+            time.sleep(0.02)
+        assert pilot.driver._stage is WatchdogStage.LAND and pilot.driver._counts["commands"] == 1
+        assert "2 nodes publish commands, none of them is obeyed" in pilot.figures()["message"]
+    finally:
+        other.destroy_node()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_process_ends_cleanly(number: int) -> None:
     command = [sys.executable, "-m", "sim2real.deploy.driver_node", "--ros-args", "-p", "variant:=cf2x_T350"]

@@ -66,7 +66,7 @@ def test_state_that_stops_freezes_or_is_poisoned(pd_bundle, fault):
             assert int(rig.status["messages_refused"]) > 10
         rig.spin_until(lambda: rig.truth[-1][1][2] < 0.03, 12)
         touchdown = [v[2] for _, p, v, _ in rig.truth if 0.02 < p[2] < 0.25]
-        assert touchdown and min(touchdown) > -1.6, "it lands, and not like a stone"
+        assert touchdown and min(touchdown) > -1.0, "it lands, and not like a stone"
         rig.assert_gentle()
         rig.assert_commands_in_limits()
 
@@ -92,7 +92,7 @@ def test_policy_killed_and_restarted_in_flight(pd_bundle):
         rig.status.clear()
         rig.spin_until(lambda: rig.status, 20)
         assert rig.change(1)
-        rig.activate()
+        rig.activate(40)  # the killed node counts as a second one for a while
         rig.spin(4.0)
         landed = rig.truth[-1][1][2] < 0.03  # it may have come down before the new node was up
         assert landed or rig.distance() < 0.3, "it flies on"

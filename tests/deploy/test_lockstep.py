@@ -96,6 +96,7 @@ def test_nothing_moves_before_activation_nor_without_an_answer(bundle):
         stamp_s = space.track[-1][0]
         fleet.spin(1.0)
         assert space.track[-1][0] == stamp_s
+        fleet.node.destroy_publisher(stray)  # as long as it is there, activation is refused
         fleet._activate("pd")
         fleet._wait(lambda: space.track[-1][0] > stamp_s + 1.0, 20.0, "move")
         assert np.linalg.norm(space.track[-1][1][:3] - at_start[1][:3]) > 0.02

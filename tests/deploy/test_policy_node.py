@@ -109,54 +109,143 @@ def test_a_bundle_that_reads_what_the_robot_lacks_refuses_to_configure(tmp_path,
     assert start_node(bundle=path).trigger_configure() is FAILURE
 
 
-def test_activation_needs_a_fresh_state_and_halting_obeys_the_slew(pd_bundle, start_node):
-    node = start_node(bundle=pd_bundle, goal="[0.0, 0.0, 1.5]")
-    assert node.trigger_configure() is SUCCESS
+class Room:
+    """A drone that stands in a room: what it publishes, and what it is told."""
+
+    def __init__(self, node):
+        self.policy, self.node = node, rclpy.create_node("room")
+        create = self.node.create_publisher
+        self.pose, self.twist, self.goal = (
+            create(kind, topic, 1)
+            for kind, topic in ((PoseStamped, "pose"), (TwistStamped, "twist"), (PoseStamped, "goal"))
+        )
+        self.commands, self.rng = [], np.random.default_rng(0)
+        self.node.create_subscription(Twist, "cmd_vel_legacy", self._on_command, 10)
+        self.executor = SingleThreadedExecutor()
+        for one in (node, self.node):
+            self.executor.add_node(one)
+
+    def _on_command(self, m):
+        self.commands.append(from_legacy(m.linear.x, m.linear.y, m.linear.z, m.angular.z))
+
+    def publish(
+        self, pos=(2.0, 0.0, 0.5), quat=(0.0, 0.0, 0.0, 1.0), velocity=(0.0, 0.0, 0.0), frame="world", noise=1e-3
+    ):
+        at, moving = PoseStamped(), TwistStamped()
+        at.header.stamp = moving.header.stamp = self.node.get_clock().now().to_msg()
+        at.header.frame_id = moving.header.frame_id = frame
+        p, q, v = at.pose.position, at.pose.orientation, moving.twist.linear
+        p.x, p.y, p.z = (float(value) + noise * self.rng.normal() for value in pos)
+        q.x, q.y, q.z, q.w = quat
+        v.x, v.y, v.z = (value + noise * self.rng.normal() for value in velocity)
+        self.twist.publish(moving)
+        self.pose.publish(at)
+
+    def run(self, seconds, rate_hz=100.0, **state):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.publish(**state)
+            due = time.monotonic() + 1.0 / rate_hz
+            while time.monotonic() < due:
+                self.executor.spin_once(timeout_sec=0.002)
+
+    def activate(self, seconds=10.0):
+        until = time.monotonic() + seconds
+        while self.policy.trigger_activate() is not SUCCESS:
+            assert time.monotonic() < until, self.policy._refusal
+            self.run(0.5)
+
+    def close(self):
+        self.executor.shutdown()
+        self.node.destroy_node()
+
+
+@pytest.fixture
+def enter_room(pd_bundle, start_node):
+    rooms = []
+
+    def enter():
+        node = start_node(bundle=pd_bundle, goal="[0.0, 0.0, 1.5]")
+        assert node.trigger_configure() is SUCCESS
+        rooms.append(Room(node))
+        return rooms[-1]
+
+    yield enter
+    for room in rooms:
+        room.close()
+
+
+def test_activation_needs_a_second_of_states_and_halting_obeys_the_slew(enter_room):
+    room = enter_room()
+    node, commands = room.policy, room.commands
     assert node.trigger_activate() is FAILURE, "no state has ever arrived"
-    other = rclpy.create_node("room")
-    pose, twist = other.create_publisher(PoseStamped, "pose", 1), other.create_publisher(TwistStamped, "twist", 1)
-    commands = []
-    other.create_subscription(
-        Twist,
-        "cmd_vel_legacy",
-        lambda m: commands.append(from_legacy(m.linear.x, m.linear.y, m.linear.z, m.angular.z)),
-        10,
-    )
-
-    def publish():
-        stamp = other.get_clock().now().to_msg()
-        at = PoseStamped()
-        at.header.stamp, at.pose.position.x, at.pose.position.z, at.pose.orientation.w = stamp, 2.0, 0.5, 1.0
-        moving = TwistStamped()
-        moving.header.stamp = stamp
-        twist.publish(moving)
-        pose.publish(at)
-
-    other.create_timer(0.01, publish)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    executor.add_node(other)
-
-    def spin(seconds):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            executor.spin_once(timeout_sec=0.01)
-
-    spin(1.5)
+    room.run(1.0)
     assert not commands, "an inactive node must not send commands"
-    assert node.trigger_activate() is SUCCESS
-    spin(1.0)
+    room.activate()
+    room.run(1.0)
     node._safety.sent = np.array([0.73, 0.5, -0.5, 3.0])  # as far from holding as commands go
     assert node.trigger_deactivate() is SUCCESS
-    spin(0.3)
+    room.run(0.5)
     count = len(commands)
-    spin(0.3)
-    executor.shutdown()
-    other.destroy_node()
-    assert len(commands) == count, "an inactive node is silent"
+    room.run(0.3)
+    assert len(commands) == count and not node.is_commanding, "an inactive node is silent"
     assert commands[-1] == pytest.approx(HOLD, abs=0.15), "it ends level, with a thrust that carries"
     for before, after in zip(commands[-3:-1], commands[-2:], strict=True):
         assert all(abs(after[name] - before[name]) <= SLEW[name] + 1e-6 for name in SLEW)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"pos": (2000.0, 0.0, 500.0)}, "pose refused: it lies 2e+03 m from the origin"),
+        ({"pos": (800.0, 0.0, 500.0)}, "are positions in millimetres?"),
+        ({"pos": (0.5, 0.0, -1.5)}, "z points up (ENU), not down (NED)"),
+        ({"quat": (1.0, 0.0, 0.0, 0.0)}, "the quaternion is in the order wxyz"),
+        ({"noise": 0.0}, "its stamps go on, and its values have stood still"),
+        ({"frame": "map"}, "it is in frame 'map', the policy's is 'world'"),
+        ({"rate_hz": 12.0}, "Hz, 50 Hz are needed; raise its rate"),
+    ],
+)
+def test_what_a_drone_shows_wrongly_refuses_activation(enter_room, state, said):
+    room = enter_room()
+    room.run(1.6, **state)
+    assert room.policy.trigger_activate() is FAILURE
+    assert said in room.policy._refusal
+
+
+def test_deactivated_at_speed_it_brakes_until_the_state_is_slow(enter_room):
+    room = enter_room()
+    room.activate()
+    room.run(0.3)
+    assert room.policy.trigger_deactivate() is SUCCESS
+    room.commands.clear()
+    room.run(0.5, velocity=(2.0, 0.0, 0.0))
+    assert room.policy.is_commanding and room.commands[-1]["pitch"] == pytest.approx(-0.35, abs=0.01)
+    room.run(0.5)
+    assert not room.policy.is_commanding and room.commands[-1]["pitch"] == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        ((1e6, 0.0, 1.0), "it is too far: 1e+06 m, more than 4 m"),
+        ((2.0, 0.0, 50.0), "it is too far: 49.5 m"),
+        ((1.0, 0.0, -1.0), "it lies under the floor"),
+        ((np.nan, 0.0, 1.0), "it is not finite"),
+    ],
+)
+def test_goals_that_no_drone_should_go_to_are_refused(enter_room, at, said):
+    room = enter_room()
+    room.run(0.5)
+    before = room.policy._adapter._goal.copy()
+    message = PoseStamped()
+    message.pose.position.x, message.pose.position.y, message.pose.position.z = at
+    message.pose.orientation.w = 1.0
+    room.goal.publish(message)
+    room.run(0.5)
+    np.testing.assert_array_equal(room.policy._adapter._goal, before)
+    assert said in room.policy._adapter.remark
+    assert any(key.startswith("refused/goal/") for key in room.policy._figures(room.policy._adapter))
 
 
 def test_a_computer_that_is_too_busy_is_said(pd_bundle, start_node):

@@ -146,15 +146,92 @@ def test_data_is_fresh_up_to_the_limit_and_an_envelope_ends_beyond_its(safety):
     assert safety.state is SafetyState.FLY
 
 
-def test_outside_the_envelope_it_flies_slowly_and_says_why(safety):
-    safety.step(GOOD, 0.0, {"position_error": np.array([[1.0, 0.0, 0.0]])})
+AT_REST = {"linear_velocity": np.zeros((1, 3)), "up": np.array([[0.0, 0.0, 1.0]])}
+
+
+def test_outside_the_envelope_it_brakes_by_the_state_and_lands_if_that_does_not_end_it(safety):
+    far = {**AT_REST, "position_error": np.array([[9.0, 0.0, 0.0]])}
+    safety.step(GOOD, 0.0, AT_REST)
     for _ in range(5):
-        sent = safety.step(GOOD, 0.0, {"position_error": np.array([[9.0, 0.0, 0.0]])})
-    assert safety.state is SafetyState.SLOW and "position_error" in safety.reason
-    np.testing.assert_allclose(sent[1:], 0.3 * GOOD[1:])
-    assert sent[0] == pytest.approx(GOOD[0]), "thrust carries the drone and is not cut"
-    safety.step(GOOD, 0.0, {"position_error": np.array([[np.nan, 0.0, 0.0]])})
-    assert safety.state is SafetyState.SLOW
+        sent = safety.step(np.array([0.05, 0.3, 0.3, 0.0]), 0.0, far)
+    assert safety.state is SafetyState.HOLD and safety.reason == "position_error is 9, beyond 4"
+    np.testing.assert_allclose(sent, HOLD, rtol=0.01, err_msg="not the policy's thrust of 0.05 N")
+    states = [(safety.step(GOOD, 0.0, far), safety.state)[1] for _ in range(200)]
+    assert states.index(SafetyState.LAND) == pytest.approx(SafetySettings().give_up_after_s / DT, abs=6)
+    for value in (np.nan, 1500.0):
+        safety.activate(HOLD)
+        safety.step(GOOD, 0.0, {"position_error": np.array([[value, 0.0, 0.0]])})
+        assert safety.state is SafetyState.HOLD
+    assert safety.reason.endswith("are positions in millimetres?")
+
+
+def _flown(safety, velocity, height, steps, proposed=None, **faults):
+    """A point of 32 g whose attitude follows at once: its speeds and heights while the filter alone decides."""
+    velocity, track = np.array(velocity), []
+    for _ in range(steps):
+        signals = {**AT_REST, "linear_velocity": velocity[None]}
+        thrust, roll, pitch, _ = safety.step(proposed, 0.0, signals, **faults)
+        lift = thrust / HOLD[0] * 9.81
+        on_ground = height <= 0.0
+        velocity = velocity + DT * np.array([lift * np.sin(pitch), -lift * np.sin(roll), lift - 9.81])
+        velocity = np.zeros(3) if on_ground and velocity[2] < 0.0 else velocity
+        height = max(0.0, height + DT * velocity[2])
+        track.append((*velocity, height))
+    return np.array(track)
+
+
+def test_deactivated_at_speed_it_brakes_while_the_state_is_good_and_then_is_silent(safety):
+    safety.step(GOOD, 0.0, AT_REST)
+    safety.deactivate()
+    track = _flown(safety, [3.0, -1.8, 0.5], 2.0, 120)
+    assert np.linalg.norm(track[-1, :3]) < SafetySettings().still_m_s
+    assert np.abs(np.cumsum(track[:, :2] * DT, axis=0)).max() < 3.5
+    assert safety.is_holding
+
+
+def test_without_a_state_it_does_not_brake(safety):
+    safety.step(GOOD, 0.0, AT_REST)
+    safety.deactivate()
+    for _ in range(10):
+        sent = safety.step(None, 0.0, {"linear_velocity": np.array([[3.0, 0.0, 0.0]])}, doubt="frozen")
+    np.testing.assert_allclose(sent[1:], 0.0)
+    assert safety.is_holding
+
+
+@pytest.mark.parametrize("height", [3.0, 12.0])
+def test_landing_with_a_state_touches_gently_from_any_height_and_ends(safety, height):
+    for _ in range(30):
+        safety.step(None, np.inf, {})
+    assert safety.state is SafetyState.LAND
+    track = _flown(safety, np.zeros(3), height, int((2.2 * height + 4.0) / DT))
+    touchdown = int(np.argmax(track[:, 3] <= 0.0))
+    assert touchdown > 0 and -0.7 < track[:touchdown, 2].min() < -0.4
+    assert safety.sent[0] == 0.0
+
+
+def test_a_doubted_state_lands_without_it_and_a_conflict_holds_with_it(safety):
+    safety.step(GOOD, 0.0, AT_REST)
+    for _ in range(30):
+        safety.step(GOOD, 0.0, AT_REST, doubt="the pose stands still")
+    assert safety.state is SafetyState.LAND and safety.reason == "the pose stands still"
+    safety.activate(HOLD)
+    track = _flown(safety, [2.0, 0.0, 0.0], 2.0, 120, GOOD, conflict="2 nodes publish pose")
+    assert safety.state is SafetyState.HOLD and safety.reason == "2 nodes publish pose"
+    assert np.abs(track[-1, :2]).max() < 0.1
+
+
+def test_a_joint_that_begins_outside_its_limits_comes_back_at_its_slew_rate_or_stays():
+    arm = load_robot("so101").spec
+    limit, slew = arm.commands[0].high, arm.commands[0].slew_per_s * DT
+    start = np.array([limit + 0.2, -0.2, 0.3, 0.6, 0.0, 0.2])
+    safety = SafetyFilter(arm, DT)
+    safety.activate(start)
+    np.testing.assert_array_equal(safety.step(None, 0.0, {}), start)
+    for _ in range(5):
+        safety.step(start, 0.0, {})
+    safety.activate(start)
+    sent = np.array([safety.step(np.zeros(6), 0.0, {})[0] for _ in range(4)])
+    np.testing.assert_allclose(sent, start[0] - slew * np.arange(1, 5))
 
 
 def test_a_heavy_drone_holds_with_the_thrust_it_needed(safety):
@@ -201,6 +278,7 @@ def test_anything_in_only_safe_commands_out(safety):
         if rng.random() < 0.02:
             age = rng.choice([0.0, 0.05, 0.2, np.inf, np.nan])  # and it stays so for a while
         signals = {"position_error": rng.normal(size=(1, 3)) * rng.choice([1.0, 10.0, np.nan], p=[0.9, 0.08, 0.02])}
+        signals["linear_velocity"] = rng.normal(size=(1, 3)) * rng.choice([1.0, 1e200, np.nan], p=[0.9, 0.08, 0.02])
         if rng.random() < 0.002:
             safety.activate(HOLD)
             previous = safety.sent.copy()
@@ -210,4 +288,4 @@ def test_anything_in_only_safe_commands_out(safety):
         assert (sent >= LOW).all() and (sent <= HIGH).all()
         assert (np.abs(sent - previous) <= SLEW + 1e-12).all()
         previous = sent
-    assert seen == {SafetyState.FLY, SafetyState.SLOW, SafetyState.HOLD, SafetyState.LAND}
+    assert seen == {SafetyState.FLY, SafetyState.HOLD, SafetyState.LAND}

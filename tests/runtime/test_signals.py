@@ -7,6 +7,7 @@ import pytest
 
 from sim2real.errors import ConfigError, SpecError
 from sim2real.robots import load_robot
+from sim2real.runtime.arm_signals import reach_of
 from sim2real.runtime.signals import load_signals
 
 DRONE, ARM = load_robot("crazyflie"), load_robot("so101")
@@ -78,3 +79,24 @@ def test_a_heading_error_is_the_short_way_round():
     measured = flight.measure(state, goal)["heading_error"]
     np.testing.assert_allclose(measured[:, 0], [6.2 - 2 * np.pi, 2 * np.pi - 6.1, 0.2])
     assert "heading_error" not in flight.measure(state, goal[:, :3]), "as policies of earlier releases take it"
+
+
+@pytest.mark.parametrize("name", ["so101", "fr3"])
+def test_goals_above_the_table_and_within_reach_stay_and_others_become_the_nearest(name):
+    robot = load_robot(name)
+    chain, ee = robot.chain, robot.spec.ee
+    reach = reach_of(chain, ee)
+    postures = np.random.default_rng(1).uniform(chain.low, chain.high, (2000, len(chain.low)))
+    farthest = np.linalg.norm(chain.frames(postures)[ee][0], axis=1).max()
+    assert farthest <= reach < 2.0 * farthest
+    arm = load_signals("arm", robot.spec, chain)
+    for goal in ([0.2, 0.1, 0.1], [0.2, 0.1, -0.005]):
+        kept, said = arm.nearest_goal(np.array(goal))
+        assert kept.tolist() == goal and said == ""
+    lifted, said = arm.nearest_goal(np.array([0.2, 0.1, -0.3]))
+    assert lifted.tolist() == [0.2, 0.1, 0.0] and "below the table" in said
+    near, said = arm.nearest_goal(np.array([10.0, 0.0, 0.0]))
+    np.testing.assert_allclose(near, [reach, 0.0, 0.0])
+    assert "it is 10 m away" in said
+    push = load_signals("arm_push", robot.spec, chain)
+    np.testing.assert_allclose(push.nearest_goal(np.array([0.0, -1e6, 0.0]))[0], [0.0, -reach, 0.0])
