@@ -12,6 +12,8 @@ from rich.table import Table
 
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
 from sim2real.cli.motion import DriverName, DriverSettings, Yes, record_motion
+from sim2real.cli.options import takes
+from sim2real.cli.torques import Torques, identify_by_torques, torques_of
 from sim2real.errors import ConfigError
 from sim2real.files import lock_output, must_be_writable
 
@@ -126,7 +128,9 @@ def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_fi
 
 
 @app.command()
+@takes(torques_of, "torques")
 def identify(
+    torques: Torques,
     robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
     logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
     out: Annotated[
@@ -148,6 +152,9 @@ def identify(
     with lock_output(out):
         if model_of(folder) == "arm":
             topics = topics_of(state_topic, command_topic)
+            if torques.unit:
+                _identify_torques(folder, logs, out, folds, mapping, torques, topics, json_file)
+                return
             _identify_arm(folder, logs, out, folds, generations, mapping, seed, topics, json_file)
         else:
             _identify_flights(folder, logs, out, mass, seed, json_file)
@@ -176,6 +183,23 @@ def _identify_arm(
     console.print(f"Worst kind: {worst['mean_joint_rmse_rad']:.4f} rad ({', '.join(worst['motions'])})")
     save_json(json_file, figures)
     console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _identify_torques(
+    folder: Path,
+    logs: list[Path],
+    out: Path,
+    folds: int,
+    mapping: Path | None,
+    torques: Torques,
+    topics: Topics,
+    json_file: Path | None,
+) -> None:
+    from sim2real.robots.arm import Arm
+
+    if mapping:
+        raise ConfigError("a mapping corrects positions, not torques; correct the recordings and leave --mapping out")
+    identify_by_torques(Arm(folder), logs, out, folds, torques, topics, json_file)
 
 
 def _identify_flights(

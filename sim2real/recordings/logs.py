@@ -135,7 +135,7 @@ def read_logs(
     """
     from sim2real.recordings.lerobot import is_lerobot, read_lerobot  # noqa: PLC0415 (it builds on this module)
 
-    files = list_files(paths, _SUFFIXES, "recordings (.npz, .csv, .mcap, rosbag2 folders or LeRobot data sets)")
+    files = list_recordings(paths)
     logs: list[JointLog] = []
     for file, name in zip(files, names_of(files), strict=True):
         if is_lerobot(file):
@@ -149,6 +149,11 @@ def read_logs(
             log = read_log(file, joints, aliases, any_unit=any_unit, topics=topics, effort=effort)
             logs.append(replace(log, name=name))
     return logs
+
+
+def list_recordings(paths: Iterable[Path]) -> list[Path]:
+    """Recordings of joints that ``paths`` stand for. Raises as :func:`list_files` does."""
+    return list_files(paths, _SUFFIXES, "recordings (.npz, .csv, .mcap, rosbag2 folders or LeRobot data sets)")
 
 
 def list_files(paths: Iterable[Path], suffixes: Sequence[str], kinds: str) -> list[Path]:

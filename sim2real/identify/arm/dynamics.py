@@ -14,7 +14,7 @@ import numpy as np
 from sim2real.robots.weights import GRAVITY, WeighedChain
 from sim2real.types import Array
 
-SMALLEST_M = 1e-3  # a body's mass has at least this standard deviation about its centre, in every direction
+THINNEST = 0.1  # of its greatest width; the width of a body whose tensor leaves it none
 _PLACES = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))  # of the tensor's six numbers
 
 
@@ -96,7 +96,7 @@ def factor_of(pseudo: Array) -> Array:
     """Upper triangular U [4, 4] with U Uᵀ a pseudo-inertia, after a flat body has been given some thickness."""
     mass, first = pseudo[3, 3], pseudo[:3, 3]
     spread, axes = np.linalg.eigh(pseudo[:3, :3] - np.outer(first, first) / mass)
-    second = (axes * np.maximum(spread, mass * SMALLEST_M**2)) @ axes.T + np.outer(first, first) / mass
+    second = (axes * np.maximum(spread, THINNEST**2 * spread[2])) @ axes.T + np.outer(first, first) / mass
     whole = np.block([[second, first[:, None]], [first[None], np.array([[mass]])]])
     return np.linalg.cholesky(whole[::-1, ::-1])[::-1, ::-1]
 

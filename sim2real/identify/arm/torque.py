@@ -3,8 +3,8 @@
     effort = gain (Y pi + rotor inertia * acceleration) + viscous * velocity + coulomb * sign(velocity) + offset
 
 Positions, velocities and efforts pass the same low-pass without delay, so that the model holds of what is left (Gautier
-1997, "Dynamic Identification of Robots with Power Model"). Rows in which a joint hardly moves are left out of that
-joint's: friction may be anything there.
+1997, "Dynamic Identification of Robots with Power Model"). Rows in and around which a joint hardly moves are left out
+of that joint's: friction may be anything there.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
+from scipy.ndimage import minimum_filter1d
 from scipy.optimize import lsq_linear
 from scipy.signal import butter, sosfiltfilt
 
@@ -43,7 +44,7 @@ class Rows:
         loaded: It carried the payload.
         data: [T, J, 10 B + 4]: of the bodies' parameters, rotor inertia, viscous and Coulomb friction, and one.
         effort: [T, J] N·m or A.
-        moves: [T, J], where the joint moves.
+        moves: [T, J], where the joint moves, and did and will for as long as the filter sees.
     """
 
     log: JointLog
@@ -81,14 +82,16 @@ def rows_of(arm: Arm, bodies: list[Body], log: JointLog, loaded: bool) -> Rows:
         _refuse_velocity(arm, log, given, dq, slow)
         dq = given
     ddq = CubicSpline(grid, dq)(grid, 1)
-    direction = smooth(np.where(np.abs(dq) > slow, np.sign(dq), 0.0))
+    fast = np.abs(dq) > slow
+    moves = minimum_filter1d(fast.astype(np.uint8), 2 * int(1.0 / cutoff / period) + 1, axis=0) > 0
+    direction = smooth(np.sign(dq))
     every = max(1, int(0.25 / cutoff / period))
     edge = int(EDGE_S / period)
     at = np.arange(edge, len(grid) - edge, every)
     own = np.stack([ddq, dq, direction, np.ones_like(q)], axis=2)[at]
     data = np.concatenate([regressor(arm.chain, bodies, q[at], dq[at], ddq[at]), own], axis=2)
     assert log.effort is not None
-    return Rows(log, loaded, data, smooth(on_grid(log.effort))[at], np.abs(dq[at]) > slow)
+    return Rows(log, loaded, data, smooth(on_grid(log.effort))[at], moves[at])
 
 
 def _refuse_still(arm: Arm, log: JointLog, dq: Array, slow: Array) -> None:

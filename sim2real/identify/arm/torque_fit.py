@@ -15,19 +15,28 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from sim2real.identify.arm.dynamics import Body, carriers, consistent, factor_of, parameters_of, pseudo_inertia, pseudo_of
+from sim2real.identify.arm.dynamics import (
+    Body,
+    carriers,
+    consistent,
+    factor_of,
+    pseudo_inertia,
+    pseudo_of,
+    regressor,
+)
 from sim2real.identify.arm.torque import Rows
 from sim2real.robots.arm import Arm
 from sim2real.types import Array
 
-ROUNDS = 4  # of the fit, with the noise of every joint from the one before
+SHAPES = 3.0  # times less believed than masses: tensors are rougher, and many of descriptions are flat
 WIDE = 3.0  # standard deviation of what nothing is known of, in its own scale
 GAIN_WIDE = 10.0  # of the logarithm of a drive gain
 CONSTANT_WITHIN = 0.02  # of a torque constant that is given
 WEIGHED_WITHIN = 0.002  # of a payload's mass that is given
 PAYLOAD_GUESS, PAYLOAD_M = 0.05, 0.05  # of the arm's mass, and its size, where the search for a payload begins
 UNCORRELATED = 0.05
-FRICTIONS = ("rotor_inertia", "viscous", "coulomb", "offset")
+STEP = 1e-4
+INSIDE = 0.3  # of their scale, where frictions begin; on a bound the search makes no step
 
 
 @dataclass(frozen=True)
@@ -72,19 +81,22 @@ class TorqueModel:
         moves = np.concatenate([r.moves for r in rows])
         self.moving = moves.any(axis=0)
         self.scale = np.array([effort[m, j].std() or 1.0 if m.any() else 1.0 for j, m in enumerate(moves.T)])
-        speed = np.sqrt(np.mean([(r.data[:, :, -3] ** 2).mean(axis=0) for r in rows], axis=0)) + 1e-6
+        faster, speed = (
+            np.sqrt(np.mean([(r.data[:, :, column] ** 2).mean(axis=0) for r in rows], axis=0)) + 1e-6
+            for column in (-4, -3)
+        )
         asked = np.concatenate([r.data[:, :, : len(described)] @ described for r in rows])
         gain = np.array([asked[m, j].std() or 1.0 if m.any() else 1.0 for j, m in enumerate(moves.T)]) / self.scale
         self.gain = np.ones(self.joints) if known.constants is None else gain
-        inertia = np.maximum(np.mean([self.mass_matrix(r.log.position[:: 50]).mean(axis=0) for r in rows], axis=0), 1e-9)
         # Units of rotor inertia, viscous and Coulomb friction, and offset [4, J].
-        self.units = np.stack([inertia, self.scale / speed, self.scale, self.scale])
+        self.units = np.stack([self.gain * self.scale / faster, self.scale / speed, self.scale, self.scale])
         self._spread()
 
     def _spread(self) -> None:
         """Standard deviations and middles of all coordinates before any recording is seen."""
         believed = np.full((len(self.bodies), 10), self.known.within)
         believed[:, 0] *= 0.5  # a mass grows with the square of its size
+        believed[:, 1:7] *= SHAPES
         payload = np.full((int(self.loaded), 10), WIDE)
         parts = [believed.ravel(), payload.ravel(), np.full(4 * self.joints, WIDE)]
         middles = [np.zeros(sum(map(len, parts)))]
@@ -94,18 +106,15 @@ class TorqueModel:
             middles.append(np.log(np.where(given, np.abs(self.known.constants), self.gain) / self.gain))
         self.std, self.middle = np.concatenate(parts), np.concatenate(middles)
 
-    def mass_matrix(self, position: Array, parameters: Array | None = None) -> Array:
-        """Diagonal of the mass matrix [N, J] kg·m² of the description, or of other parameters [10 B]."""
-        from sim2real.identify.arm.dynamics import regressor  # noqa: PLC0415
-
-        own = np.concatenate([body.parameters for body in self.bodies]) if parameters is None else parameters
-        zero = np.zeros_like(position)
-        still = regressor(self.arm.chain, self.bodies, position, zero, zero) @ own
-        result = np.empty_like(position)
+    def inertia_rows(self, position: Array) -> Array:
+        """Rows [N, J, 10 B] that make every joint's inertia, with all that it carries, of the bodies' parameters."""
+        zero, chain = np.zeros_like(position), self.arm.chain
+        still = regressor(chain, self.bodies, position, zero, zero)
+        result = np.empty_like(still)
         for joint in range(self.joints):
             push = zero.copy()
             push[:, joint] = 1.0
-            result[:, joint] = (regressor(self.arm.chain, self.bodies, position, zero, push) @ own - still)[:, joint]
+            result[:, joint] = (regressor(chain, self.bodies, position, zero, push) - still)[:, joint]
         return result
 
     def split(self, x: Array) -> tuple[Array, Array, Array, Array]:
@@ -127,6 +136,27 @@ class TorqueModel:
             result[loaded, :, : bodies.size] = carried.ravel() / gains[:, None]
         result[:, :, bodies.size :] = frictions.T
         result[:, :, bodies.size] /= gains
+        return result
+
+    def slopes(self, x: Array) -> Array:
+        """Derivative [2, J, C, P] of :meth:`coefficients` by the coordinates."""
+        count, bodies = 10 * len(self.factors), 10 * len(self.bodies)
+        theta, gains = x[:count].reshape(-1, 10), self.split(x)[3]
+        result = np.zeros((2, self.joints, bodies + 4, len(x)))
+        for number in range(10):
+            step = STEP * np.eye(10)[number]
+            moved = (consistent(self.factors, theta + step) - consistent(self.factors, theta - step)) / (2.0 * STEP)
+            for body, own in enumerate(moved):
+                at = 10 * (self.tip if body == len(self.bodies) else body)
+                first = int(body == len(self.bodies))  # the payload is there where it is carried
+                result[first:, :, at : at + 10, 10 * body + number] = own / gains[:, None]
+        for joint in range(self.joints):
+            for kind in range(4):
+                by_gain = gains[joint] if kind == 0 else 1.0
+                result[:, joint, bodies + kind, count + kind * self.joints + joint] = self.units[kind, joint] / by_gain
+            if self.known.constants is not None:
+                own = self.coefficients(x)[:, joint]
+                result[:, joint, : bodies + 1, count + 4 * self.joints + joint] = -own[:, : bodies + 1]
         return result
 
     def residuals(self, rows: Rows, x: Array) -> Array:
@@ -173,7 +203,10 @@ def fit_torques(model: TorqueModel, rows: Sequence[Rows], triangles: Sequence[Ar
     count = 10 * len(model.factors)
     low = np.full(len(start), -np.inf)
     low[count : count + 3 * model.joints] = 0.0  # no rotor without inertia, no friction that drives
-    x, noise, weight = start, 0.1 * model.scale, np.where(model.moving, 1.0 / (0.1 * model.scale), 0.0)
+    # The noise is what no coefficients explain, a joint by itself: what beliefs cost must not pass for noise.
+    free = np.array([_free(roots[:, joint]) for joint in range(model.joints)]).transpose(1, 0, 2)
+    noise, together = _noise(rows, [r.effort - np.einsum("tjc,jc->tj", r.data, free[int(r.loaded)]) for r in rows])
+    weight = np.where(model.moving, 1.0 / (noise * np.sqrt(together)), 0.0)
 
     def measured(x: Array) -> Array:
         whole = np.concatenate([model.coefficients(x), -np.ones((2, model.joints, 1))], axis=2)
@@ -186,22 +219,40 @@ def fit_torques(model: TorqueModel, rows: Sequence[Rows], triangles: Sequence[Ar
             parts.append(np.array([np.log(mass / model.known.payload_kg) / WEIGHED_WITHIN]))
         return np.concatenate(parts)
 
-    for _ in range(ROUNDS):
-        found = least_squares(residuals, np.maximum(x, low), bounds=(low, np.inf), x_scale=model.std, method="trf")
-        x = found.x
-        noise, correlated = _noise(model, rows, x)
-        weight = np.where(model.moving, 1.0 / (noise * np.sqrt(correlated)), 0.0)
-    jacobian = least_squares(residuals, np.maximum(x, low), bounds=(low, np.inf), x_scale=model.std, max_nfev=1).jac
-    return TorqueFit(x, np.linalg.inv(jacobian.T @ jacobian), noise, jacobian[: roots[..., 0].size])
+    def jacobian(x: Array) -> Array:
+        data = np.einsum("gjrc,gjcp->gjrp", roots[..., :-1], model.slopes(x), optimize=True)
+        parts = [(weight[None, :, None, None] * data).reshape(-1, len(x)), np.diag(1.0 / model.std)]
+        if model.loaded and model.known.payload_kg:
+            parts.append(np.zeros((1, len(x))))
+            parts[-1][0, count - 10] = 2.0 / WEIGHED_WITHIN
+        return np.concatenate(parts)
+
+    inside = start.copy()
+    inside[count : count + 3 * model.joints] = INSIDE
+    found = least_squares(residuals, inside, jacobian, (low, np.inf), x_scale=model.std, xtol=1e-10, ftol=1e-10, max_nfev=400)
+    x = found.x
+    # Intervals allow for what the model leaves besides the noise.
+    noise, together = _noise(rows, [model.residuals(r, x) for r in rows])
+    weight = np.minimum(weight, np.where(model.moving, 1.0 / (noise * np.sqrt(together)), 0.0))
+    slope = jacobian(x)
+    return TorqueFit(x, np.linalg.inv(slope.T @ slope), noise, slope[: roots[..., 0].size])
 
 
-def _noise(model: TorqueModel, rows: Sequence[Rows], x: Array) -> tuple[Array, Array]:
-    """Standard deviation of the residuals [J], and rows that are worth one independent row [J]."""
-    left = [np.where(r.moves, model.residuals(r, x), 0.0) for r in rows]
+def _free(roots: Array) -> Array:
+    """Coefficients [2, C] of one joint's columns that fit best, each without and with payload its own, by roots."""
+    result = np.zeros((2, roots.shape[2] - 1))
+    for loaded, root in enumerate(roots):
+        result[loaded] = np.linalg.lstsq(root[:, :-1], root[:, -1], rcond=1e-10)[0]
+    return result
+
+
+def _noise(rows: Sequence[Rows], left: Sequence[Array]) -> tuple[Array, Array]:
+    """Standard deviation of residuals [T, J] a recording [J], and rows that are worth one independent row [J]."""
+    left = [np.where(r.moves, own, 0.0) for r, own in zip(rows, left, strict=True)]
     count = np.maximum(np.sum([r.moves.sum(axis=0) for r in rows], axis=0), 1)
     square = np.sum([(e * e).sum(axis=0) for e in left], axis=0) + 1e-18
-    together = np.ones(model.joints)
-    for joint in range(model.joints):
+    together = np.ones(len(square))
+    for joint in range(len(square)):
         for lag in range(1, min(len(e) for e in left)):
             shared = sum(float(e[lag:, joint] @ e[:-lag, joint]) for e in left) / square[joint]
             if shared < UNCORRELATED:
@@ -230,5 +281,3 @@ def determined(model: TorqueModel, fit: TorqueFit) -> dict[str, float | int]:
         "known": int((believed > 1.0).sum()),
     }
 
-
-__all__ = ["FRICTIONS", "Known", "TorqueFit", "TorqueModel", "compress", "determined", "fit_torques", "parameters_of"]
