@@ -118,12 +118,23 @@ def _show(figures: dict[str, Any]) -> None:
     for joint, row in held["per_joint"].items():
         table.add_row(joint, *(f"{value:.3g}" for value in row.values()))
     console.print(table)
-    table = Table("", "value", "95 % interval", "unit", "")
+    rows: dict[str, dict[str, Any]] = {}
     for name, entry in figures["quantities"].items():
-        interval = f"{entry['low']:.4g} .. {entry['high']:.4g}"
-        style, why = ("", "") if entry["identified"] else ("dim", entry["why"])
-        table.add_row(name, f"{entry['value']:.4g}", interval, entry["unit"], why, style=style)
-    console.print(table)
+        owner, _, what = name.rpartition(".")
+        rows.setdefault(owner or name, {})[what if owner else "value"] = entry
+    for columns in dict.fromkeys(tuple(row) for row in rows.values()):
+        units = [f"{what} [{next(r[what]['unit'] for r in rows.values() if what in r)}]" for what in columns]
+        table = Table("", *units, title="Value ± half the 95 % interval; dim: not identified")
+        for owner, row in rows.items():
+            if tuple(row) == columns:
+                table.add_row(owner, *(_cell(entry) for entry in row.values()))
+        console.print(table)
+    reasons: dict[str, list[str]] = {}
+    for name, entry in figures["quantities"].items():
+        if not entry["identified"]:
+            reasons.setdefault(entry["why"], []).append(name)
+    for why, names in reasons.items():
+        console.print(f"Not identified, {why}: {', '.join(names)}", style="dim")
     known = figures["determined"]
     console.print(
         f"Of {known['inertial']} inertial parameters {known['acting']} sums act on these motions (condition number "
@@ -132,3 +143,8 @@ def _show(figures: dict[str, Any]) -> None:
     for remark in figures["remarks"]:
         console.print(f"[yellow]{escape(remark)}")
     console.print(f"For training: {', '.join(figures['for_training']) or 'nothing'}")
+
+
+def _cell(entry: dict[str, Any]) -> str:
+    text = f"{entry['value']:.3g} ± {2.0 * entry['std']:.2g}"
+    return text if entry["identified"] else f"[dim]{text}"
