@@ -84,7 +84,7 @@ def quantities(model: TorqueModel, fit: TorqueFit, poses: Array) -> list[Quantit
         why = ""
         if joint is not None and not model.moving[joint]:
             why = "the joint does not move"
-        elif not scaled and unit != "1" and unit != "m":
+        elif not scaled and unit != "m" and what != "com_scale":
             why = "currents alone give it up to a common factor"
         elif what in ("coulomb", "viscous", "rotor_inertia") and abs(value) < AT_ZERO:
             why = "it lies on its bound, zero"
