@@ -38,7 +38,7 @@ def torques_of(
     ] = None,
     torque_constant: Annotated[
         list[str] | None,
-        typer.Option(help="N·m/A at the joint, of all or JOINT=VALUE; below zero where its sign is turned. Repeatable."),
+        typer.Option(help="N·m/A at the joint, of all or JOINT=VALUE; negative where the sign is turned. Repeatable."),
     ] = None,
     loaded: Annotated[
         list[Path] | None,
@@ -107,7 +107,7 @@ def _constants(arm: Arm, given: tuple[str, ...], of_current: bool) -> Array | No
     if of_current:
         return values
     if given:
-        raise ConfigError("--torque-constant is of currents; torques in N·m need none. Change the sign of their columns")
+        raise ConfigError("--torque-constant is of currents; torques in N·m need none: change the sign of columns")
     return None
 
 

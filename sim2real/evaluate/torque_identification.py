@@ -66,7 +66,7 @@ def identify_torques(
     entries, remarks = for_training(model, found)
     if known.constants is not None and not np.isfinite(known.constants).all() and not known.payload_kg:
         remarks.append(UP_TO_A_FACTOR)
-    still = [joint for joint, moves in zip(arm.joints, model.moving, strict=True) if not moves]
+    still = [joint for joint, moves in zip(arm.joints, model.moving.tolist(), strict=True) if not moves]
     if still:
         remarks.append(f"{', '.join(still)} never moved: their friction is not known")
     reported = {quantity.name: quantity.entry() for quantity in found}
@@ -104,14 +104,15 @@ def _held_out(
     sums = np.zeros((4, model.joints))  # squares of the fit's errors, of the description's, of the efforts; rows
     worst: tuple[float, list[str]] = (0.0, [])
     for fold in range(int(fold_of.max()) + 1):
-        train, test = np.nonzero(fold_of != fold)[0], np.nonzero(fold_of == fold)[0]
+        train, test = np.nonzero(fold_of != fold)[0].tolist(), np.nonzero(fold_of == fold)[0].tolist()
         seen = [rows[i] for i in train]
         x = fit_torques(model, seen, [triangles[i] for i in train], start).x
         gain = _gains(model, seen, described)
         own = np.zeros((4, model.joints))
         for r in (rows[i] for i in test):
             effort, weight = r.effort, r.data[:, :, : len(described)] @ described
-            for number, error in enumerate((model.residuals(r, x), effort - weight * gain, effort, np.ones_like(effort))):
+            errors = (model.residuals(r, x), effort - weight * gain, effort, np.ones_like(effort))
+            for number, error in enumerate(errors):
                 own[number] += (np.where(r.moves, error, 0.0) ** 2).sum(axis=0)
         sums += own
         error = float((np.sqrt(own[0] / np.maximum(own[3], 1.0)) / model.scale)[model.moving].mean())
@@ -133,7 +134,7 @@ def _folds(logs: Sequence[JointLog], loaded: NDArray[np.bool_], folds: int) -> N
     for carried in (False, True):
         own = np.nonzero(loaded == carried)[0]
         if len(own) > 1:
-            result[own] = kinds_of([logs[i] for i in own], min(folds, len(own)))
+            result[own] = kinds_of([logs[i] for i in own.tolist()], min(folds, len(own)))
     if (result < 0).all():  # one with payload and one without
         result = np.arange(len(logs))
     return result

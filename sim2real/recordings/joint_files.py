@@ -76,7 +76,8 @@ def read_npz_log(
     if "joint_names" in content:
         names = content["joint_names"].reshape(-1).tolist()
         if len(names) != columns:
-            raise LogError(f"{path}: 'joint_names' names {len(names)} joints, '{next(iter(named.values()))}' is {first.shape}")
+            array = next(iter(named.values()))
+            raise LogError(f"{path}: 'joint_names' names {len(names)} joints, '{array}' is {first.shape}")
         order = match_joints(names, joints, aliases, path)
     elif columns != len(joints):
         raise LogError(f"{path} holds {columns} joints without names, the robot has {len(joints)}: {', '.join(joints)}")
@@ -123,9 +124,7 @@ def read_csv_log(
             parts[label] = table.numbers([found[i][1] for i in order])
     asked = spelled["effort"][-1] == "target_current" and _columns(table.header, spelled["effort"][:-1]) == []
     parts["note"] = "currents are what the controller asked for, not measured ones" if asked else ""
-    return JointLog(
-        path.stem, joints, from_zero(table.numbers(time)[:, 0]), **{"command": parts["position"], **parts}
-    )
+    return JointLog(path.stem, joints, from_zero(table.numbers(time)[:, 0]), **{"command": parts["position"], **parts})
 
 
 def _must_have_headings(table: Columns, joints: Sequence[str]) -> None:

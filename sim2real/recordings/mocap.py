@@ -76,7 +76,7 @@ def read_mocap(path: Path, topic: str | None = None) -> Mocap:
     steps = np.diff(time[seen])
     if (steps <= 0.0).any():
         row = np.nonzero(seen)[0][int(np.nonzero(steps <= 0.0)[0][0]) + 1]
-        raise LogError(f"{path}: the stamp in row {row} is no later than the one before it; sort the rows, drop doubles")
+        raise LogError(f"{path}: the stamp in row {row} is no later than the one before; sort the rows, drop doubles")
     return Mocap(path.stem, time[seen] - time[seen][0], position[seen], quat, float(1.0 - seen.mean()))
 
 
@@ -99,9 +99,9 @@ def _read_csv(path: Path) -> tuple[Array, Array, Array | None]:
         raise LogError(f"{path} has no columns x, y, z of one body; it has {', '.join(table.header)}. {_HOW}")
 
     def read(at: list[int]) -> Array:
-        cells = [[row[i].strip().replace(",", ".") if table.comma else row[i].strip() for i in at] for row in table.rows]
+        decimal = "," if table.comma else "."
         try:
-            return np.array([[float(cell or "nan") for cell in row] for row in cells])
+            return np.array([[float(row[i].strip().replace(decimal, ".") or "nan") for i in at] for row in table.rows])
         except ValueError as error:
             raise LogError(f"{path}: {error}; a row in which the body was not seen holds nan or nothing") from error
 
@@ -125,7 +125,7 @@ def _read_bag(path: Path, topic: str | None) -> tuple[Array, Array, Array | None
     with open_bag(path) as bag:
         known = sorted(t for t, kind in bag.types.items() if kind in POSE_TYPES and topic in (None, t))
         if len(known) != 1:
-            which = f"several, {', '.join(known)}; choose with --mocap-topic" if known else f"none in {sorted(bag.types)}"
+            which = f"{', '.join(known)}; choose with --mocap-topic" if known else f"none of {sorted(bag.types)}"
             raise LogError(f"{path} needs one topic of {' or '.join(POSE_TYPES)}, it has {which}")
         whole, place, turn = POSE_TYPES[bag.types[known[0]]]
         messages = list(bag.messages(known))

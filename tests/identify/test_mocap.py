@@ -106,7 +106,7 @@ def test_recordings_share_frame_and_markers_but_not_clocks(tmp_path):
 
 def test_another_motion_another_unit_and_damaged_files_are_named(tmp_path):
     motion = recording()
-    time, position, quat = watch(motion)
+    time, position, _ = watch(motion)
     with pytest.raises(LogError, match="divide millimetres by 1000"):
         mocap_gap(ARM, [motion], [read_mocap(write(tmp_path / "mm.npz", time, 1e3 * position))])
     with pytest.raises(LogError, match="another motion"):

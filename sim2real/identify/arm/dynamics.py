@@ -130,11 +130,13 @@ def regressor(chain: WeighedChain, bodies: list[Body], q: Array, dq: Array, ddq:
     Args:
         chain: The arm.
         bodies: Of :func:`bodies_of`.
-        q, dq, ddq: [N, J] rad, rad/s, rad/s².
+        q: [N, J] rad.
+        dq: rad/s.
+        ddq: rad/s².
     """
     count, frames = len(q), chain.frames(q)
     zero = np.zeros((count, 3))
-    rate, turning, rising = {chain.root: zero}, {chain.root: zero}, {chain.root: zero + [0.0, 0.0, GRAVITY]}
+    rate, turning, rising = {chain.root: zero}, {chain.root: zero}, {chain.root: zero + GRAVITY * np.eye(3)[2]}
     carrying: dict[str, list[tuple[str, int, float, bool]]] = {chain.root: []}
     for joint in chain.joints:
         above, link = joint.parent, joint.child

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
@@ -76,9 +77,7 @@ def mocap_gap(arm: Arm, motions: Sequence[MotionReplay], seen: Sequence[Mocap]) 
     mounted = Rotation.concatenate(turns).mean() if turns else None
     parts: list[dict[str, Array]] = []
     per_motion = {}
-    for motion, real, model, mocap, half, late in zip(
-        motions, measured, simulated, seen, halves, offsets, strict=True
-    ):
+    for motion, real, model, mocap, half, late in zip(motions, measured, simulated, seen, halves, offsets, strict=True):
         rows = half[1]
         (own, own_turn), (other, other_turn) = (predicted(t, mocap.time[rows] - late) for t in (real, model))
         gaps = {
@@ -130,22 +129,22 @@ def _offset(track: _Track, mocap: Mocap) -> float:
     if best[0] < ALIKE:
         raise LogError(
             f"{mocap.name}: motion capture shows another motion than the recording: their speeds agree to "
-            f"{max(best[0], 0.0):.2f} at best (correlation, {ALIKE:g} is needed); is it another recording, another body, "
-            "or does the arm hardly move?"
+            f"{max(best[0], 0.0):.2f} at best (correlation, {ALIKE:g} is needed); is it another recording, another "
+            "body, or does the arm hardly move?"
         )
     return best[1] * GRID_S
 
 
-def _common(track: _Track, mocap: Mocap, late: float) -> Array:
+def _common(track: _Track, mocap: Mocap, late: float) -> NDArray[np.int64]:
     """Rows of motion capture that the recording covers."""
     at = mocap.time - late
-    rows = np.nonzero((at >= track.time[0]) & (at <= track.time[-1]))[0]
+    rows: NDArray[np.int64] = np.nonzero((at >= track.time[0]) & (at <= track.time[-1]))[0]
     if not len(rows) or np.ptp(mocap.time[rows]) < OVERLAP_S:
         raise LogError(f"{mocap.name}: less than {OVERLAP_S:g} s of motion capture are of the recording")
     return rows
 
 
-def _fit(measured: Sequence[_Track], seen: Sequence[Mocap], rows: Sequence[Array], offsets: Array) -> Array:
+def _fit(measured: Sequence[_Track], seen: Sequence[Mocap], rows: Sequence[NDArray[np.int64]], offsets: Array) -> Array:
     """Rotation vector and shift of base in motion capture's frame, markers in the end effector's, offsets: [9 + R]."""
     place = np.concatenate([t.at(m.time[r] - o)[0] for t, m, r, o in zip(measured, seen, rows, offsets, strict=True)])
     watched = np.concatenate([m.position[r] for m, r in zip(seen, rows, strict=True)])

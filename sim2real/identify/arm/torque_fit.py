@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from sim2real.identify.arm.dynamics import (
@@ -79,7 +80,7 @@ class TorqueModel:
         described = np.concatenate([body.parameters for body in bodies])
         effort = np.concatenate([r.effort for r in rows])
         moves = np.concatenate([r.moves for r in rows])
-        self.moving = moves.any(axis=0)
+        self.moving: NDArray[np.bool_] = np.array(moves.any(axis=0))
         self.scale = np.array([effort[m, j].std() or 1.0 if m.any() else 1.0 for j, m in enumerate(moves.T)])
         faster, speed = (
             np.sqrt(np.mean([(r.data[:, :, column] ** 2).mean(axis=0) for r in rows], axis=0)) + 1e-6
@@ -166,7 +167,7 @@ class TorqueModel:
 
 @dataclass(frozen=True)
 class TorqueFit:
-    """Best coordinates, their covariance, noise of every joint [J] in the effort's unit, and weighted data's Jacobian."""
+    """Best coordinates, their covariance, noise of every joint [J] as the effort, and the weighted data's Jacobian."""
 
     x: Array
     covariance: Array
@@ -229,8 +230,8 @@ def fit_torques(model: TorqueModel, rows: Sequence[Rows], triangles: Sequence[Ar
 
     inside = start.copy()
     inside[count : count + 3 * model.joints] = INSIDE
-    found = least_squares(residuals, inside, jacobian, (low, np.inf), x_scale=model.std, xtol=1e-10, ftol=1e-10, max_nfev=400)
-    x = found.x
+    limits = {"xtol": 1e-10, "ftol": 1e-10, "max_nfev": 400}
+    x = least_squares(residuals, inside, jacobian, (low, np.inf), x_scale=model.std, **limits).x
     # Intervals allow for what the model leaves besides the noise.
     noise, together = _noise(rows, [model.residuals(r, x) for r in rows])
     weight = np.minimum(weight, np.where(model.moving, 1.0 / (noise * np.sqrt(together)), 0.0))
@@ -280,4 +281,3 @@ def determined(model: TorqueModel, fit: TorqueFit) -> dict[str, float | int]:
         "condition": float(acting[0] / acting[-1]) if len(acting) else np.inf,
         "known": int((believed > 1.0).sum()),
     }
-

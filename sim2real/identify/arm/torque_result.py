@@ -72,15 +72,16 @@ def quantities(model: TorqueModel, fit: TorqueFit, poses: Array) -> list[Quantit
             result.append(np.append(payload[0], turned.T @ (payload[1:4] / payload[0] - place)))
         return np.concatenate(result)
 
-    slope = np.stack([(values(fit.x + d) - values(fit.x - d)) / (2.0 * STEP) for d in STEP * np.eye(len(fit.x))], axis=1)
+    steps = STEP * np.eye(len(fit.x))
+    slope = np.stack([(values(fit.x + d) - values(fit.x - d)) / (2.0 * STEP) for d in steps], axis=1)
     std = np.sqrt(np.einsum("qp,pr,qr->q", slope, fit.covariance, slope))
     before = np.sqrt((slope**2 * model.std**2).sum(axis=1))
-    ends = np.quantile(inertia @ model.split(fit.x)[0].ravel(), [0.05, 0.95], axis=0)
+    ends: Array = np.quantile(inertia @ model.split(fit.x)[0].ravel(), [0.05, 0.95], axis=0)
     ends -= ends.mean(axis=0)
     found = []
     for (name, unit), value, width, wide in zip(names, values(fit.x), std, before, strict=True):
         owner, _, what = name.rpartition(".")
-        joint = arm.joints.index(owner) if owner in arm.joints else None
+        joint: int | None = arm.joints.index(owner) if owner in arm.joints else None
         why = ""
         if joint is not None and not model.moving[joint]:
             why = "the joint does not move"
@@ -90,7 +91,9 @@ def quantities(model: TorqueModel, fit: TorqueFit, poses: Array) -> list[Quantit
             why = "it lies on its bound, zero"
         elif width > HALVED * wide:
             why = "the recordings do not determine it"
-        over = (float(ends[0, joint]), float(ends[1, joint])) if joint is not None and what == "armature" else (0.0, 0.0)
+        over = (0.0, 0.0)
+        if joint is not None and what == "armature":
+            over = float(ends[0, joint]), float(ends[1, joint])
         found.append(Quantity(name, unit, float(value), float(width), why, over))
     return found
 
