@@ -115,9 +115,9 @@ def _held_out(
             for number, error in enumerate(errors):
                 own[number] += (np.where(r.moves, error, 0.0) ** 2).sum(axis=0)
         sums += own
-        error = float((np.sqrt(own[0] / np.maximum(own[3], 1.0)) / model.scale)[model.moving].mean())
-        if error > worst[0]:
-            worst = error, [rows[i].log.name for i in test]
+        size = float((np.sqrt(own[0] / np.maximum(own[3], 1.0)) / model.scale)[model.moving].mean())
+        if size > worst[0]:
+            worst = size, [rows[i].log.name for i in test]
     count = np.maximum(sums[3], 1.0)
     names = ("rmse", "description_rmse", "effort_rms")
     per_joint = {

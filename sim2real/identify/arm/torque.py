@@ -171,7 +171,7 @@ def _explained(rows: Sequence[Rows], described: Array, of: int, by: int) -> tupl
         weight = r.data[at, by, :bodies] @ described
         parts.append(np.column_stack([weight, r.data[at, by, bodies + 1 :], r.effort[at, of]]))
     whole = np.concatenate(parts)
-    triangle = np.linalg.qr(whole, mode="r")
+    triangle: Array = np.asarray(np.linalg.qr(whole, mode="r"))
     total = float(((whole[:, -1] - whole[:, -1].mean()) ** 2).sum()) or 1.0
     free = ([0.0, 0.0, 0.0, -np.inf], np.inf)
     left = [lsq_linear(triangle[:, :4], sign * triangle[:, 4], free) for sign in (1.0, -1.0)]

@@ -236,7 +236,9 @@ def fit_torques(model: TorqueModel, rows: Sequence[Rows], triangles: Sequence[Ar
     noise, together = _noise(rows, [model.residuals(r, x) for r in rows])
     weight = np.minimum(weight, np.where(model.moving, 1.0 / (noise * np.sqrt(together)), 0.0))
     slope = jacobian(x)
-    return TorqueFit(x, np.linalg.inv(slope.T @ slope), noise, slope[: roots[..., 0].size])
+    return TorqueFit(
+        x, np.asarray(np.linalg.inv(slope.T @ slope), dtype=np.float64), noise, slope[: roots[..., 0].size]
+    )
 
 
 def _free(roots: Array) -> Array:

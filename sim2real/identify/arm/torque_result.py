@@ -81,9 +81,9 @@ def quantities(model: TorqueModel, fit: TorqueFit, poses: Array) -> list[Quantit
     found = []
     for (name, unit), value, width, wide in zip(names, values(fit.x), std, before, strict=True):
         owner, _, what = name.rpartition(".")
-        joint: int | None = arm.joints.index(owner) if owner in arm.joints else None
+        index = arm.joints.index(owner) if owner in arm.joints else None
         why = ""
-        if joint is not None and not model.moving[joint]:
+        if index is not None and not model.moving[index]:
             why = "the joint does not move"
         elif not scaled and unit != "m" and what != "com_scale":
             why = "currents alone give it up to a common factor"
@@ -92,8 +92,8 @@ def quantities(model: TorqueModel, fit: TorqueFit, poses: Array) -> list[Quantit
         elif width > HALVED * wide:
             why = "the recordings do not determine it"
         over = (0.0, 0.0)
-        if joint is not None and what == "armature":
-            over = float(ends[0, joint]), float(ends[1, joint])
+        if index is not None and what == "armature":
+            over = float(ends[0, index]), float(ends[1, index])
         found.append(Quantity(name, unit, float(value), float(width), why, over))
     return found
 
