@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from sim2real.cli.console import JsonFile, console, progress_bars, save_json, stage_reporter
+from sim2real.cli.mocap import MocapFiles, mocap_of, show_gap
 from sim2real.cli.motion import DriverName, DriverSettings, Yes, record_motion
+from sim2real.cli.options import takes
+from sim2real.cli.torques import Torques, identify_by_torques, torques_of
 from sim2real.errors import ConfigError
 from sim2real.files import lock_output, must_be_writable
 
@@ -34,7 +37,9 @@ CommandTopics = Annotated[
 
 
 @app.command()
+@takes(mocap_of, "mocap")
 def replay(
+    mocap: MocapFiles,
     robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
     logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
     params: Annotated[Path | None, typer.Option(help="Parameters that 'sim2real identify' wrote.")] = None,
@@ -55,7 +60,9 @@ def replay(
     from sim2real.robots import model_of, robot_folder
 
     if model_of(folder := robot_folder(robot)) == "arm":
-        _replay_arm(folder, logs, params, mapping, report, topics_of(state_topic, command_topic), json_file)
+        _replay_arm(folder, logs, params, mapping, report, mocap, topics_of(state_topic, command_topic), json_file)
+    elif mocap.files:
+        raise ConfigError("--mocap is of arms; a flight log holds its poses itself ('pos', 'quat')")
     else:
         _replay_flights(folder, logs, params, json_file)
 
@@ -66,6 +73,7 @@ def _replay_arm(
     params: Path | None,
     mapping: Path | None,
     report: Path | None,
+    mocap: MocapFiles,
     topics: Topics,
     json_file: Path | None,
 ) -> None:
@@ -74,8 +82,9 @@ def _replay_arm(
 
     arm = Arm(folder)
     recordings = _recordings(arm, logs, mapping, topics)
+    seen = mocap.read([log.name for log in recordings])
     with console.status(f"replaying {len(recordings)} motions"):
-        figures = replay_logs(arm, recordings, params, report)
+        figures = replay_logs(arm, recordings, params, report, seen)
     _print_errors(figures, "replay in PyBullet, open loop")
     if table := figures["table"]:
         there = f"{table['motions']} of {len(recordings)} motions"
@@ -85,6 +94,8 @@ def _replay_arm(
         told = ", ".join(f"{name} {1e3 * offset:+.0f} ms" for name, offset in offsets.items())
         before = figures["without_time_offsets_rad"]
         console.print(f"Time offsets taken out: {told} (with them left in: {before:.4f} rad)")
+    if figures["mocap"]:
+        show_gap(figures["mocap"])
     save_json(json_file, figures)
     if report:
         console.print(f"Report: {report}")
@@ -126,7 +137,9 @@ def _replay_flights(folder: Path, logs: list[Path], params: Path | None, json_fi
 
 
 @app.command()
+@takes(torques_of, "torques")
 def identify(
+    torques: Torques,
     robot: Annotated[str, typer.Argument(help="so101, crazyflie, or a folder with robot.yaml and URDF.")],
     logs: Annotated[list[Path], typer.Argument(help=LOGS_HELP)],
     out: Annotated[
@@ -148,6 +161,9 @@ def identify(
     with lock_output(out):
         if model_of(folder) == "arm":
             topics = topics_of(state_topic, command_topic)
+            if torques.unit:
+                _identify_torques(folder, logs, out, folds, mapping, torques, topics, json_file)
+                return
             _identify_arm(folder, logs, out, folds, generations, mapping, seed, topics, json_file)
         else:
             _identify_flights(folder, logs, out, mass, seed, json_file)
@@ -176,6 +192,23 @@ def _identify_arm(
     console.print(f"Worst kind: {worst['mean_joint_rmse_rad']:.4f} rad ({', '.join(worst['motions'])})")
     save_json(json_file, figures)
     console.print(f"Parameters: {out}\nReport: {figures['report']}")
+
+
+def _identify_torques(
+    folder: Path,
+    logs: list[Path],
+    out: Path,
+    folds: int,
+    mapping: Path | None,
+    torques: Torques,
+    topics: Topics,
+    json_file: Path | None,
+) -> None:
+    from sim2real.robots.arm import Arm
+
+    if mapping:
+        raise ConfigError("a mapping corrects positions, not torques; correct the recordings and leave --mapping out")
+    identify_by_torques(Arm(folder), logs, out, folds, torques, topics, json_file)
 
 
 def _identify_flights(

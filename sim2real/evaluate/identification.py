@@ -17,6 +17,7 @@ from sim2real.evaluate.identification_report import confused, write_identificati
 from sim2real.files import write_text
 from sim2real.identify.arm.fit import JointFit, identify
 from sim2real.identify.arm.kinds import kinds_of
+from sim2real.identify.arm.mocap import mocap_gap
 from sim2real.identify.arm.parameters import fitted_values, parameters_file
 from sim2real.identify.arm.press import fit_table
 from sim2real.identify.arm.replay import align, replay, summary
@@ -24,6 +25,7 @@ from sim2real.identify.arm.table import read_table
 from sim2real.identify.arm.verdict import refuse_clock, refuse_fit
 from sim2real.provenance import made as facts
 from sim2real.recordings.logs import JointLog
+from sim2real.recordings.mocap import Mocap
 from sim2real.robots.arm import Arm
 from sim2real.robots.parameters_file import read_parameters
 from sim2real.types import Progress
@@ -31,7 +33,9 @@ from sim2real.types import Progress
 METHOD = 4  # raised when the searches change, so that those of an older version are not taken over
 
 
-def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report: Path | None) -> dict[str, Any]:
+def replay_logs(
+    arm: Arm, logs: Sequence[JointLog], params: Path | None, report: Path | None, mocap: Sequence[Mocap] = ()
+) -> dict[str, Any]:
     """Replay recordings in PyBullet and give the figures.
 
     Args:
@@ -39,6 +43,7 @@ def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report:
         logs: Recordings.
         params: Parameters file; the robot's own values by default.
         report: Where a page with plots goes, if anywhere.
+        mocap: Motion capture of every recording, if there is any.
     """
     own = arm.source or arm.folder / "identified.yaml"
     table = read_table(params or own) if params or own.is_file() else None
@@ -48,10 +53,11 @@ def replay_logs(arm: Arm, logs: Sequence[JointLog], params: Path | None, report:
         "without_time_offsets_rad": summary(arm, raw)["mean_joint_rmse_rad"],
         "table": table and asdict(table) | {"motions": sum(motion.table for motion in motions)},
     }
+    figures["mocap"] = mocap_gap(arm, motions, mocap) if mocap else None
     if report:
         source = str(params or f"{arm.name}'s own parameters")
         lead = f"{len(logs)} motions driven through PyBullet, open loop from their first state, with {source}."
-        write_identification_report(report, arm, motions, f"{arm.name}: replay", lead, facts())
+        write_identification_report(report, arm, motions, f"{arm.name}: replay", lead, facts(), gap=figures["mocap"])
     return figures
 
 

@@ -29,6 +29,7 @@ def write_identification_report(
     facts: Mapping[str, str],
     content: Mapping[str, Any] | None = None,
     fits: Sequence[JointFit] = (),
+    gap: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the page.
 
@@ -41,6 +42,7 @@ def write_identification_report(
         facts: Lines of the footer.
         content: A parameters file, where there is one.
         fits: What it came from.
+        gap: Of motion capture, where there is some.
     """
     errors = {
         "measured = commanded": pooled(motions, [m.lag_rmse for m in motions]).tolist(),
@@ -64,6 +66,7 @@ def write_identification_report(
         confused=[line for fit in fits for line in confused(fit)],
         correlations=_plot_correlations(fits) if fits else "",
         facts=facts,
+        gap=gap and {"all recordings": gap, **gap["per_motion"]},
     )
 
 

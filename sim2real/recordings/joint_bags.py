@@ -35,7 +35,9 @@ class _Stream:
     topics: set[str] = field(default_factory=set)
 
 
-def read_joint_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], topics: Topics = FOUND) -> JointLog:
+def read_joint_bag(
+    path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], topics: Topics = FOUND, effort: bool = False
+) -> JointLog:
     """Read one bag: the measured ``JointState`` and the commands in force at each of its stamps.
 
     Command topics are those whose name holds a word like "command", "cmd", "target" or "action". Several topics may
@@ -48,12 +50,13 @@ def read_joint_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, st
         joints: The robot's joints, in its order.
         aliases: Other names of joints.
         topics: To be read in place of those found.
+        effort: Read states for their effort, and no commands.
 
     Raises:
         LogError: Not a bag, rosbags is not installed, topics are missing or ambiguous, joints are missing, stamps of a
             topic decrease, values are no numbers.
     """
-    measured, sent = read_topics(path, topics)
+    measured, sent = read_topics(path, topics, effort)
     arrays = array_names(sent, joints, topics.command, path)
     by_header, note = _clock(measured, sent)
     for messages in (measured, sent):
@@ -63,7 +66,7 @@ def read_joint_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, st
         note = "; ".join(filter(None, (note, f"commands have no names and are taken as {' and '.join(parts)}")))
     read = partial(_streams, path, joints, aliases, by_header=by_header, arrays=arrays)
     state = read(measured, values=lambda m, c: _measured(path, m, c), option="--state-topic")
-    command = read(sent, values=lambda m, c: _points(path, m, c), option="--command-topic")
+    command = [] if effort else read(sent, values=lambda m, c: _points(path, m, c), option="--command-topic")
     _check_publishers(path, joints, state, command)
     known = {label for label in STATES[1:] if any(len(getattr(m.content, label)) for m in measured)}
     left_out = _check_states(path, joints, state, known)
@@ -73,7 +76,7 @@ def read_joint_bag(path: Path, joints: tuple[str, ...], aliases: Mapping[str, st
 def _clock(measured: Sequence[BagMessage], sent: Sequence[BagMessage]) -> tuple[bool, str]:
     """Decide between the messages' own stamps (True) and times of receipt, with a note about it."""
     why = ""
-    for messages, what in ((measured, "states"), (sent, "commands")):
+    for messages, what in ((measured, "states"), (sent, "commands"))[: 2 if sent else 1]:
         stamped = np.array([m.sent_s for m in messages])
         late = float(np.median([m.received_s for m in messages] - stamped))
         if (stamped <= 0.0).any():
@@ -117,7 +120,7 @@ def _check_publishers(
         LogError: Names joint and topic.
     """
     for label, streams in (("position", state), ("command", command)):
-        for joint, stream in zip(joints, streams, strict=True):
+        for joint, stream in zip(joints if streams else (), streams, strict=True):
             first = [np.atleast_1d(value[0])[0] for value in stream.values]
             if fault := woven(np.array(first, dtype=np.float64), label):
                 raise LogError(f"{path}: {label} of '{joint}' on {', '.join(stream.topics)} {fault}")
@@ -253,8 +256,7 @@ def _merge(
 ) -> JointLog:
     times = [np.array(stream.times) for stream in state]
     time = max(times, key=len)
-    begin = max(stream.times[0] for stream in command)
-    begin, end = max(begin, *(t[0] for t in times)), min(t[-1] for t in times)
+    begin, end = max(stream.times[0] for stream in (*state, *command)), min(t[-1] for t in times)
     time = time[(time >= begin) & (time <= end)]
     if not len(time):
         raise LogError(f"{path}: no joint state was measured after the first command; were they recorded together?")
@@ -268,7 +270,7 @@ def _merge(
         path.stem,
         joints,
         time - time[0],
-        np.stack([_in_force(stream, time) for stream in command], axis=1),
+        np.stack([_in_force(stream, time) for stream in command], axis=1) if command else position,
         position,
         velocity if np.isfinite(velocity).all() else None,
         effort if np.isfinite(effort).all() else None,

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from sim2real.recordings.logs import JointLog
+from sim2real.recordings.logs import Effort, JointLog
 from sim2real.recordings.tables import Columns, LogError, match_joints, numbers, read_csv, read_npz
 from sim2real.types import Array
 
 TIME = ("time", "t", "timestamp", "time_s", "time (s)", "time [s]")
-# Names by label: ours, PACE's and SAGE's, LeRobot's, and what people write.
+# Names by label: ours, PACE's and SAGE's, LeRobot's, Universal Robots', and what people write.
 COLUMNS = {
-    "command": ("des_dof_pos", "q_cmd", "action", "command", "cmd", "target_qpos", "target", "joint_pos_target"),
-    "position": ("dof_pos", "q", "observation.state", "joint_pos", "qpos", "position", "pos"),
-    "velocity": ("dof_vel", "dq", "joint_vel", "qvel", "velocity", "vel"),
+    "command": ("des_dof_pos", "q_cmd", "action", "command", "cmd", "target_qpos", "target_q", "target",
+                "joint_pos_target"),
+    "position": ("dof_pos", "q", "observation.state", "joint_pos", "qpos", "actual_q", "position", "pos"),
+    "velocity": ("dof_vel", "dq", "joint_vel", "qvel", "actual_qd", "velocity", "vel"),
     "effort": ("dof_torque", "tau", "joint_effort", "effort", "torque"),
-}
+}  # fmt: skip
+TORQUES = (*COLUMNS["effort"], "tau_J", "actual_current_as_torque", "joint_torque", "measured_torque")
+CURRENTS = ("actual_current", "current", "joint_current", "motor_current", "present_current",
+            *COLUMNS["effort"][2:4], "target_current")  # fmt: skip
 _OURS = {"command": "q_cmd", "position": "q", "velocity": "dq", "effort": "tau"}
 
 
-def read_npz_log(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
+def _columns_of(effort: Effort | None) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Names by label, and labels that a recording must have: commands, or torques or currents in their place."""
+    if effort is None:
+        return COLUMNS, ("command", "position")
+    names = {label: COLUMNS[label] for label in ("position", "velocity")}
+    return names | {"effort": CURRENTS if effort.of_current else TORQUES}, ("position", "effort")
+
+
+def _hint(label: str, found: Iterable[str]) -> str:
+    """What else can be done with a recording that has torques or currents but no commands."""
+    if label == "command" and any(name.startswith((*CURRENTS, *TORQUES)) for name in found):
+        return ". Without commands 'sim2real identify --effort-unit UNIT' takes torques or motor currents"
+    return ""
+
+
+def read_npz_log(
+    path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], effort: Effort | None = None
+) -> JointLog:
     """Read ``t``, ``q_cmd``, ``q``, and where known ``dq``, ``tau``, ``joint_names``, or the same by other names.
 
     Raises:
@@ -38,19 +59,25 @@ def read_npz_log(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]
             "t = numpy.arange(len(q)) / rate"
         )
     named: dict[str, str] = {}
-    for label, spellings in COLUMNS.items():
+    spelled, needed = _columns_of(effort)
+    for label, spellings in spelled.items():
         found = next((name for name in spellings if name in content), None)
-        if found is None and label in ("command", "position"):
-            raise LogError(f"{path} has no array '{_OURS[label]}' ({label}s [T, J] rad); it has {known}")
+        if found is None and label in needed:
+            unit = effort.unit if effort and label == "effort" else "rad"
+            own = spellings[0] if label == "effort" else _OURS[label]
+            raise LogError(
+                f"{path} has no array '{own}' ({label}s [T, J] {unit}); it has {known}{_hint(label, content)}"
+            )
         if found is not None:
             named[label] = found
-    first = content[named["command"]]
+    first = content[next(iter(named.values()))]
     columns = first.shape[1] if first.ndim == 2 else 0
     order = list(range(len(joints)))
     if "joint_names" in content:
         names = content["joint_names"].reshape(-1).tolist()
         if len(names) != columns:
-            raise LogError(f"{path}: 'joint_names' names {len(names)} joints, '{named['command']}' is {first.shape}")
+            array = next(iter(named.values()))
+            raise LogError(f"{path}: 'joint_names' names {len(names)} joints, '{array}' is {first.shape}")
         order = match_joints(names, joints, aliases, path)
     elif columns != len(joints):
         raise LogError(f"{path} holds {columns} joints without names, the robot has {len(joints)}: {', '.join(joints)}")
@@ -58,7 +85,7 @@ def read_npz_log(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]
     parts: dict[str, Any] = {
         label: _ordered(path, name, content[name], (len(time), columns), order) for label, name in named.items()
     }
-    return JointLog(path.stem, joints, from_zero(time), **parts)
+    return JointLog(path.stem, joints, from_zero(time), **{"command": parts["position"], **parts})
 
 
 def _ordered(path: Path, name: str, raw: NDArray[Any], shape: tuple[int, int], order: Sequence[int]) -> Array:
@@ -68,7 +95,9 @@ def _ordered(path: Path, name: str, raw: NDArray[Any], shape: tuple[int, int], o
     return values[:, order]
 
 
-def read_csv_log(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]) -> JointLog:
+def read_csv_log(
+    path: Path, joints: tuple[str, ...], aliases: Mapping[str, str], effort: Effort | None = None
+) -> JointLog:
     """Read one column a joint: ``time, des_dof_pos.elbow, dof_pos.elbow, …``.
 
     Raises:
@@ -82,14 +111,20 @@ def read_csv_log(path: Path, joints: tuple[str, ...], aliases: Mapping[str, str]
     if len(time) != 1:
         raise LogError(f"{path} needs one column of stamps in seconds, called one of {', '.join(TIME)}")
     parts: dict[str, Any] = {}
-    for label, prefixes in COLUMNS.items():
+    spelled, needed = _columns_of(effort)
+    for label, prefixes in spelled.items():
         found = _columns(table.header, prefixes)
-        if found or label in ("command", "position"):
+        if found or label in needed:
             if not found:
-                raise LogError(f"{path} has no {label} columns; name them {prefixes[0]}.JOINT, one a joint")
+                what = f"{label} columns in {effort.unit}" if effort and label == "effort" else f"{label} columns"
+                raise LogError(
+                    f"{path} has no {what}; name them {prefixes[0]}.JOINT, one a joint{_hint(label, table.header)}"
+                )
             order = match_joints([name for name, _ in found], joints, aliases, path)
             parts[label] = table.numbers([found[i][1] for i in order])
-    return JointLog(path.stem, joints, from_zero(table.numbers(time)[:, 0]), **parts)
+    asked = spelled["effort"][-1] == "target_current" and _columns(table.header, spelled["effort"][:-1]) == []
+    parts["note"] = "currents are what the controller asked for, not measured ones" if asked else ""
+    return JointLog(path.stem, joints, from_zero(table.numbers(time)[:, 0]), **{"command": parts["position"], **parts})
 
 
 def _must_have_headings(table: Columns, joints: Sequence[str]) -> None:

@@ -20,34 +20,37 @@ COMMAND_WORDS = ("command", "cmd", "target", "goal", "desired", "trajectory", "a
 LEADER_WORDS, FOLLOWER_WORDS = ("leader", "master", "teleop"), ("follower", "slave", "puppet")
 
 
-def read_topics(path: Path, given: Topics) -> tuple[list[BagMessage], list[BagMessage]]:
-    """Messages of measurements and of commands, in the order of receipt.
+def read_topics(path: Path, given: Topics, effort: bool = False) -> tuple[list[BagMessage], list[BagMessage]]:
+    """Messages of measurements and of commands, in the order of receipt; of measurements alone for their effort.
 
     Raises:
         LogError: Topics are missing or ambiguous.
     """
     with open_bag(path) as bag:
         kinds = bag.types
-        states, commands = find_topics(kinds, given, path)
+        states, commands = find_topics(kinds, given, path, effort)
         messages = list(bag.messages({*states, *commands}))
     measured = [_one(m, ("feedback", "actual"), path) if kinds[m.topic] == CONTROLLER_TYPE else m
                 for m in messages if m.topic in states]  # fmt: skip
     sent = [_one(m, ("reference", "desired"), path) if kinds[m.topic] == CONTROLLER_TYPE else m
             for m in messages if m.topic in commands]  # fmt: skip
-    if not measured or not sent:
+    if not measured or not (sent or effort):
         raise LogError(
             f"{path} has {len(measured)} messages on {', '.join(states)} and {len(sent)} on {', '.join(commands)}"
         )
     return measured, sent
 
 
-def find_topics(kinds: Mapping[str, str], given: Topics, path: Path) -> tuple[list[str], list[str]]:
+def find_topics(
+    kinds: Mapping[str, str], given: Topics, path: Path, effort: bool = False
+) -> tuple[list[str], list[str]]:
     """Topics of states and of commands.
 
     Args:
         kinds: Message type by topic.
         given: In place of those found.
         path: The bag, for errors.
+        effort: Find none of commands.
     """
     usable = (*COMMAND_TYPES, CONTROLLER_TYPE)
     unknown = [topic for topic in (*given.state, *given.command) if kinds.get(topic) not in usable]
@@ -65,7 +68,10 @@ def find_topics(kinds: Mapping[str, str], given: Topics, path: Path) -> tuple[li
     commands = list(given.command) or named(lambda topic: topic.rpartition("/")[2]) or named(str) or both
     states = list(given.state) or [t for t in known if kinds[t] == STATE_TYPE and t not in commands] or both
     if not commands and len(states) > 1:
-        raise LogError(f"{path} holds several topics of joint states, {', '.join(states)}; {_which(states)}")
+        which = "say which one was measured with --state-topic" if effort else _which(states)
+        raise LogError(f"{path} holds several topics of joint states, {', '.join(states)}; {which}")
+    if effort and states:
+        return states, []
     for found, what, option in (
         (states, f"measured {STATE_TYPE}", "--state-topic"),
         (commands, f"commands ({' or '.join(COMMAND_TYPES)})", "--command-topic"),

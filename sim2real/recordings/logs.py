@@ -62,6 +62,23 @@ class Topics(NamedTuple):
 FOUND = Topics()
 
 
+class Effort(NamedTuple):
+    """What the effort of recordings is that are read for it, and need no commands.
+
+    Attributes:
+        unit: As the recordings have it.
+        factor: Makes N·m or A of it.
+        of_current: It is a motor current, A.
+    """
+
+    unit: str
+    factor: float
+    of_current: bool
+
+
+EFFORTS = {e.unit: e for e in (Effort("N·m", 1.0, False), Effort("A", 1.0, True), Effort("mA", 1e-3, True))}
+
+
 @dataclass(frozen=True)
 class JointLog:
     """One motion of an arm, as recorded.
@@ -70,9 +87,10 @@ class JointLog:
         name: The motion's name.
         joint_names: Joints in the order of the columns below.
         time: [T] s, from zero, strictly increasing.
-        command: [T, J] rad; sent at ``time`` and held until the next row.
+        command: [T, J] rad; sent at ``time`` and held until the next row. The positions where it was read for its
+            effort.
         position: [T, J] rad, measured at ``time``.
-        velocity, effort: [T, J] rad/s and N·m where recorded.
+        velocity, effort: [T, J] rad/s and N·m where recorded; A where it was read for its currents.
         note: What a reader should know about how it was read; mostly empty.
     """
 
@@ -98,6 +116,7 @@ def read_logs(
     *,
     any_unit: bool = False,
     topics: Topics = FOUND,
+    effort: Effort | None = None,
 ) -> list[JointLog]:
     """Read recordings; a folder that is not a rosbag stands for every recording in it.
 
@@ -109,23 +128,32 @@ def read_logs(
         aliases: Other names by which recordings call joints.
         any_unit: Take measured angles beyond a turn; for those who look for a wrong scale.
         topics: Of bags.
+        effort: Read measured torques or currents, which recordings must have then, and no commands.
 
     Raises:
         LogError: A recording cannot be trusted, there is none, or one is given twice.
     """
     from sim2real.recordings.lerobot import is_lerobot, read_lerobot  # noqa: PLC0415 (it builds on this module)
 
-    files = list_files(paths, _SUFFIXES, "recordings (.npz, .csv, .mcap, rosbag2 folders or LeRobot data sets)")
+    files = list_recordings(paths)
     logs: list[JointLog] = []
     for file, name in zip(files, names_of(files), strict=True):
         if is_lerobot(file):
+            if effort:
+                raise LogError(f"{file} is a LeRobot data set; torques and currents are read of .npz, .csv and bags")
             episodes = read_lerobot(file, joints, aliases)
             for log in episodes:
                 check_log(log, file, any_unit=any_unit)
             logs += [replace(log, name=f"{name}/{log.name}") for log in episodes]
         else:
-            logs.append(replace(read_log(file, joints, aliases, any_unit=any_unit, topics=topics), name=name))
+            log = read_log(file, joints, aliases, any_unit=any_unit, topics=topics, effort=effort)
+            logs.append(replace(log, name=name))
     return logs
+
+
+def list_recordings(paths: Iterable[Path]) -> list[Path]:
+    """Recordings of joints that ``paths`` stand for. Raises as :func:`list_files` does."""
+    return list_files(paths, _SUFFIXES, "recordings (.npz, .csv, .mcap, rosbag2 folders or LeRobot data sets)")
 
 
 def list_files(paths: Iterable[Path], suffixes: Sequence[str], kinds: str) -> list[Path]:
@@ -153,6 +181,7 @@ def read_log(
     *,
     any_unit: bool = False,
     topics: Topics = FOUND,
+    effort: Effort | None = None,
 ) -> JointLog:
     """Read and check one recording.
 
@@ -168,16 +197,20 @@ def read_log(
     if _is_bag(path) or suffix in (".mcap", ".db3"):
         from sim2real.recordings.joint_bags import read_joint_bag  # noqa: PLC0415 (rosbags is needed for bags only)
 
-        log = read_joint_bag(path, tuple(joints), aliases, topics)
+        log = read_joint_bag(path, tuple(joints), aliases, topics, effort is not None)
     elif is_sage(path):
         log = read_sage(path, tuple(joints), aliases)
     elif suffix == ".npz" and path.is_file():
-        log = read_npz_log(path, tuple(joints), aliases)
+        log = read_npz_log(path, tuple(joints), aliases, effort)
     elif suffix == ".csv" and path.is_file():
-        log = read_csv_log(path, tuple(joints), aliases)
+        log = read_csv_log(path, tuple(joints), aliases, effort)
     else:
         what = f"this is {_ELSEWHERE[suffix]}; " if suffix in _ELSEWHERE else ""
         raise LogError(f"{path}: {what}{_HOW}")
+    if effort:
+        if log.effort is None:
+            raise LogError(f"{path} has no {'currents' if effort.of_current else 'torques'} of every joint; {log.note}")
+        log = replace(log, effort=effort.factor * log.effort)
     check_log(log, path, any_unit=any_unit)
     return log
 

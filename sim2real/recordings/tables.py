@@ -99,7 +99,7 @@ class Columns:
 
 
 def read_csv(path: Path) -> Columns:
-    """A table in UTF-8, separated by commas, semicolons or tabs, with headings in its first line.
+    """A table in UTF-8, separated by commas, semicolons, tabs or spaces, with headings in its first line.
 
     Between semicolons or tabs numbers may have a decimal comma, as spreadsheets of many countries write them.
 
@@ -109,7 +109,7 @@ def read_csv(path: Path) -> Columns:
     try:
         text = path.read_text(encoding="utf-8-sig")
         first = text.partition("\n")[0]
-        delimiter = max(DELIMITERS, key=first.count)
+        delimiter = max(DELIMITERS, key=first.count) if any(c in first for c in DELIMITERS) else " "
         rows = [tuple(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LogError(f"{path} is not a table in UTF-8 text: {error}; export it as CSV") from error
@@ -181,6 +181,9 @@ def match_joints(found: Sequence[Any], joints: Sequence[str], aliases: Mapping[s
     known = canonical_names(found, joints, aliases)
     if not set(joints) <= set(known):
         known = canonical_names(found, joints, {**aliases, **prefixed(found, joints, aliases)})
+    counted = sorted(int(name) for name in known if name.isdecimal())
+    if len(counted) == len(known) == len(joints) and counted in [list(range(n, n + len(joints))) for n in (0, 1)]:
+        known = [joints[int(name) - counted[0]] for name in known]  # numbers of joints from the base outwards
     for joint in joints:
         if known.count(joint) != 1:
             what = "lacks" if joint not in known else "holds more than once"

@@ -66,8 +66,13 @@ class Arm:
         own = folder / "identified.yaml"
         source = identified or (own if own.is_file() else None)
         self.source = identified
-        self._nominal = read_parameters(source, self) if source else self.described()
+        self._nominal = self.described()
         self.parameters = self._all_parameters(data.parameters)
+        if source:
+            self._nominal = read_parameters(source, self)
+            entries = read_parameters_file(source, self).entries
+            for name, entry in entries.items():
+                self.parameters[name] = self.parameters[name].model_copy(update={"nominal": float(entry["value"])})
         weighs = any(name.endswith(".mass_scale") for name in self.parameters)
         terms = {name: term for name, term in data.randomization.items() if weighs or name != "mass_scale"}
         self.randomization = expand_terms(terms, self.parameters, str(file))

@@ -25,7 +25,7 @@ class ParametersFile:
     """Contents of an arm's parameters file, checked.
 
     Attributes:
-        entries: By ``JOINT.QUANTITY``.
+        entries: By ``JOINT.QUANTITY``, ``LINK.mass_scale`` and what else the arm's physics can vary.
         correlations: ``JOINT.QUANTITY`` → the joint's others → correlation; empty without any.
     """
 
@@ -80,10 +80,12 @@ def read_parameters_file(path: Path, arm: Arm) -> ParametersFile:
 
 def _entries(path: Path, arm: Arm, entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for name, entry in entries.items():
-        joint, _, quantity = str(name).rpartition(".")
-        if joint not in arm.joints or quantity not in arm.servo:
-            raise ConfigError(f"{path}: '{name}' is no parameter of '{arm.name}'; they are JOINT.QUANTITY")
-        bounds, value = arm.servo[quantity], float(entry["value"])
+        if name not in arm.parameters:
+            raise ConfigError(
+                f"{path}: '{name}' is no parameter of '{arm.name}'; they are JOINT.QUANTITY, LINK.mass_scale, "
+                "LINK.com_scale, payload and payload_offset"
+            )
+        bounds, value = arm.parameters[name], float(entry["value"])
         if not bounds.low <= value <= bounds.high:
             raise ConfigError(f"{path}: {name} is {value}, outside {bounds.low} .. {bounds.high} {bounds.unit}")
     for joint in arm.joints:
@@ -130,5 +132,6 @@ def read_parameters(path: Path, arm: Arm) -> dict[str, Array]:
     values = arm.described()
     for name, entry in read_parameters_file(path, arm).entries.items():
         joint, _, quantity = name.rpartition(".")
-        values[quantity][arm.joints.index(joint)] = float(entry["value"])
+        if quantity in values and joint in arm.joints:
+            values[quantity][arm.joints.index(joint)] = float(entry["value"])
     return values
