@@ -99,8 +99,10 @@ def main() -> None:
     options = parser.parse_args()
     runs = [run(seed, unit) for unit in ("N·m", "A") for seed in range(options.seeds)]
     for row in runs:
-        print(json.dumps(row, ensure_ascii=False))
-    options.json.write_text(json.dumps({"made": facts(), "runs": runs}, indent=1, ensure_ascii=False) + "\n")
+        print(json.dumps(row, ensure_ascii=False, default=float))
+    options.json.write_text(
+        json.dumps({"made": facts(), "runs": runs}, indent=1, ensure_ascii=False, default=float) + "\n"
+    )
 
 
 if __name__ == "__main__":
