@@ -11,6 +11,7 @@ from sim2real.registry import resolve
 
 METHODS = {
     "nominal": "sim2real.methods.nominal:Nominal",
+    "random_forces": "sim2real.methods.random_forces:RandomForces",
     "randomized": "sim2real.methods.randomized:Randomized",
     "up_osi": "sim2real.methods.up_osi:UpOsi",
 }
