@@ -62,6 +62,7 @@ class Randomization:
 
     Attributes:
         sampler: Where set, what samples in place of the terms alone.
+        values: Physics of the running episodes [N, P], without what terms of kind ``step`` add.
 
     Raises:
         ConfigError: A term names an unknown parameter, or its range leaves the parameter's bounds.
@@ -85,7 +86,7 @@ class Randomization:
         self._episode = [(n, params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "episode"]
         self._step = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "step"]
         self._groups = _together({n: t for n, t in self.terms.items() if t.kind == "episode"})
-        self._base = params.values.copy()
+        self.values = params.values.copy()
 
     def sample(self, count: int) -> Array:
         """Sample all parameters [count, P], by the sampler where there is one."""
@@ -108,11 +109,11 @@ class Randomization:
     def reset(self, env_ids: EnvIds, values: Array | None = None) -> None:
         """Give new parameters to ``env_ids``: sampled, or the given ``values`` [len(env_ids), P]."""
         self.params.assign(env_ids, self.sample(len(env_ids)) if values is None else values)
-        self._base[env_ids] = self.params.values[env_ids]
+        self.values[env_ids] = self.params.values[env_ids]
 
     def step(self) -> None:
         """Redraw the terms of kind ``step`` around the episode's values, for every robot."""
         count = len(self.params.values)
         for column, term in self._step:
-            value = apply(term.operation, self._base[:, column], term.draw(self.rng, count))
+            value = apply(term.operation, self.values[:, column], term.draw(self.rng, count))
             self.params.values[:, column] = np.clip(value, self.params.low[column], self.params.high[column])
