@@ -14,6 +14,7 @@ METHODS = {
     "nominal": "sim2real.methods.nominal:Nominal",
     "random_forces": "sim2real.methods.random_forces:RandomForces",
     "randomized": "sim2real.methods.randomized:Randomized",
+    "rma": "sim2real.methods.rma:Rma",
     "up_osi": "sim2real.methods.up_osi:UpOsi",
 }
 
