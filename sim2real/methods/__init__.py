@@ -10,6 +10,7 @@ from sim2real.methods.base import Method
 from sim2real.registry import resolve
 
 METHODS = {
+    "adr": "sim2real.methods.adr:Adr",
     "epopt": "sim2real.methods.epopt:EpOpt",
     "nominal": "sim2real.methods.nominal:Nominal",
     "random_forces": "sim2real.methods.random_forces:RandomForces",
