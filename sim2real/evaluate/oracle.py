@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from sim2real.learn.ppo import Trainer, seed_of
 from sim2real.learn.rsl_rl import make_network
 from sim2real.targets.base import target_for
 from sim2real.targets.env import TargetEnv
+from sim2real.tasks.env import TaskEnv
 from sim2real.types import Float32, Progress
 
 GROUPS = ("observation", "parameters")
@@ -61,9 +63,9 @@ class OracleEnvOf:
     per_cell: int
     target: str = ""
 
-    def __call__(self, seed: int) -> OracleEnv:
-        """Start an environment."""
-        return OracleEnv(self.experiment, seed, self.per_cell, self.target)
+    def __call__(self, seed: int) -> TaskEnv:
+        """Start an environment; it has a task environment's surface."""
+        return cast(TaskEnv, OracleEnv(self.experiment, seed, self.per_cell, self.target))
 
 
 @dataclass(frozen=True)
