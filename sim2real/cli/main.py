@@ -14,6 +14,7 @@ from rich.table import Table
 from robot_drivers.limits import DriverError
 from sim2real.cli.adapt import app as adapt
 from sim2real.cli.appearance import app as appearance
+from sim2real.cli.benchmark import app as benchmark
 from sim2real.cli.calibrate import app as calibrate
 from sim2real.cli.collect import app as collect
 from sim2real.cli.console import JsonFile, console, save_json
@@ -41,6 +42,7 @@ app.add_typer(recordings)
 app.add_typer(motion)
 app.add_typer(appearance)
 app.add_typer(perceive)
+app.add_typer(benchmark, name="benchmark")
 app.add_typer(calibrate, name="calibrate")
 app.add_typer(collect, name="collect")
 app.add_typer(adapt, name="adapt")

@@ -7,6 +7,8 @@ is finished is never repeated. A benchmark is a short table of rows over :func:`
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,6 +33,7 @@ from sim2real.targets.base import target_for
 from sim2real.tasks.expert import expert_runner
 from sim2real.types import Progress
 
+_TRAINED = ("checkpoint.pt", "estimator.pt", "estimator.json")  # of a run, without what says whose it is
 FIRST_SEED = 12345  # of starts, goals and noise on the target: the same for every row
 # bundle, variant, condition, count → runner: a row that stands on another row's bundle
 MakeRunner = Callable[[PolicyBundle, str, str, int], Runner]
@@ -47,6 +50,8 @@ class Row:
         of: The row whose training this one uses, where it trains nothing itself.
         runner: ``expert`` for the task's scripted expert, or ``module:function`` (:data:`MakeRunner`) that makes a
             runner of the bundle of ``of``.
+        like: The row before it whose finished training this one takes over under its own settings: of a method whose
+            mechanism is switched off after the training.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Row:
     settings: tuple[str, ...] = ()
     of: str = ""
     runner: str = ""
+    like: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,12 @@ def _train(row: Row, seed: int, folder: Path, on_progress: Progress) -> Path:
     if (bundle / "manifest.json").is_file():
         return bundle
     config = load_config(row.config, [*row.settings, f"seed={seed}"])
-    began = time.monotonic()
+    if row.like and not (place / "checkpoint.pt").is_file():
+        for name in _TRAINED:
+            if (source := folder / f"{row.like}_{seed}" / name).is_file():
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, place / name)
+    began, cpu = time.monotonic(), _cpu_s()
 
     def tell(stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
         on_progress(f"{row.name}, seed {seed}: {stage}", done, total, metrics)
@@ -126,7 +137,14 @@ def _train(row: Row, seed: int, folder: Path, on_progress: Progress) -> Path:
     if train(config, place, tell) is None:
         raise Sim2RealError(f"training '{row.name}' was stopped; its checkpoint is in {place}, run the same again")
     (place / "seconds.txt").write_text(f"{time.monotonic() - began:.0f}\n")
+    (place / "cpu_seconds.txt").write_text(f"{_cpu_s() - cpu:.0f}\n")
     return bundle
+
+
+def _cpu_s() -> float:
+    """CPU time of this process and of those it has waited for, s."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _try(
@@ -159,10 +177,13 @@ def _try(
 
 def _line(cell: Cell, result: CellResult) -> Line:
     where = {"row": cell.row.name, "config": cell.row.config, "settings": list(cell.row.settings), "seed": cell.seed}
-    seconds = cell.bundle.parent / "seconds.txt" if cell.bundle else None
-    took = float(seconds.read_text()) if seconds and seconds.is_file() else None
+    took = {
+        name: float(file.read_text()) if (file := cell.bundle.parent / f"{stem}.txt").is_file() else None
+        for name, stem in (("training_s", "seconds"), ("training_cpu_s", "cpu_seconds"))
+        if cell.bundle
+    }
     place = {"target": cell.target, "variant": cell.variant, "condition": cell.condition}
-    return {**where, **place, **result.summary(), "training_s": took, "made": made()}
+    return {**where, **place, **result.summary(), **took, "made": made()}
 
 
 def run_cell(cell: Cell) -> CellResult:

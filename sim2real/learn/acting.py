@@ -17,27 +17,36 @@ from sim2real.types import Array, Bools, Float32
 
 @dataclass(frozen=True)
 class ActorSizes:
-    """Sizes of a policy network: an optional LSTM, then layers with ELU, then a linear one.
+    """Sizes of a policy network: an optional LSTM or encoder, then layers with ELU, then a linear one.
 
     Attributes:
         inputs: Numbers that it reads.
         hidden: Widths of the layers.
         actions: Components of an action.
         lstm: Width of the LSTM before the layers; 0 without.
+        encoder: Widths of an encoder's layers with ELU, and of its linear one; empty without.
+        encoded: How many of the inputs, the last ones, the layers read through the encoder.
     """
 
     inputs: int
     hidden: tuple[int, ...]
     actions: int
     lstm: int = 0
+    encoder: tuple[int, ...] = ()
+    encoded: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name every array of weights: ``std``, ``lstm.*`` and ``layer.K.*``, with its shape."""
+        """Name every array of weights: ``std``, ``lstm.*``, ``encoder.K.*`` and ``layer.K.*``, with its shape."""
         shapes: dict[str, tuple[int, ...]] = {"std": (self.actions,)}
         width = self.inputs
         if self.lstm:
             shapes["lstm.input"], shapes["lstm.memory"] = (4 * self.lstm, width), (4 * self.lstm, self.lstm)
             shapes["lstm.bias"], width = (4 * self.lstm,), self.lstm
+        if self.encoder:
+            before = self.encoded
+            for i, out in enumerate(self.encoder):
+                shapes[f"encoder.{i}.weight"], shapes[f"encoder.{i}.bias"], before = (out, before), (out,), out
+            width += self.encoder[-1] - self.encoded
         for i, out in enumerate((*self.hidden, self.actions)):
             shapes[f"layer.{i}.weight"], shapes[f"layer.{i}.bias"], width = (out, width), (out,), out
         return shapes
@@ -97,15 +106,22 @@ class Acting:
 
     def mean(self, inputs: Float32) -> Float32:
         """Mean actions [N, A] for inputs [N, d]; one step of memory."""
-        w, sizes = self._now, self._weights.sizes
-        x = inputs
+        sizes, x = self._weights.sizes, inputs
         if sizes.lstm:
             x = self._remember(x)
-        for i in range(len(sizes.hidden)):
-            x = elu(x @ w[f"layer.{i}.weight"].T + w[f"layer.{i}.bias"])
-        last = len(sizes.hidden)
-        result: Float32 = x @ w[f"layer.{last}.weight"].T + w[f"layer.{last}.bias"]
-        return result
+        if sizes.encoder:
+            latent = self._layers("encoder", x[:, -sizes.encoded :], len(sizes.encoder))
+            x = np.concatenate((x[:, : -sizes.encoded], latent), axis=1)
+        return self._layers("layer", x, len(sizes.hidden) + 1)
+
+    def _layers(self, name: str, x: Float32, count: int) -> Float32:
+        """Layers with ELU between them."""
+        w = self._now
+        for i in range(count):
+            x = x @ w[f"{name}.{i}.weight"].T + w[f"{name}.{i}.bias"]
+            if i < count - 1:
+                x = elu(x)
+        return x
 
     def _remember(self, inputs: Float32) -> Float32:
         """One step of the LSTM (Hochreiter and Schmidhuber 1997), gates in torch's order."""

@@ -73,6 +73,7 @@ class EpisodeTable:
         returns: Sums of their rewards [E].
         success: Which succeeded [E].
         lengths: Control steps they took [E].
+        running: Physics of the episodes that had not ended at the end of the rollout [N, P].
     """
 
     steps: EnvIds
@@ -81,10 +82,11 @@ class EpisodeTable:
     returns: Array
     success: Bools
     lengths: EnvIds
+    running: Array
 
     @classmethod
-    def of(cls, ended: Sequence[tuple[int, EndedEpisodes]], parameters: int) -> EpisodeTable:
-        """Put together what ended, step by step."""
+    def of(cls, ended: Sequence[tuple[int, EndedEpisodes]], running: Array) -> EpisodeTable:
+        """Put together what ended, step by step, and the physics [N, P] of what goes on."""
         parts = [part for _, part in ended]
 
         def join(name: str, empty: Any) -> Any:
@@ -95,17 +97,19 @@ class EpisodeTable:
         return cls(
             np.concatenate(steps) if steps else none,
             join("env_ids", none),
-            join("params", np.zeros((0, parameters))),
+            join("params", np.zeros((0, running.shape[1]))),
             join("returns", np.zeros(0)),
             join("success", np.zeros(0, dtype=np.bool_)),
             join("lengths", none),
+            running,
         )
 
     @classmethod
     def merge(cls, tables: Sequence[EpisodeTable], count: int) -> EpisodeTable:
         """Put the tables of workers with ``count`` robots each side by side."""
         parts = [
-            (t.steps, t.columns + i * count, t.params, t.returns, t.success, t.lengths) for i, t in enumerate(tables)
+            (t.steps, t.columns + i * count, t.params, t.returns, t.success, t.lengths, t.running)
+            for i, t in enumerate(tables)
         ]
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -115,3 +119,8 @@ class EpisodeTable:
         for row, (last, column, length) in enumerate(zip(self.steps, self.columns, self.lengths, strict=True)):
             rows[max(0, last - length + 1) : last + 1, column] = row
         return rows
+
+    def of_steps(self, steps: int, ended: Array, running: Array) -> Array:
+        """Numbers of every step's episode [steps, N]: ``ended`` [E], and ``running`` [N] where it goes on."""
+        rows = self.rows_of_steps(steps, len(running))
+        return np.where(rows >= 0, np.append(ended, np.nan)[rows], running)

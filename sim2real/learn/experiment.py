@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sim2real.config import ExperimentConfig, IdentifiedRanges, OwnRanges, validate_config
 from sim2real.errors import ConfigError
 from sim2real.robots import load_robot
-from sim2real.robots.identified import IdentifiedQuantity, ParameterTerm, parameter_terms
+from sim2real.robots.identified import IdentifiedQuantity, ParameterTerm, ParameterValue, parameter_terms
 from sim2real.robots.model import RobotModel
 from sim2real.robots.physics import PhysicsParameter, PhysicsParams
 from sim2real.robots.terms import RandomizationTerm, expand_terms
@@ -148,7 +148,7 @@ def load_experiment(config: ExperimentConfig) -> Experiment:
     terms = {**robot.randomization, **(scene.randomization if scene else {})}
     identified = dict(robot.identified)
     if scene:
-        identified |= {name: IdentifiedQuantity(p.unit, _Value(name)) for name, p in scene.parameters.items()}
+        identified |= {name: IdentifiedQuantity(p.unit, ParameterValue(name)) for name, p in scene.parameters.items()}
     return Experiment(config, robot, task, parameters, chosen_terms(config, robot, parameters, terms), identified)
 
 
@@ -206,13 +206,3 @@ def _written(
     except ValidationError as error:
         raise ConfigError(f"randomize.ranges: {error}") from error
     return expand_terms(terms, parameters, "randomize.ranges")
-
-
-class _Value:
-    """The parameter of this name; a class, so that it can be pickled."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __call__(self, p: Mapping[str, np.ndarray]) -> np.ndarray:
-        return p[self._name]

@@ -46,12 +46,14 @@ class Hooks:
         learn_sampler: Iteration and episodes to what the samplers of physics take in before the next rollout that
             begins; one is under way meanwhile.
         state, load: What the method itself keeps in a checkpoint.
+        encoder: Widths of an encoder through which the policy reads the last of its groups; none by default.
     """
 
     weigh: Callable[[int, EpisodeTable, int, int], np.ndarray | None] | None = None
     learn_sampler: Callable[[int, EpisodeTable], SamplerState] | None = None
     state: Callable[[], Mapping[str, Any]] | None = None
     load: Callable[[Mapping[str, Any]], None] | None = None
+    encoder: tuple[int, ...] = ()
 
 
 class Trainer:
@@ -85,7 +87,7 @@ class Trainer:
         self._names = [name for name in groups if name != "parameters"]
         example = tensors(read_groups(probe, self._names))
         self._robots, actions = probe.count, len(probe.spec.action)
-        self._learner = Learner(example, workers, actions, config, groups)
+        self._learner = Learner(example, workers, actions, config, groups, hooks.encoder)
         widths = {name: value.shape[1] for name, value in example.items()}
         self._slots = [
             [Buffers(config.steps, widths, probe.count, actions, config.lstm) for _ in range(workers)] for _ in range(2)

@@ -87,7 +87,7 @@ def collect(env: TaskEnv, actor: Acting, buffers: Buffers, names: Sequence[str],
         obs = read_groups(env, names)
     for name, target in buffers.last_groups.items():
         target[...] = obs[name]
-    table = EpisodeTable.of(ended, env.sim.params.values.shape[1])
+    table = EpisodeTable.of(ended, env.sim.randomization.values.copy())
     took = time.perf_counter() - began
     return RolloutStats(episodes, successes, crashes, float(buffers.rewards.sum()), table, took)
 

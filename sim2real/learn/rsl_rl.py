@@ -17,7 +17,7 @@ from tensordict import TensorDict
 from torch import nn
 
 from sim2real.config import PPOConfig
-from sim2real.learn.actors import FeedForward, Recurrent
+from sim2real.learn.actors import Encoded, FeedForward, Recurrent
 from sim2real.learn.buffers import Buffers
 from sim2real.learn.update import Networks, Samples, UpdateSettings, decoupled, log_prob, update
 from sim2real.types import Float32
@@ -62,7 +62,9 @@ def make_network(actor: Any, config: PPOConfig) -> nn.Module:
     return ACTORS[actor_kind(config)][1](actor)
 
 
-def make_ppo(groups: Groups, actions: int, config: PPOConfig, actor_groups: Sequence[str]) -> PPO:
+def make_ppo(
+    groups: Groups, actions: int, config: PPOConfig, actor_groups: Sequence[str], encoder: Sequence[int] = ()
+) -> PPO:
     """Make networks, storage and algorithm.
 
     Args:
@@ -70,6 +72,7 @@ def make_ppo(groups: Groups, actions: int, config: PPOConfig, actor_groups: Sequ
         actions: Components of an action.
         config: PPO's settings.
         actor_groups: What the policy reads; the critic reads the privileged observation besides.
+        encoder: Widths of an encoder that the policy reads the last of its groups through; none by default.
     """
     obs_groups = {"actor": list(actor_groups), "critic": [*actor_groups, "privileged"]}
     distribution = {
@@ -83,6 +86,11 @@ def make_ppo(groups: Groups, actions: int, config: PPOConfig, actor_groups: Sequ
     with contextlib.redirect_stdout(io.StringIO()):
         actor = build(groups, obs_groups, "actor", actions, config.hidden, "elu", True, distribution, **more)
         critic = MLPModel(groups, obs_groups, "critic", 1, config.critic_hidden, "elu", True)
+    if encoder:
+        encoded = groups[actor_groups[-1]].shape[1]
+        width = actor.obs_dim - encoded + encoder[-1]
+        layers = MLP(encoded, encoder[-1], encoder[:-1], "elu")
+        actor.mlp = Encoded(layers, MLP(width, actions, config.hidden, "elu"), encoded)
     with torch.no_grad():
         actor.mlp[-1].weight.mul_(0.1)  # start at level flight, not at a random command
         actor.mlp[-1].bias.zero_()
@@ -112,16 +120,23 @@ class Learner:
         actions: Components of an action.
         config: PPO's settings.
         actor_groups: What the policy reads.
+        encoder: Widths of an encoder that the policy reads the last of its groups through; none by default.
 
     Attributes:
         actor: The policy network.
     """
 
     def __init__(
-        self, groups: Groups, workers: int, actions: int, config: PPOConfig, actor_groups: Sequence[str]
+        self,
+        groups: Groups,
+        workers: int,
+        actions: int,
+        config: PPOConfig,
+        actor_groups: Sequence[str],
+        encoder: Sequence[int] = (),
     ) -> None:
         self.config = config
-        self._ppo = make_ppo(repeat_groups(groups, workers), actions, config, actor_groups)
+        self._ppo = make_ppo(repeat_groups(groups, workers), actions, config, actor_groups, encoder)
         actor, critic = self._ppo.actor, self._ppo.critic
         self._networks = Networks(
             actor.mlp, critic.mlp, actor.distribution.log_std_param, tuple(actor.distribution.log_std_range)

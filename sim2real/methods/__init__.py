@@ -12,8 +12,12 @@ if TYPE_CHECKING:  # it brings torch, and the table alone needs none
     from sim2real.methods.base import Method
 
 METHODS = {
+    "adr": "sim2real.methods.adr:Adr",
+    "epopt": "sim2real.methods.epopt:EpOpt",
     "nominal": "sim2real.methods.nominal:Nominal",
+    "random_forces": "sim2real.methods.random_forces:RandomForces",
     "randomized": "sim2real.methods.randomized:Randomized",
+    "rma": "sim2real.methods.rma:Rma",
     "up_osi": "sim2real.methods.up_osi:UpOsi",
 }
 

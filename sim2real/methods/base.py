@@ -74,6 +74,8 @@ class PolicyMethod:
     """
 
     Settings: type[Model] = Model
+    # False where the mechanism is switched off after the training, which can then be taken over as it is.
+    off_trains = True
 
     def __init__(self, settings: Model) -> None:
         self.settings = settings

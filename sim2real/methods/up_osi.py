@@ -51,6 +51,7 @@ class UpOsi(PolicyMethod):
 
     Settings = UpOsiSettings
     settings: UpOsiSettings
+    off_trains = False
 
     def check(self, experiment: Experiment) -> None:
         """Refuse a configuration without randomization, with nothing to identify, or with an LSTM."""
@@ -71,34 +72,7 @@ class UpOsi(PolicyMethod):
         experiment = self.prepare(experiment)
         trainer = train_policy(experiment, run, ("observation", "parameters"))
         policy = make_network(trainer.actor, experiment.config.ppo).eval()
-        dt = 1.0 / experiment.robot.spec.control_rate_hz
-        estimates = EstimateFilter(experiment.told, dt, self.settings.estimate_time_constant_s)
-        estimator, rounds = self._estimator(experiment, run, policy, estimates)
-        network = IdentifyingPolicy(policy, estimator, estimates, experiment.told, self.settings.told_nominal)
-        report = tuple(ReportTerm(name=term.name, unit=term.unit) for term in experiment.told)
-        spec = experiment.spec(estimates.memory_size, report)
-        return Candidate(spec, network.eval(), {"ppo": trainer.history, "osi": rounds})
-
-    def _estimator(
-        self, experiment: Experiment, run: Run, policy: nn.Module, estimates: EstimateFilter
-    ) -> tuple[Estimator, list[dict[str, float]]]:
-        seed, settings = seed_of(experiment.config.seed, "osi"), self.settings
-        assert experiment.groups is not None
-        inputs = group_size(experiment.groups["history"])
-        kept = read_estimator(run.folder, inputs, len(experiment.told), settings.hidden)
-        if kept is None:
-            env = experiment.make_env(seed, settings.robots)
-            kept = train_estimator(
-                env,
-                policy,
-                estimates,
-                settings,
-                seed,
-                lambda i, metrics: run.on_progress("identification", i + 1, settings.rounds, metrics),
-            )
-            env.sim.close()
-            write_estimator(run.folder, *kept)
-        return kept
+        return identifying(experiment, run, policy, self.settings, self.settings.told_nominal, {"ppo": trainer.history})
 
     def told(self, experiment: Experiment, run: Run, values: Array) -> PolicyRunner:
         """Make a runner of a finished run's π that is told parameters in place of φ's estimates: an oracle.
@@ -116,3 +90,52 @@ class UpOsi(PolicyMethod):
     def off(self) -> Method:
         """Give the same policy, always told the nominal parameters."""
         return cast(Method, UpOsi(self.settings.model_copy(update={"told_nominal": True})))
+
+
+def identifying(
+    experiment: Experiment,
+    run: Run,
+    policy: nn.Module,
+    settings: OSISettings,
+    told_nominal: bool,
+    history: dict[str, list[dict[str, float]]],
+) -> Candidate:
+    """Train φ for a policy that is told quantities, where that has not been done, and make one network of both.
+
+    Args:
+        experiment: Its environments have the groups ``observation`` and ``history`` and tell the quantities.
+        run: Where φ is kept.
+        policy: π, from observation and normalised quantities to the action.
+        settings: Of φ's training.
+        told_nominal: Tell π the nominal quantities whatever φ says.
+        history: Metrics of the stages before.
+    """
+    dt = 1.0 / experiment.robot.spec.control_rate_hz
+    estimates = EstimateFilter(experiment.told, dt, settings.estimate_time_constant_s)
+    estimator, rounds = _estimator(experiment, run, policy, estimates, settings)
+    network = IdentifyingPolicy(policy, estimator, estimates, experiment.told, told_nominal)
+    report = tuple(ReportTerm(name=term.name, unit=term.unit) for term in experiment.told)
+    spec = experiment.spec(estimates.memory_size, report)
+    return Candidate(spec, network.eval(), {**history, "osi": rounds})
+
+
+def _estimator(
+    experiment: Experiment, run: Run, policy: nn.Module, estimates: EstimateFilter, settings: OSISettings
+) -> tuple[Estimator, list[dict[str, float]]]:
+    seed = seed_of(experiment.config.seed, "osi")
+    assert experiment.groups is not None
+    inputs = group_size(experiment.groups["history"])
+    kept = read_estimator(run.folder, inputs, len(experiment.told), settings.hidden)
+    if kept is None:
+        env = experiment.make_env(seed, settings.robots)
+        kept = train_estimator(
+            env,
+            policy,
+            estimates,
+            settings,
+            seed,
+            lambda i, metrics: run.on_progress("identification", i + 1, settings.rounds, metrics),
+        )
+        env.sim.close()
+        write_estimator(run.folder, *kept)
+    return kept

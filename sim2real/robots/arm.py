@@ -47,6 +47,7 @@ class Arm:
         parameters: Everything the physics can vary: ``JOINT.QUANTITY`` of every servo, ``LINK.mass_scale``,
             ``LINK.com_scale``, and those named in ``robot.yaml``.
         randomization: Terms; one of a servo quantity stands for every joint, drawn independently.
+        disturbances: Kinds of random disturbances, each with its terms.
         identified: Every parameter, and the sum of all delays.
         source: The argument ``identified``.
 
@@ -76,6 +77,7 @@ class Arm:
         weighs = any(name.endswith(".mass_scale") for name in self.parameters)
         terms = {name: term for name, term in data.randomization.items() if weighs or name != "mass_scale"}
         self.randomization = expand_terms(terms, self.parameters, str(file))
+        self.disturbances = {n: expand_terms(t, self.parameters, str(file)) for n, t in data.disturbances.items()}
         self.identified = {
             name: IdentifiedQuantity(parameter.unit, partial(_value, name))
             for name, parameter in self.parameters.items()

@@ -59,6 +59,7 @@ class ArmFile(Model):
     servo: dict[str, ServoQuantity]
     parameters: dict[str, PhysicsParameter]
     randomization: dict[str, RandomizationTerm] = Field(default_factory=dict)
+    disturbances: dict[str, dict[str, RandomizationTerm]] = Field(default_factory=dict)
 
 
 def read_arm_file(folder: Path) -> tuple[ArmFile, WeighedChain]:
@@ -89,7 +90,7 @@ def read_arm_file(folder: Path) -> tuple[ArmFile, WeighedChain]:
 def _with_defaults(described: dict[str, Any], chain: WeighedChain, name: str) -> dict[str, Any]:
     """``robot.yaml`` with what it leaves out: from the URDF's limits and from ``arm_defaults.yaml``."""
     defaults = yaml.safe_load((Path(__file__).parent / "arm_defaults.yaml").read_text())
-    for key in ("servo", "parameters", "randomization", "rest"):
+    for key in ("servo", "parameters", "randomization", "disturbances", "rest"):
         if not isinstance(described.get(key, {}), dict):
             raise ConfigError(f"robot '{name}': '{key}' must hold names and values; leave it out where there are none")
     for joint, value in described.get("rest", {}).items():
@@ -97,6 +98,7 @@ def _with_defaults(described: dict[str, Any], chain: WeighedChain, name: str) ->
             raise ConfigError(f"robot '{name}': rest.{joint} is '{value}', not an angle in rad")
     data = {"randomization": _terms(defaults["randomization"], chain), **described}
     data["parameters"] = defaults["parameters"] | described.get("parameters", {})
+    data["disturbances"] = defaults["disturbances"] | described.get("disturbances", {})
     defaults["servo"]["gain"]["joints"] = _gains(chain, defaults["servo"]["gain"])
     data["servo"] = _servo_from_limits(chain) | defaults["servo"] | described.get("servo", {})
     if "spec" not in data:

@@ -24,6 +24,17 @@ class IdentifiedQuantity:
     compute: Callable[[Mapping[str, Array]], Array]
 
 
+class ParameterValue:
+    """The parameter of this name, as a quantity; a class, so that it can be pickled."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, p: Mapping[str, Array]) -> Array:
+        """Its values [N]."""
+        return p[self._name]
+
+
 class ParameterTerm(Model):
     """An identified quantity as networks see it, normalised to -1 .. 1 over ``low .. high``."""
 

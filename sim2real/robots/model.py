@@ -57,6 +57,7 @@ class RobotModel(Protocol):
         weightless: Whether the world leaves gravity to the robot's own actuators.
         parameters: Everything its physics can vary.
         randomization: Terms that vary them.
+        disturbances: Kinds of random disturbances (``white``, ``constant``), each with the terms that make them.
         identified: Quantities that data can identify.
         position: Entry of the state that says where the robot is, for pictures and audits.
     """
@@ -69,6 +70,7 @@ class RobotModel(Protocol):
     weightless: bool
     parameters: Mapping[str, PhysicsParameter]
     randomization: Mapping[str, RandomizationTerm]
+    disturbances: Mapping[str, Mapping[str, RandomizationTerm]]
     identified: Mapping[str, IdentifiedQuantity]
     position: str
 

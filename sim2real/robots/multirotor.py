@@ -11,7 +11,7 @@ import numpy as np
 from sim2real.errors import ConfigError
 from sim2real.registry import resolve
 from sim2real.robots.flight_body import GUSTS, FlightBody, flight_state
-from sim2real.robots.identified import IdentifiedQuantity
+from sim2real.robots.identified import IdentifiedQuantity, ParameterValue
 from sim2real.robots.multirotor_file import read_multirotor_file
 from sim2real.robots.parameters_file import read_document
 from sim2real.robots.physics import PhysicsParams
@@ -57,6 +57,7 @@ class Multirotor:
         data = read_multirotor_file(folder)
         self.folder, self.urdf, self.name, self.spec = folder, folder / data.urdf, data.spec.name, data.spec
         self.parameters, self.randomization = data.parameters, data.randomization
+        self.disturbances = data.disturbances
         body = data.body
         self.inertia, self.max_torque = np.array(body.inertia), np.array(body.max_torque)
         self.thrust_reference = body.thrust_reference_n
@@ -66,7 +67,7 @@ class Multirotor:
             "mass_thrust_ratio": IdentifiedQuantity("kg", self._mass_thrust_ratio),
             "thrust_slope": IdentifiedQuantity("1", self._thrust_slope),
             "delay": IdentifiedQuantity("s", _delay),
-            **{name: IdentifiedQuantity(self.parameters[name].unit, _Value(name)) for name in _DIRECT},
+            **{name: IdentifiedQuantity(self.parameters[name].unit, ParameterValue(name)) for name in _DIRECT},
             "drag": IdentifiedQuantity("1/s", _drag),
         }
         self.residual = _read_network(identified, self.name) if identified else None
@@ -142,16 +143,6 @@ class Multirotor:
                     operation="set", distribution="uniform", range=(low, high), reason=f"identified: {path.name}"
                 )
         return terms
-
-
-class _Value:
-    """The parameter of this name; a class, so that it can be pickled."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __call__(self, p: Mapping[str, Array]) -> Array:
-        return p[self._name]
 
 
 def _delay(p: Mapping[str, Array]) -> Array:

@@ -57,6 +57,7 @@ class MultirotorFile(Model):
     body: DroneBody
     parameters: dict[str, PhysicsParameter]
     randomization: dict[str, RandomizationTerm]
+    disturbances: dict[str, dict[str, RandomizationTerm]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _commands_fit(self) -> MultirotorFile:
@@ -121,7 +122,7 @@ def _with_defaults(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             f"{file} lacks {', '.join(missing)}; a drone needs urdf, control_rate_hz, max_thrust_n (N, of all rotors), "
             f"max_torque ([x, y, z] N·m), max_tilt_rad and max_yaw_rate (rad/s){ignored}"
         )
-    for key in ("parameters", "randomization"):
+    for key in ("parameters", "randomization", "disturbances"):
         if not isinstance(data.get(key, {}), dict):
             raise ConfigError(f"{file}: '{key}' must hold names and values; leave it out where there are none")
     for key in ("max_thrust_n", "max_tilt_rad", "max_yaw_rate"):
@@ -139,6 +140,10 @@ def _with_defaults(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     scales = {"1": 1.0, "mass": mass, "weight": weight}
     parameters = {name: _scaled(entry, scales) for name, entry in defaults["parameters"].items()}
     terms = {name: _scaled(entry, scales) for name, entry in defaults["randomization"].items()}
+    pushes = {
+        kind: {name: _scaled(entry, scales) for name, entry in entries.items()}
+        for kind, entries in defaults["disturbances"].items()
+    }
     limits = {
         "thrust": (0.0, highest),
         "roll": (-tilt, tilt),
@@ -171,6 +176,7 @@ def _with_defaults(data: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "body": body,
         "parameters": parameters | data.get("parameters", {}),
         "randomization": terms | data.get("randomization", {}),
+        "disturbances": pushes | data.get("disturbances", {}),
     }
 
 

@@ -63,6 +63,7 @@ class Randomization:
 
     Attributes:
         sampler: Where set, what samples in place of the terms alone.
+        values: Physics of the running episodes [N, P], without what terms of kind ``step`` add.
 
     Raises:
         ConfigError: A term names an unknown parameter, or its range leaves the parameter's bounds.
@@ -87,7 +88,7 @@ class Randomization:
         steps = [(params.column(t.parameter or n), t) for n, t in self.terms.items() if t.kind == "step"]
         self._step = [(i, float(params.low[i]), float(params.high[i]), t) for i, t in steps]
         self._groups = _together({n: t for n, t in self.terms.items() if t.kind == "episode"})
-        self._base = params.values.copy()
+        self.values = params.values.copy()
 
     def sample(self, count: int) -> Array:
         """Sample all parameters [count, P], by the sampler where there is one."""
@@ -110,11 +111,11 @@ class Randomization:
     def reset(self, env_ids: EnvIds, values: Array | None = None) -> None:
         """Give new parameters to ``env_ids``: sampled, or the given ``values`` [len(env_ids), P]."""
         self.params.assign(env_ids, self.sample(len(env_ids)) if values is None else values)
-        self._base[env_ids] = self.params.values[env_ids]
+        self.values[env_ids] = self.params.values[env_ids]
 
     def step(self) -> None:
         """Redraw the terms of kind ``step`` around the episode's values, for every robot."""
         count = len(self.params.values)
         for index, low, high, term in self._step:
-            value = apply(term.operation, self._base[:, index], term.draw(self.rng, count))
+            value = apply(term.operation, self.values[:, index], term.draw(self.rng, count))
             self.params.values[:, index] = columns.within(columns.column(value), low, high)

@@ -97,8 +97,7 @@ class TargetEnv:
         self.sim = SimpleNamespace(
             rng=np.random.default_rng(seed),
             close=self.close,
-            params=SimpleNamespace(values=np.zeros((self.count, 0))),
-            randomization=SimpleNamespace(sampler=None),
+            randomization=SimpleNamespace(sampler=None, values=np.zeros((self.count, 0))),
         )
         self.episode_steps = round(task.episode_s * spec.control_rate_hz)
         self._holding = Holding(self.count, round(task.hold_s * spec.control_rate_hz))

@@ -27,7 +27,7 @@ class EndedEpisodes:
 
     Attributes:
         env_ids: Whose episodes [E].
-        params: Their physics [E, P].
+        params: Their physics [E, P], as it was sampled at their start.
         returns: Sums of their rewards [E].
         success: Which succeeded [E].
         lengths: Control steps they took [E].
@@ -159,7 +159,7 @@ class TaskEnv:
     def _ended(self, env_ids: EnvIds) -> EndedEpisodes:
         return EndedEpisodes(
             env_ids,
-            self.sim.params.values[env_ids],
+            self.sim.randomization.values[env_ids],
             self.returns[env_ids],
             self.success[env_ids],
             self._ages[env_ids],

@@ -20,10 +20,10 @@ SIZES = {"observation": 7, "parameters": 2, "privileged": 3}
 READS = ("observation", "parameters")
 
 
-def make_learner(**settings):
+def make_learner(encoder=(), **settings):
     config = PPOConfig(iterations=1, steps=6, hidden=(16, 8), critic_hidden=(8,), mini_batches=2, **settings)
     groups = TensorDict({name: torch.zeros(5, size) for name, size in SIZES.items()}, batch_size=[5])
-    learner = Learner(groups, 2, 3, config, READS)
+    learner = Learner(groups, 2, 3, config, READS, encoder)
     actor = learner.actor
     actor.obs_normalizer.update(3.0 * torch.randn(50, 9) + torch.arange(9.0))
     torch.nn.init.normal_(actor.mlp[-1].weight)
@@ -32,10 +32,10 @@ def make_learner(**settings):
     return learner
 
 
-@pytest.mark.parametrize("lstm", [0, 4])
-def test_workers_act_as_the_network_does(lstm):
+@pytest.mark.parametrize(("lstm", "encoder"), [(0, ()), (4, ()), (0, (6, 3)), (0, (6, 5, 3))])
+def test_workers_act_as_the_network_does(lstm, encoder):
     torch.manual_seed(0)
-    learner = make_learner(lstm=lstm)
+    learner = make_learner(encoder, lstm=lstm)
     network, config = make_network(learner.actor, learner.config), learner.config
     weights = SharedWeights(actor_sizes(learner.actor, config))
     acting = Acting(weights, 5, np.random.default_rng(0))

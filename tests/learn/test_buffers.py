@@ -8,6 +8,8 @@ from sim2real.learn.buffers import EpisodeTable
 from sim2real.learn.rsl_rl import weigh
 from sim2real.tasks.env import EndedEpisodes
 
+RUNNING = np.arange(12.0).reshape(4, 3)  # physics of four robots whose episodes go on
+
 
 def ended(env_ids, lengths, first=0):
     """Episodes whose figures say whose they are: the n-th has parameters [n, n, n], return 10 n."""
@@ -22,7 +24,7 @@ def ended(env_ids, lengths, first=0):
 
 
 def test_a_table_of_episodes_by_hand():
-    table = EpisodeTable.of([(1, ended([0, 2], [9, 2])), (4, ended([2], [3], first=2))], 3)
+    table = EpisodeTable.of([(1, ended([0, 2], [9, 2])), (4, ended([2], [3], first=2))], RUNNING[:3])
     np.testing.assert_array_equal(table.steps, [1, 1, 4])
     np.testing.assert_array_equal(table.columns, [0, 2, 2])
     np.testing.assert_array_equal(table.params, [[0, 0, 0], [1, 1, 1], [2, 2, 2]])
@@ -32,14 +34,18 @@ def test_a_table_of_episodes_by_hand():
     # Steps down, robots across. The first episode began before the rollout; the second robot's has not ended.
     rows = table.rows_of_steps(6, 3)
     np.testing.assert_array_equal(rows, [[0, -1, 1], [0, -1, 1], [-1, -1, 2], [-1, -1, 2], [-1, -1, 2], [-1, -1, -1]])
-    returns = np.append(table.returns, np.nan)[rows]  # what a method makes of it
-    assert returns[3, 2] == 20.0 and np.isnan(returns[5]).all()
+    # What a method makes of it: a number of every step's episode, of those that go on as well.
+    numbers = table.of_steps(6, table.returns, np.array([-1.0, -2.0, -3.0]))
+    np.testing.assert_array_equal(numbers[0], [0.0, -2.0, 10.0])
+    np.testing.assert_array_equal(numbers[3], [-1.0, -2.0, 20.0])
+    np.testing.assert_array_equal(numbers[5], [-1.0, -2.0, -3.0])
+    np.testing.assert_array_equal(table.running, RUNNING[:3])
 
 
 def test_tables_of_workers_side_by_side_by_hand():
-    first = EpisodeTable.of([(0, ended([3], [1]))], 3)
-    empty = EpisodeTable.of([], 3)
-    third = EpisodeTable.of([(2, ended([0, 1], [5, 6], first=1))], 3)
+    first = EpisodeTable.of([(0, ended([3], [1]))], RUNNING)
+    empty = EpisodeTable.of([], RUNNING)
+    third = EpisodeTable.of([(2, ended([0, 1], [5, 6], first=1))], RUNNING)
     table = EpisodeTable.merge([first, empty, third], 4)
     np.testing.assert_array_equal(table.columns, [3, 8, 9])
     np.testing.assert_array_equal(table.steps, [0, 2, 2])
@@ -48,6 +54,7 @@ def test_tables_of_workers_side_by_side_by_hand():
     np.testing.assert_array_equal(table.success, [True, False, True])
     np.testing.assert_array_equal(table.lengths, [1, 5, 6])
     rows = table.rows_of_steps(3, 12)
+    np.testing.assert_array_equal(table.running, np.tile(RUNNING, (3, 1)))
     assert rows.shape == (3, 12) and rows[0, 3] == 0 and rows[1, 3] == -1
     np.testing.assert_array_equal(rows[:, 8], 1)
     np.testing.assert_array_equal(rows[:, 9], 2)

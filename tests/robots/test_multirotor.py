@@ -71,6 +71,10 @@ def test_ranges_grow_with_mass_and_weight(tmp_path, mass):
     assert bounds("drag_xy") == pytest.approx((0.0, 0.3125 * mass, 1.875 * mass))
     assert bounds("thrust_offset") == pytest.approx((-0.4778 * WEIGHT * mass, 0.0, 0.4778 * WEIGHT * mass))
     assert drone.randomization["gust_force_std"].range == pytest.approx((0.0, 0.009557 * WEIGHT * mass))
+    strong = drone.disturbances["constant"]["gust_force_std"]
+    assert (
+        strong.range == pytest.approx((0.19113 * WEIGHT * mass,) * 2) and strong.range[1] < bounds("gust_force_std")[2]
+    )
     for name in ("action_delay", "attitude_bandwidth", "thrust_scale", "roll_trim"):  # these know no mass
         assert drone.parameters[name] == load_robot("crazyflie").parameters[name]
     assert list(drone.parameters) == list(load_robot("crazyflie").parameters)
