@@ -24,6 +24,9 @@ endif
 # Never talk to robots on the network by accident; set it to SUBNET to do so on purpose.
 export ROS_AUTOMATIC_DISCOVERY_RANGE ?= LOCALHOST
 
+# The tests start hundreds of processes; where Python may not keep bytecode, each compiles torch anew for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv demo test lint check clean
 
 help:

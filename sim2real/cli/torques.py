@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -92,6 +92,8 @@ def identify_by_torques(
 
 def _constants(arm: Arm, given: tuple[str, ...], of_current: bool) -> Array | None:
     """Torque constants [J] N·m/A, NaN where they are not given; None of torques whose signs are right."""
+    import numpy as np
+
     values = np.full(len(arm.joints), np.nan)
     for text in given:
         joint, _, number = text.rpartition("=")
@@ -99,7 +101,7 @@ def _constants(arm: Arm, given: tuple[str, ...], of_current: bool) -> Array | No
             value = float(number)
         except ValueError:
             value = 0.0
-        if value == 0.0 or not np.isfinite(value) or (joint and joint not in arm.joints):
+        if value == 0.0 or not math.isfinite(value) or (joint and joint not in arm.joints):
             raise ConfigError(
                 f"--torque-constant {text}: give a number, or JOINT=NUMBER with one of {', '.join(arm.joints)}"
             )

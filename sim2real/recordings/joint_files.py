@@ -36,7 +36,7 @@ def _columns_of(effort: Effort | None) -> tuple[dict[str, tuple[str, ...]], tupl
 
 
 def _hint(label: str, found: Iterable[str]) -> str:
-    """What else can be done with a recording that has torques or currents but no commands."""
+    """Say what else can be done with a recording that has torques or currents but no commands."""
     if label == "command" and any(name.startswith((*CURRENTS, *TORQUES)) for name in found):
         return ". Without commands 'sim2real identify --effort-unit UNIT' takes torques or motor currents"
     return ""

@@ -63,7 +63,7 @@ FOUND = Topics()
 
 
 class Effort(NamedTuple):
-    """What the effort of recordings is that are read for it, and need no commands.
+    """Kind and unit of the effort of recordings that need no commands.
 
     Attributes:
         unit: As the recordings have it.

@@ -20,7 +20,7 @@ _PLACES = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2))  # of the tensor's si
 
 @dataclass(frozen=True)
 class Body:
-    """What moves as one piece.
+    """A part of the arm that moves as one piece.
 
     Attributes:
         link: The moving joint's child, in whose frame the parameters are.

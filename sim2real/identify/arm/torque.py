@@ -163,7 +163,7 @@ def refuse_columns(arm: Arm, rows: Sequence[Rows], described: Array, of_current:
 
 
 def _explained(rows: Sequence[Rows], described: Array, of: int, by: int) -> tuple[float, float, float]:
-    """How much of one joint's effort another's motion explains, as it is and turned, and effort over prediction."""
+    """Fraction of one joint's effort that another's motion explains, as it is and turned; effort over prediction."""
     bodies = len(described)
     parts = []
     for r in rows:

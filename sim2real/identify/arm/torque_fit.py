@@ -42,7 +42,7 @@ INSIDE = 0.3  # of their scale, where frictions begin; on a bound the search mak
 
 @dataclass(frozen=True)
 class Known:
-    """What is known besides the recordings.
+    """Knowledge besides the recordings.
 
     Attributes:
         constants: Torque constants [J] N·m/A; None where the recordings hold torques, NaN where they are not known.
@@ -265,7 +265,7 @@ def _noise(rows: Sequence[Rows], left: Sequence[Array]) -> tuple[Array, Array]:
 
 
 def determined(model: TorqueModel, fit: TorqueFit) -> dict[str, float | int]:
-    """What the recordings determine: sums of inertial parameters that act, how evenly, and how many are known better.
+    """Count what the recordings determine: sums of inertial parameters that act, and how many are known better.
 
     Returns:
         ``inertial``, ``acting`` (their rank), ``condition`` (of the acting, columns of equal length), ``known`` (sums

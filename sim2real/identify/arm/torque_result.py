@@ -1,4 +1,4 @@
-"""What a fit to torques says of friction, masses and gains, with intervals, and what of it training can take."""
+"""The result of a fit to torques: friction, masses and gains, with intervals, and what of it training can take."""
 
 from __future__ import annotations
 
