@@ -121,7 +121,7 @@ class ArmAdapter:
             return ""
         with self._news:
             off = np.abs(self._sent - self._pos)
-            if self._states.stream.frozen_s < FROZEN_S:
+            if self._states.stream.frozen_s < FROZEN_S or np.isnan(self._sent_then).any():
                 self._sent_then = self._sent
         if np.abs(self._sent - self._sent_then).max() > _MOVED_RAD:
             return self.watch.frozen()

@@ -148,7 +148,7 @@ class SafetyFilter:
         if not (starved or self._steering is None or self.state is SafetyState.FLY):
             steered = self._steer(signals)
         if self.state is SafetyState.FLY and proposed is not None:
-            wanted = np.clip(proposed, self._low, self._high)
+            wanted = proposed
         elif steered is not None:
             wanted = steered
         elif self.state is SafetyState.LAND:

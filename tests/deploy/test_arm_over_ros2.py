@@ -290,7 +290,8 @@ def test_joints_that_do_not_follow_or_stand_still_hold(bundles, start_robot):
     robot.activate()
     robot.run(1.5)
     assert "its stamps go on, and its values have stood still" in robot.policy._safety.reason
-    assert np.ptp(robot.positions()) < 0.5
+    # 0.3 s at the policy's fastest, 1.82 rad/s, until they count as frozen, and 0.1 rad
+    assert np.ptp(robot.positions()) < 0.3 * 1.82 + 0.1 + 0.04
 
 
 def test_it_begins_within_one_increment_of_a_joint_outside_its_limits(bundles, start_robot):

@@ -219,9 +219,11 @@ def test_deactivated_at_speed_it_brakes_until_the_state_is_slow(enter_room):
     room.run(0.3)
     assert room.policy.trigger_deactivate() is SUCCESS
     room.commands.clear()
-    room.run(0.5, velocity=(2.0, 0.0, 0.0))
+    began = time.monotonic()
+    while (moving := time.monotonic() - began) < 0.5:  # positions go with the velocity, or neither is believed
+        room.run(0.01, pos=(2.0 + 2.0 * moving, 0.0, 0.5), velocity=(2.0, 0.0, 0.0))
     assert room.policy.is_commanding and room.commands[-1]["pitch"] == pytest.approx(-0.35, abs=0.01)
-    room.run(0.5)
+    room.run(0.5, pos=(3.0, 0.0, 0.5))
     assert not room.policy.is_commanding and room.commands[-1]["pitch"] == pytest.approx(0.0, abs=1e-6)
 
 
