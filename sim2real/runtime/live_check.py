@@ -31,7 +31,7 @@ STILL_M_S = 0.5
 MOST_TILT_RAD = math.radians(45.0)
 AGREE_S = 0.4
 AGREE_M, AGREE_SHARE = 0.25, 0.3
-OBSTRUCTED_RAD = 1.4  # a joint so far from its command is stuck, or another one; slow SO-101 servos lag by up to 0.90 rad
+OBSTRUCTED_RAD = 1.4  # a joint so far from its command is stuck, or another one; slow servos lag by up to 0.90 rad
 
 
 class Stream:
