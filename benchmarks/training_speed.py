@@ -30,12 +30,12 @@ SHORT = {"up_osi": ["method.rounds=1", "method.batches_per_round=1", "method.rob
 WARM_UP = 5
 
 
-def train(checkout: Path, config: str, iterations: int) -> dict[str, float]:
+def train(checkout: Path, config: str, iterations: int, settings: list[str]) -> dict[str, float]:
     """One training; steps a second and seconds."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, "-m", "sim2real", "train", config, "--run", str(run)]
-        for setting in (f"ppo.iterations={iterations}", *SHORT.get(config, [])):
+        for setting in (f"ppo.iterations={iterations}", *SHORT.get(config, []), *settings):
             command += ["--set", setting]
         environment = os.environ | {"PYTHONPATH": str(checkout)}
         began = time.perf_counter()
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("before", type=Path, help="another checkout")
     parser.add_argument("--configs", nargs="+", default=["up_osi"])
     parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of both, such as ppo.mini_batches=4")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -66,7 +67,7 @@ def main() -> None:
         rows = {name: [] for name in checkouts}
         for _ in range(arguments.times):
             for name, path in checkouts.items():
-                rows[name].append(train(path, config, arguments.iterations))
+                rows[name].append(train(path, config, arguments.iterations, arguments.set))
                 print(config, name, {key: round(value, 1) for key, value in rows[name][-1].items()}, flush=True)
         best = {
             name: {"steps_per_s": max(row["steps_per_s"] for row in part), "seconds": min(r["seconds"] for r in part)}

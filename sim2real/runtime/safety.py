@@ -139,7 +139,7 @@ class SafetyFilter:
 
         Returns:
             Command [A]; always finite, inside the limits and their slew rates. What stays where it is and began
-            outside its limits comes back at its slew rate.
+            outside its limits goes no further out, and comes back as the policy asks.
         """
         self.is_blind = starved = bool(doubt) or not age_s <= self._settings.stale_s
         self._advance(doubt or self._trouble(proposed, age_s), conflict or self.outside(signals), starved)
